@@ -1,0 +1,1 @@
+"""Emergent in-context learning: DeepMind's transformer on Omniglot and symbolic sequences."""

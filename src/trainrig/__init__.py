@@ -1,0 +1,1 @@
+"""The shared core: configuration, data, models, optimizers, checkpoints, runs and sweeps."""

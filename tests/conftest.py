@@ -1,0 +1,47 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+for folder in ("analysis", "scripts"):
+    sys.path.insert(0, str(ROOT / folder))
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start every test from one seed and give the generators back as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data sets; tests that need them skip without ``TRAINRIG_DATA_DIR``."""
+    root = os.environ.get("TRAINRIG_DATA_DIR")
+    if not root or not Path(root).is_dir():
+        pytest.skip("needs real data: set TRAINRIG_DATA_DIR to a folder of data sets")
+    return Path(root)
