@@ -69,9 +69,7 @@ class Report:
         widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
         details = ["", *(row.detail for row in self.rows)]
         lines = [
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            ).rstrip()
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             + (f"  {detail}" if detail else "")
             for row, detail in zip([header, *cells], details, strict=True)
         ]

@@ -1,0 +1,33 @@
+"""A small model on 28-px images that shows the science on a CPU in minutes.
+
+    python analysis/run_adamw_sweep_torch.py --preset quick
+
+Two layers of width 64, a linear image encoder, AdamW at 1e-3 with a short warm-up. With 1600
+classes in-context accuracy rises to about 0.8 and then fades while in-weights accuracy grows; with
+100 classes in-weights accuracy is 0.99 and in-context stays at chance (0.5).
+"""
+
+from typing import Any
+
+from pytorch_port.config import config_tree
+
+
+def get_config() -> Any:
+    """Return what differs from the defaults (``images_all_exemplars``)."""
+    return config_tree(
+        {
+            "preproc": {"downsample": True},
+            "optimizer": {"name": "adamw", "max_lr": 1e-3, "warmup_steps": 200},
+            "training": {
+                "batch_size": 64,
+                "log_interval": 50,
+                "eval_interval": 250,
+                "save_interval": 1000,
+            },
+            "embedding": {"example_encoding": "linear"},
+            "transformer": {"num_layers": 2, "num_heads": 4},
+            "evaluation": {"batches": 4, "batch_size": 256},
+            "training_steps": 4000,
+            "seed": 0,
+        }
+    )

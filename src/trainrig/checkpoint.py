@@ -1,0 +1,171 @@
+"""Checkpoints that are either whole or ignored.
+
+A checkpoint is the directory ``step_{k}`` with ``weights.pt`` (model parameters and buffers),
+``state.pt`` (optimizer, step, sampler position, random states, log positions) and ``manifest.json``
+(sizes and SHA-256). All three are written and fsynced under a temporary name and appear by one
+directory rename; the previous checkpoint is removed only after that. Everything loads in torch's
+safe mode, so that a checkpoint from a stranger executes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainrig.errors import CheckpointError
+from trainrig.files import fsync_directory, write_durably
+
+FILES = ("weights.pt", "state.pt")
+_NAME = re.compile(r"step_(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One loaded checkpoint: ``weights`` for the model, ``state`` for everything else."""
+
+    step: int
+    path: Path
+    weights: dict[str, Any]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    keep_last: int = 2,
+) -> Path:
+    """Write ``folder/step_{step}`` durably, then drop all but the ``keep_last`` newest.
+
+    Args:
+        folder: e.g. ``<run>/checkpoints/models/latest``; made if absent.
+        step: optimizer steps completed.
+        weights: the model's ``state_dict()``.
+        state: tensors and builtins only (checked by what safe loading accepts).
+        keep_last: how many checkpoints stay, at least 1.
+
+    Raises:
+        OSError: disk full or not writable; earlier checkpoints are untouched then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step_{step}"
+    temporary = folder / f".step_{step}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        manifest: dict[str, Any] = {"step": step, "files": {}}
+        for name, value in zip(FILES, (weights, state), strict=True):
+            # Through memory: torch embeds a file's name in the archive, so that equal content
+            # under different names would differ in bytes.
+            buffer = io.BytesIO()
+            torch.save(dict(value), buffer)
+            content = buffer.getvalue()
+            digest = hashlib.sha256(content).hexdigest()
+            manifest["files"][name] = {"bytes": len(content), "sha256": digest}
+            write_durably(temporary / name, content)
+        write_durably(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        fsync_directory(temporary)
+        if final.exists():  # only ever an invalid one: a valid one would have been resumed from
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        fsync_directory(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for _, old in list_checkpoints(folder)[: -max(keep_last, 1)]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Return ``(step, path)`` in ascending order; zero-padded names are understood."""
+    if not folder.is_dir():
+        return []
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Load and verify one checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, altered, or holds what safe mode refuses.
+    """
+    manifest = read_manifest(path)
+    loaded = {}
+    for name in FILES:
+        content = _verified_content(path, name, manifest)
+        try:
+            loaded[name] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{path / name}: cannot be loaded in safe mode ({reason})"
+            ) from None
+        if not isinstance(loaded[name], dict):
+            raise CheckpointError(f"{path / name}: holds no dictionary; not one of our checkpoints")
+    return Checkpoint(manifest["step"], path, loaded["weights.pt"], loaded["state.pt"])
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest, or say why the directory is no checkpoint."""
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        if set(manifest["files"]) != set(FILES) or not isinstance(manifest["step"], int):
+            raise KeyError(f"files {sorted(manifest['files'])}")
+        return manifest
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: no manifest.json; not a checkpoint, or an incomplete one"
+        ) from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{file}: not a checkpoint manifest ({error}); expected step and sizes of {FILES}"
+        ) from None
+
+
+def _verified_content(path: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    expected = manifest["files"][name]
+    try:
+        content = (path / name).read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path / name}: missing; the checkpoint is incomplete") from None
+    if len(content) != expected["bytes"]:
+        raise CheckpointError(
+            f"{path / name}: {len(content)} bytes; the manifest expects {expected['bytes']}"
+        )
+    if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+        raise CheckpointError(f"{path / name}: content does not match the manifest's SHA-256")
+    return content
+
+
+def latest_checkpoint(
+    folder: Path, device: torch.device | str = "cpu"
+) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest valid checkpoint, and a message for each newer one that was ignored."""
+    ignored = []
+    for _, path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path, device), ignored
+        except CheckpointError as error:
+            ignored.append(f"ignored {error}")
+    return None, ignored
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary directories that a killed process left; call it under the run's lock."""
+    for path in folder.glob(".step_*.tmp") if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""The command line that every script shares: both flag spellings, one-line errors.
+
+Nothing here imports torch, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from trainrig.errors import CheckpointError, DivergedError, nearest
+
+#: What a user's mistake, or the world, can raise; anything else is a bug and keeps its traceback.
+USER_ERRORS = (ValueError, KeyError, OSError, CheckpointError, DivergedError, ImportError)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that accepts ``--flag-name`` and ``--flag_name`` alike.
+
+    Flags default to ``None``, meaning "keep the configuration's value". An unknown flag is answered
+    with the nearest known one and exit status 2.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**kwargs)
+
+    def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
+        """Add an argument; every long flag gets its other spelling as well."""
+        spelled = list(names)
+        for name in names:
+            if name.startswith("--"):
+                body = name[2:]
+                spelled += [f"--{body.replace('_', '-')}", f"--{body.replace('-', '_')}"]
+        return super().add_argument(*dict.fromkeys(spelled), **kwargs)
+
+    def parse_args(  # type: ignore[override]
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse; refuse unknown arguments, naming the nearest flag."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].partition("=")[0]
+            self.error(f"unknown argument {word}{nearest(word, known) or '; see --help'}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
+    """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1."""
+
+    @functools.wraps(main)
+    def run(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except USER_ERRORS as error:
+            print(f"error: {describe(error)}", file=sys.stderr)  # noqa: T201 - the message itself
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
+            return 130
+
+    return run
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's text on one line, without the quotes that ``KeyError`` adds."""
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = str(error)
+    return " ".join(text.split()) or type(error).__name__

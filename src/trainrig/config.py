@@ -1,0 +1,230 @@
+"""Configuration: file → frozen dataclass → code, with every mistake named.
+
+A configuration is a tree of frozen dataclasses. Files and flags are read into plain dictionaries
+first; ``from_dict`` is the only way in, so that an unknown key, a wrong type or a value out of
+range is refused in one place, before anything is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from trainrig.errors import nearest
+
+C = TypeVar("C")
+
+
+def load_config(path: Path | str, cls: type[C]) -> C:
+    """Read a YAML file into ``cls``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a YAML mapping, an unknown key (with the nearest known one) or a bad value.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file; give a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{path}: not valid YAML ({problem})") from None
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: holds {type(values).__name__}; a mapping of keys is expected")
+    return from_dict(cls, values, str(path))
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], where: str, prefix: str = "") -> C:
+    """Build the dataclass ``cls`` from nested mappings; missing keys keep their defaults.
+
+    Args:
+        cls: a dataclass type; nested dataclass fields are built recursively.
+        values: the keys given.
+        where: the file or flag, for messages.
+        prefix: dotted path of ``cls`` inside the whole configuration, for messages.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            hint = nearest(str(key), fields)
+            raise ValueError(
+                f"{where}: unknown key {prefix + str(key)!r}{hint or _accepted(prefix, fields)}"
+            )
+        arguments[key] = _coerce(hints[key], value, where, prefix + key)
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING
+        if name not in arguments and no_default and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}: key {prefix + name!r} is missing; it has no default")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(where) else f"{where}: {message}") from None
+
+
+def apply_overrides(config: C, overrides: Mapping[str, Any], where: str = "command line") -> C:
+    """Return ``config`` with dotted keys replaced; ``None`` keeps the present value.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Small:
+    ...     lr: float = 0.1
+    >>> apply_overrides(Small(), {"lr": "1e-3"})
+    Small(lr=0.001)
+    """
+    tree = to_dict(config)
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        node, cls = tree, type(config)
+        *parents, last = dotted.split(".")
+        for depth, part in enumerate([*parents, last]):
+            if not isinstance(node, dict) or (part not in node and dataclasses.is_dataclass(cls)):
+                known = node if isinstance(node, dict) else ()
+                hint = nearest(part, known)
+                prefix = "".join(f"{p}." for p in dotted.split(".")[:depth])
+                raise ValueError(
+                    f"{where}: unknown key {dotted!r}{hint or _accepted(prefix, known)}"
+                )
+            if depth < len(parents):
+                cls = typing.get_type_hints(cls).get(part, dict)
+                node = node[part]
+        node[last] = value
+    return from_dict(type(config), tree, where)
+
+
+def parse_assignments(pairs: list[str] | None) -> dict[str, str]:
+    """Split ``--set key=value`` arguments into a dictionary of texts."""
+    assignments = {}
+    for pair in pairs or []:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"--set {pair}: no '=' found; write dotted.key=value")
+        assignments[key.strip()] = value.strip()
+    return assignments
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the configuration as nested builtins, fit for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn ``{"a": {"b": 1}}`` into ``{"a.b": 1}``."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one ``key: old -> new`` line for each dotted key that differs."""
+    left, right = flatten(old), flatten(new)
+    absent = "(absent)"
+    return [
+        f"{key}: {left.get(key, absent)} -> {right.get(key, absent)}"
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key, absent) != right.get(key, absent)
+    ]
+
+
+def _accepted(prefix: str, known: Any) -> str:
+    names = ", ".join(sorted(known)) or "none"
+    return f"; accepted under {prefix.rstrip('.') or 'the top level'}: {names}"
+
+
+def _coerce(hint: Any, value: Any, where: str, key: str) -> Any:
+    """Return ``value`` as the annotated type, or raise naming the key, the value and the type."""
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_optional(hint, value, where, key)
+    if origin is Literal:
+        if value in get_args(hint):
+            return value
+        choices = ", ".join(map(str, get_args(hint)))
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: {choices}")
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {key} is {value!r}; a mapping of keys is expected")
+        return from_dict(hint, value, where, f"{key}.")
+    if origin in (dict, Mapping) or hint is dict:
+        value = _from_json(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {key} is {value!r}; a mapping is expected")
+        return dict(value)
+    if origin in (tuple, list):
+        return _coerce_sequence(hint, value, where, key)
+    return _coerce_scalar(hint, value, where, key)
+
+
+def _coerce_optional(hint: Any, value: Any, where: str, key: str) -> Any:
+    options = [option for option in get_args(hint) if option is not type(None)]
+    nullable = len(options) < len(get_args(hint))
+    if nullable and (value is None or (isinstance(value, str) and value.lower() in _NULLS)):
+        return None
+    for option in options[:-1]:
+        try:
+            return _coerce(option, value, where, key)
+        except ValueError:
+            continue
+    return _coerce(options[-1], value, where, key)
+
+
+def _coerce_sequence(hint: Any, value: Any, where: str, key: str) -> Any:
+    value = _from_json(value)
+    if isinstance(value, str):
+        value = [part for part in value.replace(",", " ").split() if part]
+    if not isinstance(value, list | tuple):
+        value = [value]
+    item = get_args(hint)[0] if get_args(hint) else Any
+    items = [_coerce(item, one, where, key) for one in value]
+    return tuple(items) if get_origin(hint) is tuple else items
+
+
+_NULLS = {"none", "null", "~", ""}
+_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def _coerce_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _BOOLS:
+            return _BOOLS[value.lower()]
+    elif hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value) if not isinstance(value, int) else value
+            if hint is float:
+                return float(number)
+            if int(number) == number:
+                return int(value) if isinstance(value, str) and value.isdigit() else int(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    elif hint is str and isinstance(value, str | Path):
+        return str(value)
+    name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    raise ValueError(f"{where}: {key} is {value!r}; {name.get(hint, hint)} is expected")
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "[{":
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value

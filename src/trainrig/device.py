@@ -1,0 +1,69 @@
+"""Where the arithmetic runs, in which precision, on how many threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Literal, get_args
+
+import torch
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: an unknown name, or CUDA asked for where torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: not a device; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: not supported; give auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"--device {name}: torch {torch.__version__} sees {count} CUDA devices; "
+            "use --device cpu or --device auto"
+        )
+    return device
+
+
+def set_precision(precision: Precision) -> None:
+    """Choose how float32 products are computed; ``bf16`` is left to ``autocast``."""
+    if precision not in get_args(Precision):
+        accepted = ", ".join(get_args(Precision))
+        raise ValueError(f"--precision {precision}: unknown; accepted: {accepted}")
+    tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def autocast(
+    device: torch.device, precision: Precision
+) -> contextlib.AbstractContextManager[object]:
+    """Return the context for a forward pass: bfloat16 autocast for ``bf16``, else nothing."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def core_count() -> int:
+    """Return the number of cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(count: int | None) -> int:
+    """Pin torch to ``count`` threads (default 1: two busy threads on a busy machine collapse)."""
+    count = 1 if count is None else count
+    if count < 1:
+        raise ValueError(f"--threads {count}: must be at least 1")
+    torch.set_num_threads(count)
+    return count

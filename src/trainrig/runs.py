@@ -1,0 +1,176 @@
+"""A run directory: configuration, lock, status, logs and checkpoints of one training run.
+
+<run>/config.json        the resolved configuration, written before step 1
+<run>/environment.json   command line, git revision, versions, device, threads
+<run>/status.json        running | complete | diverged | failed, with the step reached
+<run>/logs/              train.log, progress.txt, metrics.jsonl
+<run>/checkpoints/models/latest/step_{k}/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainrig.config import diff
+from trainrig.files import read_json, write_json
+
+LATEST = Path("checkpoints/models/latest")
+#: What a run directory holds; anything else in it is not ours and is left alone.
+OWNED = (
+    "config.json",
+    "environment.json",
+    "status.json",
+    "logs",
+    "checkpoints",
+    "evaluation.json",
+)
+FINAL = ("complete", "diverged")
+
+
+class RunDirectory:
+    """One run's files. Use ``open_run``, which checks, locks and creates it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / "logs"
+        self.checkpoints = path / LATEST
+
+    def status(self) -> dict[str, Any]:
+        """Return ``status.json``, or ``{"status": "new"}`` where there is none."""
+        return read_status(self.path)
+
+    def set_status(self, status: str, **fields: Any) -> None:
+        """Replace ``status.json`` atomically."""
+        write_json(self.path / "status.json", {"status": status, **fields})
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Return a run's status; an absent file means ``new``, an unreadable one ``failed``."""
+    try:
+        status = read_json(path / "status.json")
+    except FileNotFoundError:
+        return {"status": "new"}
+    except ValueError as error:
+        return {"status": "failed", "message": str(error)}
+    return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
+
+
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a run directory that was made with another configuration.
+
+    Raises:
+        ValueError: naming each key that differs, old -> new.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        return
+    changes = diff(read_json(file), config)
+    if changes:
+        raise ValueError(
+            f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
+            "use another output directory, or --overwrite to start anew"
+        )
+
+
+@contextlib.contextmanager
+def open_run(
+    path: Path,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Iterator[RunDirectory]:
+    """Create or reopen ``path`` for one writer.
+
+    Args:
+        path: the run directory.
+        config: the resolved configuration as plain data; must equal the one already there.
+        environment: what ``describe_environment`` returns, plus device and threads.
+        overwrite: remove an earlier run's files first.
+
+    Raises:
+        ValueError: another configuration, or another process at work on the run.
+        OSError: the directory cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; give a directory for the run")
+    if not overwrite:
+        check_config(path, config)
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        if overwrite:
+            remove_run(path)
+        run = RunDirectory(path)
+        run.logs.mkdir(exist_ok=True)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not (path / "config.json").exists():
+            write_json(path / "config.json", dict(config))
+        write_json(path / "environment.json", dict(environment))
+        yield run
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise ValueError(
+                f"{path}: another process ({owner}) is working on this run; wait for it or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's own files and nothing else."""
+    for name in OWNED:
+        target = path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return command line, git revision and library versions."""
+    versions = {}
+    for name in ("torch", "torchvision", "numpy", "trainrig"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "command": [Path(sys.executable).name, *sys.argv],
+        "git_revision": git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }
+
+
+def git_revision() -> str | None:
+    """Return the revision of the source tree, with ``+`` for local changes; None outside git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        revision = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+" if changed else "")
