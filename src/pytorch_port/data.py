@@ -195,10 +195,10 @@ def gather_examples(
     return SequenceBatch(examples, batch.label, batch.is_rare)
 
 
-def _random_images(examples: Tensor, drawing: Tensor, generator: torch.Generator | None) -> Tensor:
+def _with_random_images(
+    examples: Tensor, drawing: Tensor, generator: torch.Generator | None
+) -> Tensor:
     """Replace items of negative ``drawing`` by binary noise, one image per number and sequence."""
-    if not bool((drawing < 0).any()):
-        return examples
     binary = torch.empty_like(examples).bernoulli_(0.5, generator=generator)
     first = (drawing[:, :, None] == drawing[:, None]).int().argmax(2)  # (B, L): shared by equals
     chosen = binary[torch.arange(len(first), device=first.device)[:, None], first]
