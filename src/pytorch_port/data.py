@@ -1,0 +1,337 @@
+"""Batches of sequences for training and evaluation, from indices to what the model reads.
+
+Batch k of a dataset depends on (seed, k) alone, so the order cannot depend on the number of
+worker processes and a resumed run continues by asking for its next step.
+
+Shape legend: B batch, L items (the query last), K classes, N drawings per class, C, H, W image.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pytorch_port.config import DataConfig
+from pytorch_port.examples import IndexExamples
+from pytorch_port.generator import SeqGenerator
+from pytorch_port.modes import make_partition, mode_plan
+from pytorch_port.sampler import IndexBatch, IndexSampler, SequenceSpec
+from trainrig.data.image_bank import to_float
+from trainrig.errors import nearest
+from trainrig.seeding import derive_seed
+
+Sampler = Literal["vectorized", "exact"]
+SAMPLERS: tuple[Sampler, ...] = ("vectorized", "exact")
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceBatch:
+    """What a model is trained on.
+
+    Attributes:
+        examples: float32 (B, L, C, H, W), or int64 (B, L) symbols.
+        labels: int64 (B, L); the last one is the target of the query.
+        is_rare: int64 (B, L), 1 where an item was drawn as a "rare" class.
+    """
+
+    examples: Tensor
+    labels: Tensor
+    is_rare: Tensor
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """Copy to a device."""
+        return SequenceBatch(
+            self.examples.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.is_rare.to(device, non_blocking=True),
+        )
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+
+def make_spec(
+    mode: str,
+    config: DataConfig,
+    n_data_classes: int,
+    n_exemplars: int = 1,
+    num_classes: int | None = None,
+) -> SequenceSpec:
+    """Build the spec of a mode (``bursty``, ``eval_fewshot_holdout``, ...) from a configuration.
+
+    Args:
+        mode: see ``modes.MODES``.
+        config: partition and sequence settings.
+        n_data_classes: classes in the image bank, or size of the symbolic set.
+        n_exemplars: drawings per class; 1 for symbols.
+        num_classes: size of the head, to check labels against.
+
+    Raises:
+        ValueError: an unknown mode, or settings that the data or the head cannot serve.
+    """
+    classes = make_partition(config.generator_config, n_data_classes)
+    plan = mode_plan(mode, config.seq_config, classes)
+    return SequenceSpec(classes, plan, n_exemplars, num_classes)
+
+
+class SequenceDataset(Dataset[IndexBatch]):
+    """Map-style: item k is batch k, as indices.
+
+    Args:
+        spec: what to draw.
+        batch_size: B.
+        seed: of this purpose (derive one per split).
+        sampler: ``vectorized``, or ``exact`` = the reference's generator, each batch from freshly
+            seeded streams.
+        n_batches: length; indexing beyond it is an ``IndexError``.
+
+    Raises:
+        ValueError: an unknown sampler, or sizes < 1.
+    """
+
+    def __init__(
+        self,
+        spec: SequenceSpec,
+        batch_size: int,
+        seed: int,
+        *,
+        sampler: Sampler = "vectorized",
+        n_batches: int = 2**31,
+    ) -> None:
+        if sampler not in SAMPLERS:
+            hint = nearest(sampler, SAMPLERS)
+            raise ValueError(f"sampler: unknown {sampler!r}{hint}; accepted: {', '.join(SAMPLERS)}")
+        if batch_size < 1 or n_batches < 0:
+            raise ValueError(
+                f"batch_size, n_batches: {batch_size}, {n_batches}; at least 1 and 0 are needed"
+            )
+        self.spec = spec
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sampler = sampler
+        self.n_batches = n_batches
+        if sampler == "vectorized":
+            self._vectorized = IndexSampler(spec, batch_size, seed)
+        else:
+            drawings = spec.n_exemplars if spec.n_exemplars > 1 else None
+            source = IndexExamples(spec.partition.n_data_classes, drawings)
+            self._exact = SeqGenerator(source, spec.partition)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __getitem__(self, step: int) -> IndexBatch:
+        if not 0 <= step < self.n_batches:
+            raise IndexError(f"batch {step} of a dataset of {self.n_batches}")
+        if self.sampler == "vectorized":
+            return self._vectorized.batch(step)
+        self._exact.reseed(derive_seed(self.seed, "exact", step))
+        records = [self._exact.draw(self.spec.plan) for _ in range(self.batch_size)]
+
+        def stack(key: str) -> Tensor:
+            rows = np.stack([record[key] for record in records])
+            return torch.from_numpy(rows.astype(np.int64))
+
+        return IndexBatch(stack("class_id"), stack("exemplar_id"), stack("label"), stack("is_rare"))
+
+
+def gather_examples(
+    images: Tensor | None,
+    batch: IndexBatch,
+    *,
+    channels: int = 1,
+    noise_scale: float = 0.0,
+    random_images: bool = False,
+    generator: torch.Generator | None = None,
+) -> SequenceBatch:
+    """Turn indices into examples, on the device where ``images`` lies.
+
+    Args:
+        images: bank (K, N, H, W) or (K, N, C, H, W); uint8 becomes the reference's float32
+            (0 ink .. 0.9999 background), floating-point is taken as it is. ``None``: symbols.
+        batch: indices, on the same device (or any, for symbols).
+        channels: repeat a single grey channel this often.
+        noise_scale: standard deviation of pixel noise, added without clipping.
+        random_images: show negative ``exemplar_index`` as random binary images, one per number
+            and sequence (``randomly_generate_rare``); otherwise there must be none.
+        generator: of noise and random images; on the device of ``images``.
+
+    Raises:
+        ValueError: a bank of another rank, or channels to repeat that are not grey.
+    """
+    if images is None:
+        return SequenceBatch(batch.class_index, batch.label, batch.is_rare)
+    if images.ndim not in (4, 5):
+        shape = tuple(images.shape)
+        raise ValueError(f"images: shape {shape}; (K, N, H, W) or (K, N, C, H, W) is needed")
+    index, drawing = batch.class_index, batch.exemplar_index
+    rows = (index * images.shape[1] + drawing.clamp(min=0)).flatten()
+    examples = images.flatten(0, 1).index_select(0, rows)  # (B*L, [C,] H, W)
+    examples = to_float(examples) if examples.dtype == torch.uint8 else examples
+    examples = examples.unflatten(0, tuple(index.shape))
+    if images.ndim == 4:
+        examples = examples.unsqueeze(2)  # (B, L, 1, H, W)
+    if random_images:
+        examples = _with_random_images(examples, drawing, generator)
+    if noise_scale:
+        noise = torch.empty_like(examples).normal_(0, noise_scale, generator=generator)
+        examples = examples + noise
+    if channels != examples.shape[2]:
+        if examples.shape[2] != 1:
+            raise ValueError(
+                f"channels: {channels} asked for, but the images have {examples.shape[2]}; "
+                "only grey images can be repeated"
+            )
+        examples = examples.expand(-1, -1, channels, -1, -1)
+    return SequenceBatch(examples, batch.label, batch.is_rare)
+
+
+def _with_random_images(
+    examples: Tensor, drawing: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Replace items of negative ``drawing`` by binary noise, one image per number and sequence."""
+    binary = torch.empty_like(examples).bernoulli_(0.5, generator=generator)
+    first = (drawing[:, :, None] == drawing[:, None]).int().argmax(2)  # (B, L): shared by equals
+    chosen = binary[torch.arange(len(first), device=first.device)[:, None], first]
+    return torch.where((drawing < 0)[:, :, None, None, None], chosen, examples)
+
+
+class SequenceLoader:
+    """Iterates over steps start .. stop-1 of a dataset; see ``create_sequence_dataloader``."""
+
+    def __init__(
+        self,
+        dataset: SequenceDataset,
+        images: Tensor | None,
+        steps: range,
+        *,
+        num_workers: int,
+        device: torch.device,
+        gather_options: dict[str, Any],
+    ) -> None:
+        self.dataset = dataset
+        self.images = images
+        self.steps = steps
+        self.num_workers = num_workers
+        self.device = device
+        self.gather_options = gather_options
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        for step, indices in zip(self.steps, self._index_batches(), strict=True):
+            generator = None
+            if self.images is not None:
+                generator = torch.Generator(self.device)
+                generator.manual_seed(derive_seed(self.dataset.seed, "pixels", step))
+            yield gather_examples(
+                self.images,
+                indices.to(self.device),
+                generator=generator,
+                **self.gather_options,
+            )
+
+    def _index_batches(self) -> Iterator[IndexBatch]:
+        if self.num_workers == 0:
+            return (self.dataset[step] for step in self.steps)
+        own = torch.Generator()  # or the loader would draw from the global stream
+        own.manual_seed(derive_seed(self.dataset.seed, "loader"))
+        loader = DataLoader(
+            self.dataset,
+            batch_size=None,
+            sampler=self.steps,
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=partial(seed_worker, self.dataset.seed),
+            generator=own,
+            prefetch_factor=4,
+        )
+        return islice(loader, len(self.steps))
+
+
+def create_sequence_dataloader(
+    dataset: SequenceDataset,
+    images: Tensor | None = None,
+    *,
+    start_step: int = 0,
+    n_steps: int | None = None,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    channels: int = 1,
+    noise_scale: float = 0.0,
+) -> SequenceLoader:
+    """Return an iterable over the batches of steps ``start_step`` and following.
+
+    Indices are drawn on the CPU (in ``num_workers`` processes, which pays for the exact sampler
+    only), copied to ``device`` and turned into examples there. The same batches come in the same
+    order whatever ``num_workers``.
+
+    Args:
+        dataset: what to draw.
+        images: the bank, see ``gather_examples``; moved to ``device`` if it is elsewhere.
+        start_step: first batch, 0 in a fresh run.
+        n_steps: how many; to the dataset's end by default.
+        num_workers: processes that draw; 0 draws in this one.
+        device: of the batches.
+        channels: repeat the grey channel this often.
+        noise_scale: standard deviation of pixel noise; a function of (seed, step) too.
+
+    Raises:
+        ValueError: a bank that does not fit the dataset, or steps outside it.
+    """
+    spec = dataset.spec
+    stop = dataset.n_batches if n_steps is None else start_step + n_steps
+    if not 0 <= start_step <= stop <= dataset.n_batches:
+        raise ValueError(
+            f"steps: {start_step}..{stop} asked of a dataset of {dataset.n_batches} batches"
+            "; stay within it"
+        )
+    device = torch.device(device)
+    if images is not None:
+        expected = spec.partition.n_data_classes, spec.n_exemplars
+        if tuple(images.shape[:2]) != expected:
+            raise ValueError(
+                f"images: {tuple(images.shape[:2])} classes and drawings, but the sequences are "
+                f"drawn from {expected}; build the spec from the same bank"
+            )
+        images = images.to(device)
+    elif spec.plan.randomly_generate_rare:
+        raise ValueError(
+            "randomly_generate_rare: true for symbols; random images need images "
+            "(example_type 'omniglot')"
+        )
+    return SequenceLoader(
+        dataset,
+        images,
+        range(start_step, stop),
+        num_workers=num_workers,
+        device=device,
+        gather_options={
+            "channels": channels,
+            "noise_scale": noise_scale,
+            "random_images": spec.plan.randomly_generate_rare,
+        },
+    )
+
+
+def seed_worker(seed: int, worker: int) -> None:
+    """Seed the global streams of a worker process; the batches themselves do not use them."""
+    own = derive_seed(seed, "worker", worker)
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)
+    torch.set_num_threads(1)
+
+
+def _as_it_is(batch: IndexBatch) -> IndexBatch:
+    return batch

@@ -1,0 +1,73 @@
+"""Fetch one published file: progress bar, size and SHA-256 checked, never a partial file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO
+
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A published file: its name, its size in bytes and its SHA-256."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+def download_file(url: str, path: Path, upstream: Upstream, timeout_s: float = 30.0) -> None:
+    """Fetch ``url`` to ``path``; what arrives is renamed into place only when it is proven whole.
+
+    Raises:
+        ConnectionError: no answer, or the answer broke off.
+        ValueError: another size or hash than published.
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            n_bytes, digest = _fetch(url, file, upstream, timeout_s)
+            os.fsync(file.fileno())
+        if (n_bytes, digest) != (upstream.n_bytes, upstream.sha256):
+            raise ValueError(
+                f"{url}: got {n_bytes:,} bytes with SHA-256 {digest}; "
+                f"expected {upstream.n_bytes:,} bytes with SHA-256 {upstream.sha256}"
+            )
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _fetch(url: str, file: IO[bytes], upstream: Upstream, timeout_s: float) -> tuple[int, str]:
+    """Copy the answer into ``file``, no longer than it should be; return its size and SHA-256."""
+    from tqdm import tqdm
+
+    digest = hashlib.sha256()
+    n_bytes = 0
+    bar = tqdm(total=upstream.n_bytes, unit="B", unit_scale=True, desc=upstream.name)
+    try:
+        with bar, urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            while n_bytes <= upstream.n_bytes and (chunk := answer.read(_CHUNK_BYTES)):
+                file.write(chunk)
+                digest.update(chunk)
+                n_bytes += len(chunk)
+                bar.update(len(chunk))
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        raise ConnectionError(
+            f"{url}: download failed ({error}); check the network, or put {upstream.name} "
+            "in place by hand"
+        ) from error
+    file.flush()
+    return n_bytes, digest.hexdigest()

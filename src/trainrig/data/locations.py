@@ -1,0 +1,17 @@
+"""Where data sets are read from and where prepared ones are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of data sets: the argument, else $TRAINRIG_DATA_DIR, else ``./data``."""
+    return Path(data_dir or os.environ.get("TRAINRIG_DATA_DIR") or "data").expanduser()
+
+
+def cache_dir() -> Path:
+    """Return the folder of prepared tensors: $TRAINRIG_CACHE_DIR, else ``~/.cache/trainrig``."""
+    configured = os.environ.get("TRAINRIG_CACHE_DIR")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "trainrig"

@@ -1,0 +1,70 @@
+"""Accuracy and norms; everything returns a tensor on its input's device, nothing waits for it.
+
+Norms are accumulated in float64, so that a logged value carries no rounding of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+def l2_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """Return ``sqrt(sum of all squares)`` (float64 scalar); 0 for no tensors.
+
+    >>> l2_norm([torch.tensor([3.0]), torch.tensor([[4.0]])]).item()
+    5.0
+    """
+    norms = [torch.linalg.vector_norm(t.detach(), dtype=torch.float64) for t in tensors]
+    if not norms:
+        return torch.zeros((), dtype=torch.float64)
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def weight_matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the (name, parameter) pairs with two or more axes that belong to no norm layer.
+
+    Embedding tables are included; biases, norm scales and norm offsets are not.
+    """
+    for prefix, module in model.named_modules():
+        if "Norm" in type(module).__name__:
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim >= 2:
+                yield f"{prefix}.{name}" if prefix else name, parameter
+
+
+def weight_l2(model: nn.Module) -> Tensor:
+    """Return the L2 norm over the weight matrices, tables included (:func:`weight_matrices`)."""
+    return l2_norm(parameter for _, parameter in weight_matrices(model))
+
+
+def weight_l2_all(model: nn.Module) -> Tensor:
+    """Return the L2 norm over all parameters."""
+    return l2_norm(model.parameters())
+
+
+def weight_l2_head(model: nn.Module) -> Tensor:
+    """Return the L2 norm of the output head's matrix, ``model.head.weight``.
+
+    Archived ICL logs hold this under the name ``weight_l2``: their filter dropped every parameter
+    whose path contains the letter b, which left a transformer its head.
+    """
+    return l2_norm([model.head.weight])
+
+
+def grad_l2(model: nn.Module) -> Tensor:
+    """Return the L2 norm over the gradients that exist."""
+    return l2_norm(p.grad for p in model.parameters() if p.grad is not None)
+
+
+def accuracy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the fraction of positions whose largest logit is the target.
+
+    Args:
+        logits: (..., K).
+        target: int64 (...).
+    """
+    return (logits.argmax(dim=-1) == target).float().mean()

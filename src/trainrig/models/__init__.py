@@ -1,0 +1,1 @@
+"""Network parts that experiments share: initialisers, norms, image encoder, attention block."""

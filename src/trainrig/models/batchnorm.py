@@ -1,0 +1,57 @@
+"""BatchNorm whose running statistics are zero-started, debiased moving averages (Haiku's).
+
+``torch.nn.BatchNorm2d(momentum=0.1)`` differs in three ways: it starts at mean 0 and variance 1,
+never debiases, and keeps the unbiased variance. Here, with decay 0.9 and after n updates::
+
+    hidden  <- 0.9 hidden + 0.1 (batch mean, biased batch variance)
+    average <- hidden / (1 - 0.9**n)
+
+Training normalises with the batch statistics, evaluation with ``average``. C is the channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's customary name
+from torch import Tensor, nn
+
+EPS = 1e-5
+DECAY = 0.9
+
+
+class DebiasedBatchNorm(nn.Module):
+    """Normalise (N, C, H, W) over N, H and W.
+
+    Buffers: ``hidden`` and ``average`` (2, C), row 0 the mean and row 1 the variance, and
+    ``counter``, the number of updates (int64).
+
+    Args:
+        channels: C.
+        zero_scale: start the scale at 0 instead of 1 (last norm of a residual branch).
+    """
+
+    def __init__(self, channels: int, *, zero_scale: bool = False) -> None:
+        super().__init__()
+        start = torch.zeros if zero_scale else torch.ones
+        self.weight = nn.Parameter(start(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("hidden", torch.zeros(2, channels))
+        self.register_buffer("average", torch.zeros(2, channels))
+        self.register_buffer("counter", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, and update the averages in training mode."""
+        if not self.training:
+            mean, variance = self.average
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, EPS)
+        # With momentum 1 the "running" rows receive the batch's own statistics, computed by the
+        # fused kernel on the way; its variance is the unbiased one.
+        batch = torch.zeros_like(self.hidden)  # (2, C)
+        y = F.batch_norm(x, batch[0], batch[1], self.weight, self.bias, True, 1.0, EPS)
+        n_values = x.numel() // x.shape[1]
+        with torch.no_grad():
+            batch[1].mul_((n_values - 1) / n_values)
+            self.hidden.lerp_(batch, 1.0 - DECAY)
+            self.counter.add_(1)
+            torch.div(self.hidden, 1.0 - DECAY**self.counter, out=self.average)
+        return y

@@ -1,0 +1,94 @@
+"""The pre-LN causal transformer block of the reference.
+
+Legend: B batch, T tokens, D width, H heads, E = D/H.
+
+Query, key and value are three separate layers, as in the reference (a penalty on one norm per
+array, or an optimizer for matrices, must see three), multiplied as one: the weights are
+concatenated on the way in, which costs the same as storing them fused.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's customary name
+from torch import Tensor, nn
+
+from trainrig.models.init import dense
+
+LAYER_NORM_EPS = 1e-5
+MLP_RATIO = 4
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head causal self-attention with biases and no dropout on the attention weights.
+
+    Args:
+        width: D, a multiple of ``n_heads``.
+        n_heads: H; heads are contiguous slices of the width.
+
+    Raises:
+        ValueError: ``width`` is not a multiple of ``n_heads``.
+    """
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        if n_heads < 1 or width % n_heads:
+            raise ValueError(
+                f"CausalSelfAttention: width {width} does not split into {n_heads} heads; "
+                "choose a number of heads that divides it"
+            )
+        self.n_heads = n_heads
+        self.query = dense(width, width, corrected=True)
+        self.key = dense(width, width, corrected=True)
+        self.value = dense(width, width, corrected=True)
+        self.out = dense(width, width, corrected=True)
+
+    def _project(self, x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Apply several layers in one matrix product and split the heads."""
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        merged = F.linear(x, weight, bias)  # (B, T, n·D)
+        split = merged.view(*x.shape[:2], len(layers), self.n_heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)  # n of (B, H, T, E)
+
+    def forward(self, x: Tensor, *, query_only: bool = False) -> Tensor:
+        """Attend; (B, T, D) to (B, T, D), or to (B, 1, D) for the last token alone."""
+        if query_only:
+            (q,) = self._project(x[:, -1:], self.query)  # (B, H, 1, E)
+            k, v = self._project(x, self.key, self.value)  # (B, H, T, E)
+        else:
+            q, k, v = self._project(x, self.query, self.key, self.value)
+        # The last token may look at all of them, so a lone query needs no mask.
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=not query_only)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """``x += attention(LN(x)); x += MLP(LN(x))`` with a tanh-gelu MLP four times as wide.
+
+    Args:
+        width: D.
+        n_heads: H.
+        dropout_prob: dropout on both residual branches, in training only.
+    """
+
+    def __init__(self, width: int, n_heads: int, dropout_prob: float = 0.0) -> None:
+        super().__init__()
+        self.dropout_prob = dropout_prob
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = CausalSelfAttention(width, n_heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp_in = dense(width, MLP_RATIO * width, corrected=True)
+        self.mlp_out = dense(MLP_RATIO * width, width, corrected=True)
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        if self.dropout_prob and self.training:
+            return F.dropout(branch, self.dropout_prob)
+        return branch
+
+    def forward(self, x: Tensor, *, query_only: bool = False) -> Tensor:
+        """Map (B, T, D) to (B, T, D), or to (B, 1, D) at the last token alone."""
+        attended = self.attention(self.attention_norm(x), query_only=query_only)
+        x = (x[:, -1:] if query_only else x) + self._dropped(attended)
+        hidden = F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh")  # (B, T, 4D)
+        return x + self._dropped(self.mlp_out(hidden))
