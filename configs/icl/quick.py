@@ -16,6 +16,7 @@ def get_config() -> Any:
     """Return what differs from the defaults (``images_all_exemplars``)."""
     return config_tree(
         {
+            "data": {"source": "auto"},
             "preproc": {"downsample": True},
             "optimizer": {"name": "adamw", "max_lr": 1e-3, "warmup_steps": 200},
             "training": {
