@@ -22,13 +22,13 @@ def get_config() -> Any:
             "training": {
                 "batch_size": 64,
                 "log_interval": 50,
-                "eval_interval": 250,
-                "save_interval": 1000,
+                "eval_interval": 125,
+                "save_interval": 500,
             },
             "embedding": {"example_encoding": "linear"},
             "transformer": {"num_layers": 2, "num_heads": 4},
             "evaluation": {"batches": 4, "batch_size": 256},
-            "training_steps": 4000,
+            "training_steps": 3000,
             "seed": 0,
         }
     )

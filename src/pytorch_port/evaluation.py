@@ -78,8 +78,8 @@ def evaluate_run(
     """Evaluate a run's newest checkpoint in both regimes.
 
     Returns:
-        The measured columns of ``figure3_adamw_metrics.csv``: ``global_step``,
-        ``<scalar>_<regime>`` and the weight norms.
+        The measured columns of ``figure3_adamw_metrics.csv``: step, number of sequences, then
+        per regime ``accuracy`` (over all classes), ``accuracy_closed``, ``loss`` and weight norms.
 
     Raises:
         FileNotFoundError: ``path`` holds no run.
@@ -101,18 +101,25 @@ def evaluate_run(
         raise CheckpointError(f"{path / LATEST}: holds no valid checkpoint{reason}; train it first")
     model = build_icl_model(config, inputs.example_shape).to(chosen)
     load_weights(model, checkpoint)
-    row: dict[str, Any] = {"global_step": checkpoint.step}
-    for regime in REGIMES:
-        scalars = evaluate(
-            model, inputs, config, regime, step=checkpoint.step, batches=max_eval_batches
-        )
-        row |= {f"{name}_{regime}": value for name, value in scalars.items()}
-    norms = {
-        "weight_l2": weight_l2,
-        "weight_l2_all": weight_l2_all,
-        "weight_l2_head": weight_l2_head,
+    batches = max_eval_batches or config.evaluation.batches
+    row: dict[str, Any] = {
+        "global_step": checkpoint.step,
+        "n_sequences": batches * config.evaluation.batch_size,
     }
-    return row | {name: float(norm(model)) for name, norm in norms.items()}
+    norms = {
+        "weight_l2": float(weight_l2(model)),
+        "weight_l2_all": float(weight_l2_all(model)),
+        "weight_l2_head": float(weight_l2_head(model)),
+    }
+    for regime in REGIMES:
+        scalars = evaluate(model, inputs, config, regime, step=checkpoint.step, batches=batches)
+        row |= {
+            f"accuracy_{regime}": scalars["accuracy_query"],
+            f"accuracy_closed_{regime}": scalars["accuracy_closed"],
+            f"loss_{regime}": scalars["loss"],
+            **{f"{name}_{regime}": value for name, value in norms.items()},
+        }
+    return row
 
 
 def read_run_config(path: Path) -> tuple[IclConfig, dict[str, Any]]:

@@ -45,8 +45,8 @@ _TRAINING = (
 )
 SOURCES = ("omniglot", "torchvision", "tfds", "synthetic", "auto")
 SYMBOLIC_NOTE = (
-    "omniglot or symbolic; symbols have no within-class variation, so in-weights accuracy is 1.0 at "
-    "once and in-context accuracy stays at chance"
+    "omniglot or symbolic; symbols have no within-class variation, so in-weights accuracy is 1.0 "
+    "at once and in-context accuracy stays at chance"
 )
 
 

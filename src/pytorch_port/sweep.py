@@ -1,167 +1,156 @@
-"""The weight-decay grid of Figure 3: names, configurations and files of its runs.
-
-Source: icl reference sweep (folder names, columns), Chan et al. 2022 Fig. 3 (class counts).
-"""
+"""A grid of ICL runs carried out: checked as a whole, trained, and listed in ``runs.csv``."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import IclConfig
-from trainrig.config import apply_overrides
+from pytorch_port.figure3_files import draw_runs
+from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
+from pytorch_port.grid import SweepRun
+from pytorch_port.inputs import load_inputs
+from pytorch_port.train import Runtime, run_identity
+from pytorch_port.train import run as train
+from trainrig.checkpoint import list_checkpoints
+from trainrig.device import choose_device, core_count
+from trainrig.files import read_json
+from trainrig.optim.schedules import total_lr, warmup_rsqrt
+from trainrig.runs import FINAL, LATEST, check_config, read_status
+from trainrig.sweep import Outcome, Task, run_tasks
+from trainrig.tracking.tables import write_table
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """What is varied; every combination is one run.
-
-    Attributes:
-        class_counts: all classes of a run, common and holdout included.
-        weight_decays: λ.
-        seeds: of initial weights and sequences.
-        l2_modes: what λ does, see ``OptimizerConfig``.
-    """
-
-    class_counts: tuple[int, ...]
-    weight_decays: tuple[float, ...]
-    seeds: tuple[int, ...]
-    l2_modes: tuple[str, ...] = ("decoupled",)
-
-    def __post_init__(self) -> None:
-        """Refuse empty, doubled or impossible values."""
-        for name in ("class_counts", "weight_decays", "seeds", "l2_modes"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"--{name} {_spaced(values)}: give one or more different values")
-        for value in self.weight_decays:
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"--weight_decays {value}: each must be a number >= 0")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepRun:
-    """One run of the grid: its folder name and its whole configuration."""
-
-    name: str
-    class_count: int
-    config: IclConfig
-
-
-def plan_runs(base: IclConfig, grid: Grid) -> list[SweepRun]:
-    """Return the grid's runs, few classes (the quick ones) first.
+def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> None:
+    """Check every run against the data, the device and what ``base_dir`` holds, writing nothing.
 
     Raises:
-        ValueError: a class count too small for the common and holdout classes, a bad λ or seed.
+        ValueError: class counts that the data cannot serve, or a run directory that holds another
+            configuration (unless it is to be overwritten).
+        FileNotFoundError: no images.
     """
-    runs = []
-    for count, mode, decay, seed in itertools.product(
-        grid.class_counts, grid.l2_modes, grid.weight_decays, grid.seeds
-    ):
-        name = run_name(
-            count,
-            decay,
-            seed=seed if len(grid.seeds) > 1 else None,
-            l2_mode=mode if len(grid.l2_modes) > 1 else None,
+    device = choose_device(runtime.device)
+    for run in runs:
+        inputs = load_inputs(
+            run.config, device, data_dir=runtime.data_dir, download=runtime.download
         )
-        overrides = {
-            "data.generator_config.n_rare_classes": rare_classes(base, count),
-            "optimizer.weight_decay": decay,
-            "optimizer.l2_mode": mode,
-            "seed": seed,
-        }
-        if base.data.example_type == "symbolic":
-            overrides["data.symbolic_config.dataset_size"] = count
-        runs.append(
-            SweepRun(name=name, class_count=count, config=apply_overrides(base, overrides, name))
-        )
-    return runs
+        if not runtime.overwrite:
+            check_config(base_dir / run.name, run_identity(run.config, inputs))
 
 
-def rare_classes(base: IclConfig, class_count: int) -> int:
-    """Return rare = class_count - common - holdout: "100" means a 100-way head, 90 trained."""
-    generator = base.data.generator_config
-    other = generator.n_common_classes + generator.n_holdout_classes
-    if class_count <= other:
-        raise ValueError(
-            f"--class_counts {class_count}: must exceed the {generator.n_common_classes} common and "
-            f"{generator.n_holdout_classes} holdout classes, {other} in all"
-        )
-    return class_count - other
+def execute(
+    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, *, jobs: int
+) -> Iterator[Outcome]:
+    """Train what is not finished yet, ``jobs`` runs side by side; yield each outcome."""
+    tasks = []
+    for run in runs:
+        path = base_dir / run.name
+        status = read_status(path)["status"]
+        if status in FINAL and not runtime.overwrite:
+            yield Outcome(run.name, path, status, "was finished before")
+        else:
+            arguments = {"config": run.config, "path": path, "runtime": runtime}
+            tasks.append(Task(name=run.name, path=path, work=train_run, arguments=arguments))
+    yield from run_tasks(tasks, jobs=jobs)
 
 
-def run_name(
-    class_count: int, weight_decay: float, seed: int | None = None, l2_mode: str | None = None
-) -> str:
-    """Return the run's folder name.
+def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) -> str:
+    """Train one run of a sweep in this process and return its status."""
+    return train(config, path, dataclasses.replace(runtime, position=position + 1)).status
 
-    >>> run_name(1600, 3e-4), run_name(100, 0.01, seed=2), run_name(100, 1.0, l2_mode="sum_norms")
-    ('class1600_wd3e-04', 'class100_wd0p01_seed2', 'class100_wd1p0_sum_norms')
+
+def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) -> Path:
+    """Write ``runs.csv`` from the run directories: every run of the grid with a checkpoint.
+
+    It is rebuilt from the directories each time, so no crash can leave it wrong.
     """
-    name = f"class{class_count}_wd{weight_decay_tag(weight_decay)}"
-    return name + (f"_seed{seed}" if seed is not None else "") + (f"_{l2_mode}" if l2_mode else "")
+    rows = []
+    for run in runs:
+        path = base_dir / run.name
+        checkpoints = list_checkpoints(path / LATEST)
+        if not checkpoints:
+            continue
+        step, newest = checkpoints[-1]
+        config, status = run.config, read_status(path)
+        generator, optimizer = config.data.generator_config, config.optimizer
+        summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
+        decoupled = optimizer.l2_mode == "decoupled"
+        images = read_json(path / "config.json").get("images", {})
+        rows.append(
+            {
+                "class_count": run.class_count,
+                "weight_decay": optimizer.weight_decay,
+                "checkpoint": str(newest.relative_to(base_dir) / "weights.pt"),
+                "backend": "torch",
+                "seed": config.seed,
+                "optimizer": optimizer.name,
+                "completed_steps": step,
+                "n_rare_classes": generator.n_rare_classes,
+                "n_common_classes": generator.n_common_classes,
+                "n_holdout_classes": generator.n_holdout_classes,
+                "config_module": config_path.stem,
+                "example_type": config.data.example_type,
+                "source": images.get("image_source", config.data.source),
+                "l2_mode": optimizer.l2_mode,
+                "status": status["status"],
+                "sum_lr": summed,
+                "shrink": shrink_factor(optimizer.weight_decay, summed) if decoupled else None,
+            }
+        )
+    write_table(rows, base_dir / "runs.csv", list(RUNS_COLUMNS))
+    return base_dir / "runs.csv"
 
 
-def weight_decay_tag(weight_decay: float) -> str:
-    """Return λ as a folder-name part.
+def run_sweep(
+    runs: Sequence[SweepRun],
+    base_dir: Path,
+    runtime: Runtime,
+    *,
+    config_path: Path,
+    jobs: int | None = None,
+    max_eval_batches: int | None = None,
+) -> int:
+    """Train the grid, evaluate every run, draw the figures and say where they are.
 
-    >>> [weight_decay_tag(x) for x in (0, 3e-4, 1e-3, 0.01, 0.3, 1, 2.5e-4)]
-    ['0', '3e-04', '1e-03', '0p01', '0p3', '1p0', '2.5e-04']
+    Args:
+        runs: from ``grid.plan_runs``.
+        base_dir: holds the run folders, ``runs.csv``, tables and figures.
+        runtime: see ``train.Runtime``.
+        config_path: where the configuration came from, for ``runs.csv``.
+        jobs: runs side by side; default one per core on a CPU, one on a GPU.
+        max_eval_batches: batches of the final evaluation; default the configuration's.
+
+    Returns:
+        The exit status: 1 if a run failed. A diverged run is a result.
     """
-    if weight_decay == 0:
-        return "0"
-    if weight_decay >= 0.01:
-        return str(float(weight_decay)).replace(".", "p")
-    digits = 0
-    while float(f"{weight_decay:.{digits}e}") != weight_decay:
-        digits += 1
-    return f"{weight_decay:.{digits}e}"
+    device = choose_device(runtime.device)
+    check_runs(runs, base_dir, runtime)
+    base_dir.mkdir(parents=True, exist_ok=True)
+    if jobs is None:
+        jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
+    outcomes = []
+    with _sweep_bar(len(runs)) as bar:
+        for outcome in execute(runs, base_dir, runtime, jobs=jobs):
+            outcomes.append(outcome)
+            bar.update()
+            bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
+            write_runs_csv(runs, base_dir, config_path)
+    figures = draw_runs(
+        base_dir / "runs.csv",
+        base_dir,
+        max_eval_batches=max_eval_batches,
+        device=runtime.device,
+        data_dir=runtime.data_dir,
+    )
+    for path in figures:
+        print(path)  # noqa: T201 - where the answer is
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    return 1 if failed else 0
 
 
-#: Presets: the configuration file, then what overrides it; flags override both.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "quick": {
-        "config_path": Path("configs/icl/quick.py"),
-        "class_counts": (100, 1600),
-        "weight_decays": (0.0, 0.1, 1.0),
-        "overrides": {},
-    },
-    "paper": {
-        "config_path": Path("configs/icl/images_all_exemplars.py"),
-        "class_counts": (100, 1600),
-        "weight_decays": (0.0, 3e-4, 1e-3, 3e-3, 1e-2),
-        "overrides": {"optimizer.name": "adamw", "training_steps": 50_000},
-    },
-    "extended": {
-        "config_path": Path("configs/icl/images_all_exemplars.py"),
-        "class_counts": (100, 1600),
-        "weight_decays": (0.0, 3e-4, 1e-3, 3e-3, 1e-2, 0.1, 0.3, 1.0),
-        "overrides": {"optimizer.name": "adamw", "training_steps": 50_000},
-    },
-}
+def _sweep_bar(total: int) -> Any:
+    from tqdm import tqdm
 
-
-def runs_csv_row(run: SweepRun, checkpoint: str, status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one row of ``runs.csv``; see docs/file_formats.md."""
-    config = run.config
-    generator = config.data.generator_config
-    return {
-        "class_count": run.class_count,
-        "weight_decay": config.optimizer.weight_decay,
-        "checkpoint": checkpoint,
-        "backend": "torch",
-        "seed": config.seed,
-        "optimizer": config.optimizer.name,
-        "completed_steps": status.get("step", 0),
-        "n_rare_classes": generator.n_rare_classes,
-        "n_common_classes": generator.n_common_classes,
-        "n_holdout_classes": generator.n_holdout_classes,
-    }
-
-
-def _spaced(values: Sequence[Any]) -> str:
-    return " ".join(map(str, values))
+    return tqdm(total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True)

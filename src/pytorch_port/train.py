@@ -113,7 +113,7 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
     device = choose_device(runtime.device)
     set_precision(config.training.precision)
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
-    identity = {**to_dict(config), "device": device.type, "images": inputs.describe()}
+    identity = run_identity(config, inputs)
     environment = {**describe_environment(), "device": str(device), "threads": threads}
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
@@ -124,10 +124,9 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
             return trainer.train()
 
 
-def completed(path: Path) -> RunResult | None:
-    """Return the result of a finished run in ``path``, else None; imports nothing heavy."""
-    status = RunDirectory(path).status()
-    return _result(RunDirectory(path), status) if status["status"] in FINAL else None
+def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
+    """Return what must be equal for a run to be continued: configuration, device type, images."""
+    return {**to_dict(config), "device": inputs.device.type, "images": inputs.describe()}
 
 
 def _result(directory: RunDirectory, status: dict[str, Any]) -> RunResult:
