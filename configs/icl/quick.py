@@ -16,18 +16,19 @@ def get_config() -> Any:
     """Return what differs from the defaults (``images_all_exemplars``)."""
     return config_tree(
         {
+            "data": {"source": "auto"},
             "preproc": {"downsample": True},
             "optimizer": {"name": "adamw", "max_lr": 1e-3, "warmup_steps": 200},
             "training": {
                 "batch_size": 64,
                 "log_interval": 50,
-                "eval_interval": 250,
-                "save_interval": 1000,
+                "eval_interval": 125,
+                "save_interval": 500,
             },
             "embedding": {"example_encoding": "linear"},
             "transformer": {"num_layers": 2, "num_heads": 4},
             "evaluation": {"batches": 4, "batch_size": 256},
-            "training_steps": 4000,
+            "training_steps": 3000,
             "seed": 0,
         }
     )

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from trainrig.config import from_dict
 
 ExampleType = Literal["omniglot", "symbolic"]
-Source = Literal["auto", "files", "torchvision", "tfds", "synthetic"]
+Source = Literal["omniglot", "torchvision", "tfds", "synthetic", "auto"]
 Labeling = str
 
 
@@ -101,11 +101,16 @@ class SeqConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """What the sequences are made of and who draws them."""
+    """What the sequences are made of and who draws them.
+
+    ``source``: ``omniglot`` reads its zips or folders with our own reader, ``torchvision`` and
+    ``tfds`` through these libraries, ``synthetic`` draws glyphs, ``auto`` is Omniglot where it is
+    found and glyphs elsewhere. ``sampler``: ``exact`` is the reference's generator, the oracle.
+    """
 
     train_seqs: str = "bursty"
     example_type: ExampleType = "omniglot"
-    source: Source = "auto"
+    source: Source = "omniglot"
     sampler: Literal["vectorized", "exact"] = "vectorized"
     generator_config: GeneratorConfig = field(default_factory=GeneratorConfig)
     omniglot_config: OmniglotConfig = field(default_factory=OmniglotConfig)

@@ -29,14 +29,16 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**kwargs)
 
+    def add_argument_group(self, *arguments: Any, **kwargs: Any) -> argparse._ArgumentGroup:
+        """Return a group whose flags have both spellings as well."""
+        group = super().add_argument_group(*arguments, **kwargs)
+        add = group.add_argument
+        group.add_argument = lambda *names, **options: add(*_spellings(names), **options)
+        return group
+
     def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
         """Add an argument; every long flag gets its other spelling as well."""
-        spelled = list(names)
-        for name in names:
-            if name.startswith("--"):
-                body = name[2:]
-                spelled += [f"--{body.replace('_', '-')}", f"--{body.replace('-', '_')}"]
-        return super().add_argument(*dict.fromkeys(spelled), **kwargs)
+        return super().add_argument(*_spellings(names), **kwargs)
 
     def parse_args(  # type: ignore[override]
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
@@ -52,6 +54,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _spellings(names: tuple[str, ...]) -> list[str]:
+    spelled = list(names)
+    for name in names:
+        if name.startswith("--"):
+            body = name[2:]
+            spelled += [f"--{body.replace('_', '-')}", f"--{body.replace('-', '_')}"]
+    return list(dict.fromkeys(spelled))
 
 
 def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:

@@ -31,14 +31,14 @@ def sheet(bank: ImageBank, n_classes: int = 12, n_exemplars: int = 8, seed: int 
         np.float32,
     )
     for i, row in enumerate(rows):
-        drawings = select(bank, int(row), n_exemplars)
+        drawings = shown(bank, int(row), n_exemplars)
         for j, drawing in enumerate(drawings):
             top, left = (_GAP_PX + k * (side + _GAP_PX) for k in (i, j))
             page[top : top + side, left : left + side] = drawing
     return page
 
 
-def select(bank: ImageBank, row: int, n_exemplars: int) -> np.ndarray:
+def shown(bank: ImageBank, row: int, n_exemplars: int) -> np.ndarray:
     """Return the first exemplars of one class as the model sees them, float32 (n, 28, 28)."""
     from trainrig.data.image_bank import downsample_images, to_float
 

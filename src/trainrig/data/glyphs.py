@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from trainrig.data.bank_cache import fetch_bank
 from trainrig.data.image_bank import ImageBank, hash_pixels
@@ -31,6 +32,7 @@ CONTROL_RANGE = (0.12, 0.88)
 CONTROL_JITTER, AFFINE_JITTER, SHIFT_JITTER = 0.05, 0.12, 0.03  # standard deviations
 PEN_WIDTH, PEN_LOG_JITTER = 0.02, 0.15  # half width at half darkness, and its lognormal spread
 POINTS_PER_STROKE = 40
+_LENGTH_STEPS = 48  # in which a stroke's length is measured
 _CLASSES_AT_ONCE = 4  # small enough for the work arrays to stay in the CPU's cache
 _HALF_WIDTH_PER_SIGMA = math.sqrt(2.0 * math.log(2.0))
 
@@ -149,22 +151,34 @@ def render(strokes: Strokes, size: int) -> Tensor:
 
 def _render_piece(points: Tensor, pen: Tensor, size: int) -> Tensor:
     """Draw M glyphs from control points (M, S, 4, 2) and pens (M,): uint8 (M, P, P)."""
-    time = (torch.arange(POINTS_PER_STROKE, dtype=torch.float64) + 0.5) / POINTS_PER_STROKE
-    back = 1.0 - time
-    basis = torch.stack([back**3, 3 * time * back**2, 3 * time**2 * back, time**3], 1)  # (U, 4)
-    slope = torch.stack(
-        [-3 * back**2, 3 * back**2 - 6 * time * back, 6 * time * back - 3 * time**2, 3 * time**2],
-        1,
-    )
-    sigma = pen / _HALF_WIDTH_PER_SIGMA  # (M,)
-    path = torch.einsum("ub,msbc->cmsu", basis, points).flatten(2)  # (2, M, S*U)
-    speed = torch.einsum("ub,msbc->cmsu", slope, points).flatten(2).square().sum(0).sqrt()
-    weight = speed / (POINTS_PER_STROKE * math.sqrt(2.0 * math.pi) * sigma[:, None])  # (M, S*U)
+    path, length = _along(points)  # (2, M, S, U), (M, S, 1)
+    sigma = (pen / _HALF_WIDTH_PER_SIGMA)[:, None]  # (M, 1)
+    weight = (length / POINTS_PER_STROKE).expand(path.shape[1:]).flatten(1)  # (M, S*U)
+    weight = weight / (math.sqrt(2.0 * math.pi) * sigma)
 
-    scale = (1.0 / (math.sqrt(2.0) * sigma))[:, None]  # (M, 1)
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
     pixel = (torch.arange(size, dtype=torch.float64) + 0.5) / size  # (P,)
-    offset = (path * scale)[:, :, None, :] - (pixel * scale)[:, :, None]  # (2, M, P, S*U)
-    near = offset.square_().clamp_(max=40.0).neg_().exp_()  # clamped: denormals are slow
+    offset = (path.flatten(2) * scale)[:, :, None, :] - (pixel * scale)[:, :, None]
+    near = offset.square_().clamp_(max=40.0).neg_().exp_()  # (2, M, P, S*U); clamp: no denormals
     near_x, near_y = near[0], near[1].mul_(weight[:, None, :])
     ink = torch.bmm(near_y, near_x.transpose(1, 2)).clamp_(max=1.0)  # (M, P, P), rows are y
     return ink.neg_().add_(1.0).mul_(255.0).round_().to(torch.uint8)
+
+
+def _along(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Walk the cubics (M, S, 4, 2) at constant speed: points (2, M, S, U), lengths (M, S, 1).
+
+    Equal steps in the curve's own parameter would leave gaps between dots where it runs fast.
+    """
+    p0, p1, p2, p3 = points.permute(2, 3, 0, 1)[..., None]  # each (2, M, S, 1)
+    cubic, square, linear = p3 - 3 * p2 + 3 * p1 - p0, 3 * (p2 - 2 * p1 + p0), 3 * (p1 - p0)
+    knot = (torch.arange(_LENGTH_STEPS, dtype=torch.float64) + 0.5) / _LENGTH_STEPS
+    speed = ((3 * cubic * knot + 2 * square) * knot + linear).square().sum(0).sqrt()
+    travelled = functional.pad(speed.cumsum(-1), (1, 0))  # (M, S, steps + 1), from 0
+    total = travelled[..., -1:]
+    goal = (torch.arange(POINTS_PER_STROKE, dtype=torch.float64) + 0.5) / POINTS_PER_STROKE
+    goal = (goal * total).contiguous()
+    step = torch.searchsorted(travelled, goal).clamp_(1, _LENGTH_STEPS) - 1
+    inside = (goal - travelled.gather(-1, step)) / speed.gather(-1, step)
+    time = (step + inside) / _LENGTH_STEPS  # (M, S, U)
+    return ((cubic * time + square) * time + linear) * time + p0, total / _LENGTH_STEPS

@@ -192,11 +192,11 @@ def downsample_images(images: Tensor, antialias: bool = False) -> Tensor:
 
 def _taps(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the two input pixels of each sample, int64 (56,), and the second one's share (28,)."""
-    centre = torch.arange(DOWNSAMPLED_PX, dtype=torch.float32, device=device) + 0.5
+    centre = torch.arange(DOWNSAMPLED_PX, dtype=torch.float64, device=device) + 0.5
     at = (centre * (size / DOWNSAMPLED_PX) - 0.5).clamp(min=0.0)
     first = at.floor().long().clamp(max=size - 1)
     second = (first + 1).clamp(max=size - 1)
-    return torch.stack([first, second], 1).flatten(), at - first
+    return torch.stack([first, second], 1).flatten(), (at - first).float()
 
 
 def select_exemplars(bank: ImageBank, exemplars: str) -> ImageBank:

@@ -123,7 +123,7 @@ def shades(colour: str, count: int) -> list[tuple[float, float, float]]:
     from matplotlib.colors import to_rgb
 
     base = np.array(to_rgb(colour))
-    light, dark = 0.5 * base + 0.5, 0.55 * base
+    light, dark = 0.65 * base + 0.35, 0.45 * base
     if count == 1:
         return [tuple(base)]
     steps = np.linspace(0, 2, count)
@@ -131,6 +131,13 @@ def shades(colour: str, count: int) -> list[tuple[float, float, float]]:
         tuple(light + t * (base - light)) if t <= 1 else tuple(base + (t - 1) * (dark - base))
         for t in steps
     ]
+
+
+def sequence(count: int) -> list[Any]:
+    """Return ``count`` ordered colours, dark first; readable on white and without colour vision."""
+    import matplotlib as mpl
+
+    return [mpl.colormaps["viridis"](value) for value in np.linspace(0, 0.85, count)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,28 @@
+# `make sweep` and `make test` are all a newcomer needs: Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: sweep test lint full clean
+
+sweep: $(VENV)/installed  ## the main job on the embedded default: figures in minutes on a CPU
+	$(BIN)/python analysis/run_adamw_sweep_torch.py --preset quick
+
+test: $(VENV)/installed  ## all tests that CI runs
+	$(BIN)/python -m pytest -q -m "not slow and not network"
+
+full: $(VENV)/installed  ## everything, the slow tests included
+	$(BIN)/python -m pytest -q -m "not network"
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+$(VENV)/installed: pyproject.toml requirements-torch.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements-torch.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,173 @@
+"""What a run reads: images, class partition, and the batches of each split by number.
+
+A batch is a pure function of (seed, split, number), so neither resuming nor the number of worker
+processes can change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytorch_port.config import DataConfig, IclConfig
+from pytorch_port.data import (
+    SequenceBatch,
+    SequenceDataset,
+    create_sequence_dataloader,
+    make_spec,
+)
+from pytorch_port.losses import LabelSets, label_sets
+from trainrig.data import ImageBank, augment, keep_classes, load_images, select_exemplars
+from trainrig.seeding import derive_seed
+
+#: The evaluation regimes and the reference's names of their sequences.
+REGIMES = {"holdout": "fewshot_holdout", "no_support": "no_support_zipfian"}
+
+
+class IclInputs:
+    """Batches for training and evaluation, made on one device.
+
+    Args:
+        config: the run's configuration.
+        device: where examples are gathered.
+        images: float32 or uint8 (K, N, 1, H, W) on ``device``; None for symbols.
+        description: provenance of the images, recorded with the run.
+
+    Raises:
+        ValueError: class counts, labels or sequence lengths that do not fit the data.
+    """
+
+    def __init__(
+        self,
+        config: IclConfig,
+        device: torch.device,
+        images: Tensor | None,
+        description: dict[str, Any],
+    ) -> None:
+        self.config, self.device, self.images = config, device, images
+        self._description = description
+        if images is None:
+            self._sizes = config.data.symbolic_config.dataset_size, 1
+        else:
+            self._sizes = images.shape[0], images.shape[1]
+        self._datasets = {
+            "train": self._dataset("train", config.data.train_seqs, config.training.batch_size),
+            **{
+                regime: self._dataset(regime, mode, config.evaluation.batch_size)
+                for regime, mode in REGIMES.items()
+            },
+        }
+        self.label_sets = self._label_sets()
+
+    def _dataset(self, split: str, mode: str, batch_size: int) -> SequenceDataset:
+        config = self.config
+        classes, exemplars = self._sizes
+        spec = make_spec(mode, config.data, classes, exemplars, config.num_classes)
+        seed = derive_seed(config.seed, split)
+        return SequenceDataset(spec, batch_size, seed, sampler=config.data.sampler)
+
+    def _label_sets(self) -> LabelSets:
+        data = self.config.data
+        partition = self._datasets["train"].spec.partition
+        original = "original" in (data.seq_config.labeling_rare, data.seq_config.labeling_common)
+        ids = (partition.rare.tolist(), partition.common.tolist()) if original else None
+        return label_sets(
+            self.config.num_classes,
+            data.generator_config.n_rare_classes,
+            data.generator_config.n_common_classes,
+            ways=data.seq_config.ways,
+            labeling_rare=data.seq_config.labeling_rare,
+            original_ids=ids,
+        ).to(self.device)
+
+    @property
+    def example_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of an example, None for symbols."""
+        if self.images is None:
+            return None
+        return (self.config.preproc.image_channels, *self.images.shape[-2:])
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the examples come from, as plain values."""
+        return dict(self._description)
+
+    def training_batches(self, start: int, num_workers: int = 0) -> Iterator[SequenceBatch]:
+        """Yield training batches ``start``, ``start`` + 1, ... without end."""
+        return self._batches("train", start, None, num_workers)
+
+    def evaluation_batches(self, regime: str, start: int, count: int) -> Iterator[SequenceBatch]:
+        """Yield ``count`` batches of a regime, from number ``start``."""
+        return self._batches(regime, start, count, 0)
+
+    def _batches(
+        self, split: str, start: int, count: int | None, num_workers: int
+    ) -> Iterator[SequenceBatch]:
+        noise = self.config.data.generator_config.noise_scale
+        loader = create_sequence_dataloader(
+            self._datasets[split],
+            self.images,
+            start_step=start,
+            n_steps=count,
+            num_workers=num_workers,
+            device=self.device,
+            channels=self.config.preproc.image_channels,
+            noise_scale=noise if self.images is not None else 0.0,
+        )
+        return iter(loader)
+
+
+def load_inputs(
+    config: IclConfig,
+    device: torch.device,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+) -> IclInputs:
+    """Load the images that ``config`` names and check everything against them.
+
+    Raises:
+        FileNotFoundError: no Omniglot where the configuration insists on it.
+        ValueError: damaged data, or settings that the data cannot serve.
+    """
+    if config.data.example_type == "symbolic":
+        return IclInputs(config, device, None, {"image_source": "symbolic", "synthetic": False})
+    images, description = _images(
+        config.data, config.preproc.downsample, device, data_dir, download
+    )
+    return IclInputs(config, device, images, description)
+
+
+@lru_cache(maxsize=2)
+def _bank(source: str, split: str, data_dir: str | None, download: bool) -> ImageBank:
+    options = {} if source == "synthetic" else {"split": split, "download": download}
+    return load_images(source, data_dir, allow_synthetic=True, **options)
+
+
+def _images(
+    data: DataConfig, downsample: bool, device: torch.device, data_dir: str | None, download: bool
+) -> tuple[Tensor, dict[str, Any]]:
+    choices = data.omniglot_config
+    key = (data.source, choices.omniglot_split, data_dir, download)
+    return _prepared(key, choices, downsample, device)
+
+
+@lru_cache(maxsize=2)
+def _prepared(
+    key: tuple[str, str, str | None, bool],
+    choices: Any,
+    downsample: bool,
+    device: torch.device,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the images as the model's device holds them: one copy for all runs of a process."""
+    bank = _bank(*key)
+    if choices.n_to_keep is not None:
+        bank = keep_classes(bank, choices.n_to_keep)
+    bank = select_exemplars(bank, choices.exemplars)
+    if choices.augment_images:
+        bank = augment(bank)
+    images = bank.float_images(downsample=True) if downsample else bank.images.unsqueeze(2)
+    return images.to(device), dict(bank.describe())

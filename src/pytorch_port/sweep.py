@@ -1,0 +1,146 @@
+"""A grid of ICL runs carried out: checked as a whole, trained, and listed in ``runs.csv``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_port.config import IclConfig
+from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
+from pytorch_port.grid import SweepRun
+from pytorch_port.inputs import load_inputs
+from pytorch_port.train import Runtime, run_identity
+from pytorch_port.train import run as train
+from trainrig.checkpoint import list_checkpoints
+from trainrig.device import choose_device, core_count
+from trainrig.files import read_json
+from trainrig.optim.schedules import total_lr, warmup_rsqrt
+from trainrig.runs import FINAL, LATEST, check_config, read_status
+from trainrig.sweep import Outcome, Task, run_tasks
+from trainrig.tracking.tables import write_table
+
+
+def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> None:
+    """Check every run against the data, the device and what ``base_dir`` holds, writing nothing.
+
+    Raises:
+        ValueError: class counts that the data cannot serve, or a run directory that holds another
+            configuration (unless it is to be overwritten).
+        FileNotFoundError: no images.
+    """
+    device = choose_device(runtime.device)
+    for run in runs:
+        inputs = load_inputs(
+            run.config, device, data_dir=runtime.data_dir, download=runtime.download
+        )
+        if not runtime.overwrite:
+            check_config(base_dir / run.name, run_identity(run.config, inputs))
+
+
+def execute(
+    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, *, jobs: int
+) -> Iterator[Outcome]:
+    """Train what is not finished yet, ``jobs`` runs side by side; yield each outcome."""
+    tasks = []
+    for run in runs:
+        path = base_dir / run.name
+        status = read_status(path)["status"]
+        if status in FINAL and not runtime.overwrite:
+            yield Outcome(run.name, path, status, "was finished before")
+        else:
+            arguments = {"config": run.config, "path": path, "runtime": runtime}
+            tasks.append(Task(name=run.name, path=path, work=train_run, arguments=arguments))
+    yield from run_tasks(tasks, jobs=jobs)
+
+
+def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) -> str:
+    """Train one run of a sweep in this process and return its status."""
+    return train(config, path, dataclasses.replace(runtime, position=position + 1)).status
+
+
+def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) -> Path:
+    """Write ``runs.csv`` from the run directories: every run of the grid with a checkpoint.
+
+    It is rebuilt from the directories each time, so no crash can leave it wrong.
+    """
+    rows = []
+    for run in runs:
+        path = base_dir / run.name
+        checkpoints = list_checkpoints(path / LATEST)
+        if not checkpoints:
+            continue
+        step, newest = checkpoints[-1]
+        config, status = run.config, read_status(path)
+        generator, optimizer = config.data.generator_config, config.optimizer
+        summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
+        decoupled = optimizer.l2_mode == "decoupled"
+        images = read_json(path / "config.json").get("images", {})
+        rows.append(
+            {
+                "class_count": run.class_count,
+                "weight_decay": optimizer.weight_decay,
+                "checkpoint": str(newest.relative_to(base_dir) / "weights.pt"),
+                "backend": "torch",
+                "seed": config.seed,
+                "optimizer": optimizer.name,
+                "completed_steps": step,
+                "n_rare_classes": generator.n_rare_classes,
+                "n_common_classes": generator.n_common_classes,
+                "n_holdout_classes": generator.n_holdout_classes,
+                "config_module": config_path.stem,
+                "example_type": config.data.example_type,
+                "source": images.get("image_source", config.data.source),
+                "l2_mode": optimizer.l2_mode,
+                "status": status["status"],
+                "sum_lr": summed,
+                "shrink": shrink_factor(optimizer.weight_decay, summed) if decoupled else None,
+            }
+        )
+    write_table(rows, base_dir / "runs.csv", list(RUNS_COLUMNS))
+    return base_dir / "runs.csv"
+
+
+def train_grid(
+    runs: Sequence[SweepRun],
+    base_dir: Path,
+    runtime: Runtime,
+    *,
+    config_path: Path,
+    jobs: int | None = None,
+) -> list[Outcome]:
+    """Check, then train the grid, keeping ``runs.csv`` current.
+
+    Args:
+        runs: from ``grid.plan_runs``.
+        base_dir: holds the run folders and ``runs.csv``.
+        runtime: see ``train.Runtime``.
+        config_path: where the configuration came from, for ``runs.csv``.
+        jobs: runs side by side; default one per core on a CPU, one on a GPU.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
+    """
+    device = choose_device(runtime.device)
+    check_runs(runs, base_dir, runtime)
+    base_dir.mkdir(parents=True, exist_ok=True)
+    if jobs is None:
+        jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
+    outcomes = []
+    with _sweep_bar(len(runs), runtime.show_progress) as bar:
+        for outcome in execute(runs, base_dir, runtime, jobs=jobs):
+            outcomes.append(outcome)
+            bar.update()
+            if runtime.show_progress or outcome.status != "complete":
+                bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
+            write_runs_csv(runs, base_dir, config_path)
+    return outcomes
+
+
+def _sweep_bar(total: int, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True, disable=not shown
+    )

@@ -1,0 +1,378 @@
+"""One ICL run: ``run(config, path, runtime)`` trains, logs, evaluates, checkpoints and resumes.
+
+The order inside a step makes resuming exact: update, log rows, both evaluations, rows made durable,
+checkpoint. A run that is killed at any instant continues from its newest checkpoint with its logs
+cut back to that moment, and ends bit-identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pytorch_port.assembly import build_icl_model, load_weights, make_icl_optimizer
+from pytorch_port.config import IclConfig
+from pytorch_port.evaluation import evaluate
+from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
+from pytorch_port.losses import icl_loss, icl_scalars, make_targets
+from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.config import to_dict
+from trainrig.device import autocast, choose_device, set_precision, set_threads
+from trainrig.errors import CheckpointError, DivergedError
+from trainrig.loop import StepRecord, every, train_steps
+from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
+from trainrig.optim.penalties import l2_penalty
+from trainrig.optim.schedules import warmup_rsqrt
+from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run
+from trainrig.seeding import capture_rng, make_deterministic, restore_rng, set_seed
+from trainrig.tracking.metric_log import MetricLog
+from trainrig.tracking.trackio_sink import Tracker
+
+#: What a line of progress.txt shows, where its row has it; metrics.jsonl holds everything.
+PROGRESS_COLUMNS = (
+    "step",
+    "split",
+    "loss",
+    "accuracy_query",
+    "accuracy_closed",
+    "weight_l2",
+    "weight_l2_all",
+    "weight_l2_head",
+    "grad_l2",
+    "lr",
+    "elapsed",
+    "steps_per_second",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """What may differ between two processes that give the same numbers.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; its type is part of a run's identity.
+        threads: torch threads.
+        data_dir: folder of data sets; default ``$TRAINRIG_DATA_DIR``, else ``./data``.
+        download: fetch Omniglot where it is absent.
+        num_workers: processes that draw sequences with the exact sampler.
+        overwrite: start anew in a directory that holds a run.
+        track: send rows to trackio.
+        project: the trackio project.
+        show_progress: draw a progress bar.
+        position: line of the progress bar.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+    num_workers: int = 0
+    overwrite: bool = False
+    track: bool = True
+    project: str = "icl"
+    show_progress: bool = True
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        path: the run directory.
+        status: ``complete`` or ``diverged``.
+        step: optimizer steps completed.
+        metrics: final values by split, e.g. ``metrics["holdout"]["accuracy_closed"]``.
+        message: why it diverged.
+    """
+
+    path: Path
+    status: str
+    step: int
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    message: str = ""
+
+
+def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
+    """Train ``config`` in the directory ``path``, resuming what is there.
+
+    Raises:
+        ValueError: a bad value, another configuration in ``path``, or a run at work there.
+        FileNotFoundError: no images.
+        CheckpointError: the newest valid checkpoint does not fit the model.
+        OSError: the directory cannot be written, or the disk is full.
+    """
+    make_deterministic()
+    threads = set_threads(runtime.threads)
+    device = choose_device(runtime.device)
+    set_precision(config.training.precision)
+    inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
+    identity = run_identity(config, inputs)
+    environment = {**describe_environment(), "device": str(device), "threads": threads}
+    with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
+        status = directory.status()
+        if status["status"] in FINAL:
+            return _result(directory, status)
+        with _run_log(directory.logs / "train.log") as logger:
+            trainer = Trainer(config, inputs, directory, runtime, logger)
+            return trainer.train()
+
+
+def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
+    """Return what must be equal for a run to be continued: configuration, device type, images."""
+    return {**to_dict(config), "device": inputs.device.type, "images": inputs.describe()}
+
+
+def _result(directory: RunDirectory, status: dict[str, Any]) -> RunResult:
+    return RunResult(
+        directory.path,
+        status["status"],
+        status.get("step", 0),
+        status.get("metrics", {}),
+        status.get("message", ""),
+    )
+
+
+class Trainer:
+    """The state of one run in one process: model, optimizer, logs, and where it stands."""
+
+    def __init__(
+        self,
+        config: IclConfig,
+        inputs: IclInputs,
+        directory: RunDirectory,
+        runtime: Runtime,
+        logger: logging.Logger,
+    ) -> None:
+        self.config, self.inputs, self.directory = config, inputs, directory
+        self.runtime, self.logger = runtime, logger
+        set_seed(config.seed)
+        self.model = build_icl_model(config, inputs.example_shape).to(inputs.device)
+        self.optimizer = make_icl_optimizer(config, self.model)
+        self.schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
+        self.log = MetricLog(directory.logs, PROGRESS_COLUMNS)
+        self.start_step, self.elapsed_before = 0, 0.0
+        self.last_finite_step = 0
+        self.latest: dict[str, dict[str, float]] = {}
+        self._restore()
+
+    def train(self) -> RunResult:
+        """Perform the remaining steps and return how the run ended."""
+        config, directory = self.config, self.directory
+        self._announce()
+        tracker = Tracker(
+            self.runtime.project,
+            f"{directory.path.parent.name}/{directory.path.name}",
+            to_dict(config),
+            folder=directory.path.parent / "trackio",
+            rows=self.log.rows(),
+            enabled=self.runtime.track,
+        )
+        directory.set_status("running", step=self.start_step, steps=config.training_steps)
+        try:
+            self._loop(tracker)
+        except DivergedError as error:
+            self.log.sync()
+            message, step = str(error), self.step
+            self.logger.warning("diverged: %s", message)
+            directory.set_status("diverged", step=step, message=message, metrics=self.latest)
+        except BaseException as error:
+            self.logger.error("stopped at step %d: %r", self.step, error)
+            with contextlib.suppress(OSError):
+                directory.set_status("failed", step=self.step, message=" ".join(str(error).split()))
+            raise
+        else:
+            self.logger.info("complete at step %d", self.step)
+            directory.set_status("complete", step=self.step, metrics=self.latest)
+        finally:
+            tracker.finish()
+            self.log.close()
+        return _result(directory, directory.status())
+
+    def _loop(self, tracker: Tracker) -> None:
+        training, total = self.config.training, self.config.training_steps
+        self.step, self.started = self.start_step, time.perf_counter()
+        batches = self.inputs.training_batches(
+            self.start_step * training.accumulate, num_workers=self.runtime.num_workers
+        )
+        records = train_steps(
+            self.model,
+            self.optimizer,
+            batches,
+            self._loss,
+            schedule=self.schedule,
+            total_steps=total,
+            start_step=self.start_step,
+            accumulate=training.accumulate,
+        )
+        with _progress_bar(self) as bar:
+            for record in records:
+                self.step = record.step
+                rows = []
+                if every(training.log_interval, record.step, total):
+                    rows.append(self._training_row(record))
+                saving = every(training.save_interval, record.step, total)
+                if saving or every(training.eval_interval, record.step, total):
+                    rows += [self._evaluation_row(regime) for regime in REGIMES]
+                for row in rows:
+                    self._append(row, tracker, bar)
+                if saving:
+                    self._save()
+                bar.update()
+
+    def _loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        config = self.config
+        w = config.training.w_interim_predictions
+        with autocast(self.inputs.device, config.training.precision):
+            query_only = config.training.query_only_head and w == 0
+            logits = model(batch.examples, batch.labels, query_only=query_only)
+        loss = icl_loss(
+            logits,
+            batch.labels,
+            w,
+            concatenate_labels=config.embedding.concatenate_labels,
+        )
+        mode, decay = config.optimizer.l2_mode, config.optimizer.weight_decay
+        if mode != "decoupled" and decay > 0:
+            loss = loss + l2_penalty(model.parameters(), mode, decay)
+        return loss, (logits.detach(), batch.labels)
+
+    def _training_row(self, record: StepRecord) -> dict[str, Any]:
+        """The scalars of the step's batch (before the update), the norms after it."""
+        config = self.config
+        logits, labels = record.output
+        concatenated = config.embedding.concatenate_labels
+        scalars = icl_scalars(
+            logits,
+            make_targets(labels, concatenate_labels=concatenated),
+            self.inputs.label_sets,
+            config.data.train_seqs,
+            w_interim=config.training.w_interim_predictions,
+            concatenate_labels=concatenated,
+        )
+        norms = {
+            "weight_l2": weight_l2(self.model),
+            "weight_l2_all": weight_l2_all(self.model),
+            "weight_l2_head": weight_l2_head(self.model),
+            "grad_l2": grad_l2(self.model),
+        }
+        row = {"step": record.step, "split": "train"}
+        row |= {key: float(value) for key, value in (scalars | norms).items()}
+        if config.optimizer.l2_mode != "decoupled":
+            row["penalized_loss"] = float(record.loss)
+        return row | {"lr": record.lr, **self._timing()}
+
+    def _evaluation_row(self, regime: str) -> dict[str, Any]:
+        scalars = evaluate(self.model, self.inputs, self.config, regime, step=self.step)
+        self.latest[regime] = scalars
+        return {"step": self.step, "split": regime, **scalars, **self._timing()}
+
+    def _timing(self) -> dict[str, float]:
+        here = time.perf_counter() - self.started
+        rate = (self.step - self.start_step) / max(here, 1e-9)
+        return {
+            "elapsed": round(self.elapsed_before + here, 3),
+            "steps_per_second": round(rate, 3),
+        }
+
+    def _append(self, row: dict[str, Any], tracker: Tracker, bar: Any) -> None:
+        self.log.append(row)
+        tracker.log(row)
+        if row["split"] == "train":
+            self.latest["train"] = {k: v for k, v in row.items() if k in PROGRESS_COLUMNS[2:9]}
+            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+        if broken:
+            raise DivergedError(
+                f"{', '.join(broken)} not finite between steps {self.last_finite_step + 1} and "
+                f"{self.step}"
+            )
+        self.last_finite_step = self.step
+
+    def _save(self) -> None:
+        sizes = self.log.sync()  # rows first: a checkpoint never knows more than the log
+        state = {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "next_batch": self.step * self.config.training.accumulate,
+            "rng": capture_rng(),
+            "log_sizes": sizes,
+            "latest": self.latest,
+            "elapsed": self._timing()["elapsed"],
+        }
+        save_checkpoint(
+            self.directory.checkpoints,
+            self.step,
+            self.model.state_dict(),
+            state,
+            keep_last=self.config.training.keep_last,
+        )
+        self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
+
+    def _restore(self) -> None:
+        remove_leftovers(self.directory.checkpoints)
+        checkpoint, ignored = latest_checkpoint(self.directory.checkpoints)
+        for message in ignored:
+            self.logger.warning(message)
+        self.step = 0
+        if checkpoint is None:
+            self.log.truncate({})
+            return
+        load_weights(self.model, checkpoint)
+        state = checkpoint.state
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.log.truncate(state["log_sizes"])
+            restore_rng(state["rng"])
+            self.latest = state["latest"]
+            self.elapsed_before = state["elapsed"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({error})") from None
+        self.start_step = self.step = self.last_finite_step = checkpoint.step
+        self.logger.info("resumed from %s", checkpoint.path)
+
+    def _announce(self) -> None:
+        counts = sum(p.numel() for p in self.model.parameters())
+        images = self.inputs.describe()
+        self.logger.info(
+            "%d parameters, %d classes, images: %s", counts, self.config.num_classes, images
+        )
+
+
+@contextlib.contextmanager
+def _run_log(path: Path) -> Iterator[logging.Logger]:
+    """Send this run's messages, and the library's warnings, to ``train.log``."""
+    logger = logging.getLogger(f"trainrig.run.{path.parent.parent.name}")
+    logger.setLevel(logging.INFO)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _progress_bar(trainer: Trainer) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=trainer.config.training_steps,
+        initial=trainer.start_step,
+        desc=trainer.directory.path.name,
+        unit="step",
+        position=trainer.runtime.position,
+        disable=not trainer.runtime.show_progress,
+        leave=trainer.runtime.position == 0,
+        mininterval=0.5,
+        dynamic_ncols=True,
+    )
