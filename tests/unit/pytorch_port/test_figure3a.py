@@ -75,9 +75,10 @@ def test_evaluations_come_from_the_runs_log(tmp_path):
     ]
     text = "".join(json.dumps(record) + "\n" for record in records)
     (logs / "metrics.jsonl").write_text(text + '{"step": 6, "spl')
-    (row,) = figure3a.evaluations_of_run(100, logs, "a", relative_to=tmp_path)
+    (row,) = figure3a.evaluations_of_run(100, logs, "a", relative_to=tmp_path, facts={"seed": 3})
     assert row == {
         "class_count": 100,
+        "seed": 3,
         "step": 5,
         "loss": None,
         "accuracy_closed": 0.5,
