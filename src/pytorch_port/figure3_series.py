@@ -197,7 +197,7 @@ def inert_text(rows: Rows) -> str:
     if inert:
         left = min(known[decay] for decay in inert)
         span = " to ".join(f"{decay:g}" for decay in dict.fromkeys((inert[0], inert[-1])))
-        text += f" λ = {span} leaves {left:.2f} or more: nearly no decay."
+        text += f" λ = {span} leaves {math.floor(100 * left) / 100:.2f} or more: nearly no decay."
     return text if known else ""
 
 
@@ -222,7 +222,7 @@ def data_name(rows: Rows) -> tuple[str, bool]:
     for row in rows:
         if row.get("source") == "synthetic":
             names.add("synthetic glyphs")
-        elif row.get("example_type") == "symbolic":
+        elif "symbolic" in (row.get("source"), row.get("example_type")):
             names.add("symbols")
         elif row.get("source") or row.get("example_type"):
             names.add("Omniglot")

@@ -69,7 +69,12 @@ def files_of(output_dir: Path | str, panel: PanelName) -> Files:
 
 
 def evaluations_of_run(
-    class_count: int, logs: Path | str, panel: PanelName, *, relative_to: Path | str
+    class_count: int,
+    logs: Path | str,
+    panel: PanelName,
+    *,
+    relative_to: Path | str,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Return one row per evaluation of a run, from its ``logs/metrics.jsonl``.
 
@@ -78,6 +83,8 @@ def evaluations_of_run(
         logs: the run's ``logs`` folder.
         panel: which regime.
         relative_to: the folder of the tables; ``progress_path`` is given from there.
+        facts: further columns of every row, such as ``seed``, ``source``, ``example_type`` and
+            ``n_holdout_classes``; the figure names the data and the ceiling by them.
 
     Raises:
         FileNotFoundError: the run has no log.
@@ -89,7 +96,8 @@ def evaluations_of_run(
     for record in _records(log):
         if record.get("split") == PANELS[panel].split:
             metrics = {name: value for name, value in record.items() if name != "split"}
-            rows.append({"class_count": class_count, **metrics, "progress_path": place})
+            row = {"class_count": class_count, **(facts or {}), **metrics, "progress_path": place}
+            rows.append(row)
     return rows
 
 

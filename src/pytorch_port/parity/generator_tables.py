@@ -8,6 +8,7 @@ case with the same counts or searched for: a wrong one cannot give the recorded 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,9 @@ import numpy as np
 
 from pytorch_port.examples import IndexExamples
 from pytorch_port.generator import SeqGenerator
-from pytorch_port.parity.generator_settings import NotUnderstoodError, read_partition
+from pytorch_port.parity.generator_settings import read_partition
 from pytorch_port.parity.golden import Arrays, Golden
-from pytorch_port.partition import class_ordering, zipf_weights
+from pytorch_port.partition import ClassPartition, class_ordering, zipf_weights
 from trainrig.parity import Report
 
 PARTITION_LISTS = ("rare", "common", "holdout")
@@ -49,6 +50,15 @@ def check_tables(
     return used
 
 
+def _partitions(settings: list[Mapping[str, Any]]) -> list[ClassPartition]:
+    """Return the partitions of the settings that are understood."""
+    found = []
+    for setting in settings:
+        with contextlib.suppress(ValueError):
+            found.append(read_partition(setting)[0])
+    return found
+
+
 def _check_orderings(arrays: Arrays, report: Report) -> set[str]:
     used = set()
     for key, array in arrays.items():
@@ -70,7 +80,7 @@ def _check_blocks(arrays: Arrays, settings: list[Mapping[str, Any]], report: Rep
         used.add(key)
         every = int(match[1])
         same_blocks = [s for s in settings if s.get("preserve_ordering_every_n") == every]
-        candidates = [read_partition(s)[0].order for s in same_blocks]
+        candidates = [partition.order for partition in _partitions(same_blocks)]
         if len(array) % every == 0 and array.max() == len(array) - 1:
             candidates.append(class_ordering(len(array), every))
         if not candidates:
@@ -190,7 +200,7 @@ def _check_defects(
         if not key.endswith("/zipf_weights_after_rare") or not affected:
             report.unchecked(key, "evidence of a defect of the reference; not imitated")
             continue
-        ours = [read_partition(setting)[0].zipf_weights for setting in affected]
+        ours = [partition.zipf_weights for partition in _partitions(affected)]
         same_size = [weights for weights in ours if weights.shape == arrays[key].shape]
         kept = all(
             math.isclose(weights.sum(), 1) and not np.allclose(weights, arrays[key])
@@ -206,13 +216,8 @@ def _check_note(case: str, note: str, settings: list[Mapping[str, Any]], report:
     if "probabilities do not sum to 1" not in note or not affected:
         report.unchecked(case, f"not a case but a note: {note[:60]}")
         return
-    for setting in affected:
-        try:
-            partition, exemplars, _ = read_partition(setting)
-        except NotUnderstoodError as error:
-            report.unchecked(case, str(error))
-            continue
-        generator = SeqGenerator(IndexExamples(partition.n_data_classes, exemplars), partition)
+    for partition in _partitions(affected):
+        generator = SeqGenerator(IndexExamples(partition.n_data_classes, None), partition)
         drawn = [
             next(generator.get_fewshot_seq(class_type=kind, shots=2, ways=2))
             for kind in ("rare", "zipfian", "rare", "zipfian")

@@ -156,7 +156,8 @@ def label_line_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 7) ->
     """
     low, high = ax.get_ylim()
     height_pt = ax.get_figure().get_figheight() * 72 * ax.get_position().height
-    gap = 1.25 * size / height_pt  # of the axes' height
+    shrunk = 0.75  # about what titles and legends leave of it once the layout is done
+    gap = 1.2 * size / (shrunk * height_pt)  # of the axes' height
     ordered = sorted(labels, key=lambda label: label.y)
     fractions = spread([(label.y - low) / (high - low) for label in ordered], gap)
     for label, fraction in zip(ordered, fractions, strict=True):
