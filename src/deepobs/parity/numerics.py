@@ -92,7 +92,7 @@ def check_two_d(golden: Golden, stem: str, report: Report) -> None:
         _check_function(name, record, arrays, report, bound)
         for u, v, value in records.get("minima", {}).get(name, []):
             net = TESTPROBLEMS[name](1).make_net().double()
-            ours = float(net.function(torch.tensor(u).double(), torch.tensor(v).double()))
+            ours = float(net.function(torch.tensor(u).double(), torch.tensor(v).double()).detach())
             report.check(f"{stem}/{name}", f"minimum at ({u:.3g}, {v:.3g})", abs(ours - value), 1e-6)
     if "noise" in records:
         _check_noise(records["noise"], report, bound)
@@ -105,12 +105,12 @@ def _check_function(
     problem = TESTPROBLEMS[name](batch_size=10_000)
     problem.set_up()
     net = problem.net
-    start = [float(p) for p in net.parameters()]
+    start = [p.item() for p in net.parameters()]
     report.check(case, "start", max_abs(start, record["start"]), 0.0)
     zeros = torch.zeros(1)
     net(zeros, zeros).sum().backward()
     gradient = [float(p.grad) for p in net.parameters()]
-    report.check(case, "f(start)", max_rel(float(net(zeros, zeros)), record["f_start"]), bound)
+    report.check(case, "f(start)", max_rel(net(zeros, zeros).item(), record["f_start"]), bound)
     report.check(case, "gradient at start", max_rel(gradient, record["grad_start"]), bound)
     x, y = problem.data.train.arrays
     losses = net(x, y)
@@ -121,7 +121,7 @@ def _check_function(
     loss.backward()
     gradient = [float(p.grad) for p in net.parameters()]
     expected = record["train_loss_at_start_all10000"]
-    report.check(case, "train loss at start", max_rel(float(loss), expected), bound)
+    report.check(case, "train loss at start", max_rel(loss.item(), expected), bound)
     expected = record["train_grad_at_start_all10000"]
     report.check(case, "train gradient at start", max_rel(gradient, expected), bound)
     if f"{name}_f" not in arrays:

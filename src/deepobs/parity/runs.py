@@ -162,17 +162,22 @@ def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _deviation(
     golden: Golden, expected: dict[str, Any], ours: list[float], theirs: list[float]
 ) -> tuple[float, float]:
+    """Return a curve's deviation and its bound.
+
+    The Adam bound is the quadratic's: on the two-dimensional problems TensorFlow's own float32 mean
+    over 10,000 noisy losses is off by up to 2e-5 (recorded first losses against exact ones).
+    """
     bounds = golden.bounds["runner"]
+    if expected["testproblem"] != "quadratic_deep":
+        return max_rel(ours, theirs), bounds["default_rel"]
     if "Adam" in expected["optimizer"]:
         return max_rel(ours, theirs), bounds["adam_rel"]
-    if expected["testproblem"] == "quadratic_deep":
-        return max_abs(ours, theirs), bounds["quadratic_abs"]
-    return max_rel(ours, theirs), bounds["default_rel"]
+    return max_abs(ours, theirs), bounds["quadratic_abs"]
 
 
 def _same_lines(ours: list[str], theirs: list[str]) -> bool:
     """Compare texts exactly and the numbers in them to five digits."""
-    number = re.compile(r"-?\d+\.\d+(?:e[+-]\d+)?")
+    number = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
     head = ours[: len(theirs)]
     if [number.sub("#", line) for line in head] != [number.sub("#", line) for line in theirs]:
         return False

@@ -202,7 +202,7 @@ class TestProblem(abc.ABC):
         total: Tensor | float = 0.0
         for factor, parameters in self.regularization_groups.items():
             if factor:
-                squares = [torch.dot(p.view(-1), p.view(-1)) for p in parameters]
+                squares = [p.square().sum() for p in parameters]  # pairwise sums, unlike dot
                 total = total + 0.5 * factor * torch.stack(squares).sum()
         return total
 
