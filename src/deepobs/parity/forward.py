@@ -208,9 +208,7 @@ class Passes:
         self.check_outputs(case, phase, outputs[0])
         self.check_scalars(case, phase, expected, losses)
         if accuracy is not None and "accuracy" in expected:
-            self.report.check(
-                case, "accuracy", abs(float(accuracy) - expected["accuracy"]), 1e-6
-            )
+            self.report.check(case, "accuracy", abs(float(accuracy) - expected["accuracy"]), 1e-6)
         moved = {v.name: v.value() for v in tf_variables(self.problem.net) if not v.trainable}
         bound = self.bound("logits_abs", phase)
         for name, first in expected.get("moving_stats_after_one_update_first3", {}).items():

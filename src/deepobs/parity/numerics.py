@@ -93,7 +93,9 @@ def check_two_d(golden: Golden, stem: str, report: Report) -> None:
         for u, v, value in records.get("minima", {}).get(name, []):
             net = TESTPROBLEMS[name](1).make_net().double()
             ours = float(net.function(torch.tensor(u).double(), torch.tensor(v).double()).detach())
-            report.check(f"{stem}/{name}", f"minimum at ({u:.3g}, {v:.3g})", abs(ours - value), 1e-6)
+            report.check(
+                f"{stem}/{name}", f"minimum at ({u:.3g}, {v:.3g})", abs(ours - value), 1e-6
+            )
     if "noise" in records:
         _check_noise(records["noise"], report, bound)
 

@@ -29,9 +29,7 @@ def check_preprocessing(golden: Golden, stem: str, report: Report) -> None:
     _check_counts(golden.json(stem) or {}, report)
 
 
-def _check_records(
-    name: str, arrays: dict[str, np.ndarray], report: Report, bound: float
-) -> None:
+def _check_records(name: str, arrays: dict[str, np.ndarray], report: Report, bound: float) -> None:
     raw = arrays[f"{name}_raw3"]
     n_labels = raw.shape[1] - 3072
     labels, pixels = raw[:, n_labels - 1].astype(np.int64), raw[:, n_labels:]
@@ -50,9 +48,7 @@ def _check_records(
         report.equal(case, "test labels", bool((labels == expected).all()))
 
 
-def _check_adjustments(
-    arrays: dict[str, np.ndarray], report: Report, bound: float
-) -> set[str]:
+def _check_adjustments(arrays: dict[str, np.ndarray], report: Report, bound: float) -> set[str]:
     if "adj_in" not in arrays:
         return set()
     x = torch.from_numpy(arrays["adj_in"]).permute(2, 0, 1)[None]

@@ -81,8 +81,11 @@ def _check_run(
     )
     report.equal(case, "run folder", folder == record["run_folder"], folder)
     if "file_name_pattern" in record:
-        pattern = re.sub(r"(YYYY|MM|DD|hh|mm|ss)", lambda m: r"\d" * len(m[0]), re.escape(
-            record["file_name_pattern"]).replace(r"\-", "-"))
+        pattern = re.sub(
+            r"(YYYY|MM|DD|hh|mm|ss)",
+            lambda m: r"\d" * len(m[0]),
+            re.escape(record["file_name_pattern"]).replace(r"\-", "-"),
+        )
         name = result_name(expected["random_seed"])
         report.equal(case, "file name", re.fullmatch(pattern, name) is not None, name)
     has_accuracy = TESTPROBLEMS[expected["testproblem"]].has_accuracy

@@ -84,9 +84,7 @@ class FolderLoader(Loader):
         cpu, size = torch.device("cpu"), self.data.batch_size
         order = torch.arange(self.size)
         if self.shuffle:
-            order = torch.randperm(
-                self.size, generator=self._generator(cpu, "order", pass_index)
-            )
+            order = torch.randperm(self.size, generator=self._generator(cpu, "order", pass_index))
         workers = config.get_num_workers()
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             load = partial(self._example, pass_index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -117,9 +118,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     Raises:
         ValueError: it is none.
     """
-    problem = ValueError(
-        f"{where} is {value!r}; {getattr(kind, '__name__', kind)} is expected"
-    )
+    problem = ValueError(f"{where} is {value!r}; {getattr(kind, '__name__', kind)} is expected")
     if kind is None:
         return _from_text(value)
     if kind is bool:
@@ -181,7 +180,7 @@ def check_schedule(epochs: Any, factors: Any) -> None:
             "lists of equal length are expected"
         )
     if any(isinstance(e, bool) or not isinstance(e, int) or e < 1 for e in epochs) or any(
-        later <= earlier for earlier, later in zip(epochs, epochs[1:], strict=False)
+        later <= earlier for earlier, later in itertools.pairwise(epochs)
     ):
         raise ValueError(
             f"learning-rate schedule: epochs {list(epochs)}; increasing integers from 1 on expected"

@@ -253,9 +253,7 @@ class PTRunner(abc.ABC):
         logger.info("L2 %g over %d parameters, %s", problem.weight_decay, covered, where)
         return Session(settings, problem, optimizer, say=say, on_row=sinks.on_row)
 
-    def _make_optimizer(
-        self, problem: TestProblem, settings: RunSettings
-    ) -> torch.optim.Optimizer:
+    def _make_optimizer(self, problem: TestProblem, settings: RunSettings) -> torch.optim.Optimizer:
         parameters: Any = list(problem.net.parameters())
         if settings.l2 == "optimizer-groups":
             parameters = problem.parameter_groups()

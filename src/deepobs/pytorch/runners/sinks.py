@@ -22,7 +22,7 @@ class Sinks:
         self.print_train_iter = False
 
     def on_row(self, row: dict[str, Any]) -> None:
-        """Take ``{"step", "split", "loss", ...}``; split ``minibatch`` counts steps, others epochs."""
+        """Take ``{"step", "split", "loss", ...}``; a ``minibatch`` row counts steps, not epochs."""
         if self.writer is not None:
             for key in row.keys() - {"step", "split"}:
                 self.writer.add_scalar(f"{row['split']}/{key}", row[key], row["step"])
@@ -58,7 +58,9 @@ def open_sinks(
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise ImportError("tb_log: TensorBoard is missing; pip install tensorboard") from None
+                raise ImportError(
+                    "tb_log: TensorBoard is missing; pip install tensorboard"
+                ) from None
             sinks.writer = SummaryWriter(str(folder))
             stack.callback(sinks.writer.close)
         if track:

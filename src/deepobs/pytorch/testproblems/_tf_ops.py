@@ -78,9 +78,7 @@ def avg_pool2d(x: Tensor, kernel: int, stride: int, padding: str = "SAME") -> Te
     """Average-pool over the cells that exist: padding is not counted."""
     pads = _paddings(x, (kernel, kernel), stride, padding)
     if all(before == after for before, after in pads):
-        return F.avg_pool2d(
-            x, kernel, stride, (pads[0][0], pads[1][0]), count_include_pad=False
-        )
+        return F.avg_pool2d(x, kernel, stride, (pads[0][0], pads[1][0]), count_include_pad=False)
     (top, bottom), (left, right) = pads
     border = (left, right, top, bottom)
     share = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), border), kernel, stride)

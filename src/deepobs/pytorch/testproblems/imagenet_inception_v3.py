@@ -40,6 +40,4 @@ class imagenet_inception_v3(ConvKernels):  # noqa: N801 - DeepOBS name
 
 def _smoothed(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy against ``0.9 one-hot + 0.1 / K``."""
-    return nn.functional.cross_entropy(
-        logits, labels, reduction="none", label_smoothing=SMOOTHING
-    )
+    return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=SMOOTHING)

@@ -164,14 +164,14 @@ class TestProblem(abc.ABC):
         self.net.train(phase == "train")
         self.reset_state()
 
-    def reset_state(self) -> None:
+    def reset_state(self) -> None:  # noqa: B027 - most problems carry nothing
         """Forget what a pass carries from batch to batch (recurrent problems)."""
 
     def carried_state(self) -> Any:
         """Return what a pass carries from batch to batch, or None."""
         return None
 
-    def restore_carried_state(self, state: Any) -> None:
+    def restore_carried_state(self, state: Any) -> None:  # noqa: B027 - likewise
         """Undo ``carried_state``."""
 
     def next_batch(self) -> Batch:
