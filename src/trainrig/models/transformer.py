@@ -83,9 +83,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
 @functools.lru_cache(maxsize=16)
 def _mask(n_tokens: int, causal: bool) -> Tensor:
     """Return what is added to the scores: -inf above the diagonal, or nothing."""
-    if not causal:
-        return torch.zeros(1, 1, 1)
-    return torch.full((1, n_tokens, n_tokens), float("-inf")).triu(1)
+    with torch.inference_mode(False):  # it is kept, and training may use it next
+        if not causal:
+            return torch.zeros(1, 1, 1)
+        return torch.full((1, n_tokens, n_tokens), float("-inf")).triu(1)
 
 
 class Block(nn.Module):
