@@ -78,22 +78,18 @@ def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) 
         generator, optimizer = config.data.generator_config, config.optimizer
         summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
         decoupled = optimizer.l2_mode == "decoupled"
-        images = read_json(path / "config.json").get("images", {})
         rows.append(
             {
+                **run_facts(run, base_dir),
                 "class_count": run.class_count,
                 "weight_decay": optimizer.weight_decay,
                 "checkpoint": str(newest.relative_to(base_dir) / "weights.pt"),
                 "backend": "torch",
-                "seed": config.seed,
                 "optimizer": optimizer.name,
                 "completed_steps": step,
                 "n_rare_classes": generator.n_rare_classes,
                 "n_common_classes": generator.n_common_classes,
-                "n_holdout_classes": generator.n_holdout_classes,
                 "config_module": config_path.stem,
-                "example_type": config.data.example_type,
-                "source": images.get("image_source", config.data.source),
                 "l2_mode": optimizer.l2_mode,
                 "status": status["status"],
                 "sum_lr": summed,
@@ -140,6 +136,17 @@ def train_grid(
                 bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
             write_runs_csv(runs, base_dir, config_path)
     return outcomes
+
+
+def run_facts(run: SweepRun, base_dir: Path) -> dict[str, Any]:
+    """Return what a figure must say about a run besides its numbers."""
+    images = read_json(base_dir / run.name / "config.json").get("images", {})
+    return {
+        "seed": run.config.seed,
+        "source": images.get("image_source", run.config.data.source),
+        "example_type": run.config.data.example_type,
+        "n_holdout_classes": run.config.data.generator_config.n_holdout_classes,
+    }
 
 
 def _sweep_bar(total: int, shown: bool) -> Any:
