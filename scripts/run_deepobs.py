@@ -20,6 +20,14 @@ from typing import Any
 from trainrig.cli import Parser, entry
 from trainrig.config import parse_assignments
 
+#: Flags that are arguments of the runner under the same name.
+PASSED_ON = (
+    *("batch_size", "num_epochs", "random_seed", "data_dir", "output_dir", "weight_decay", "l2"),
+    *("no_logs", "tb_log", "tb_log_dir", "track", "train_log_interval", "print_train_iter"),
+    *("skip_if_exists", "on_divergence", "checkpoint_interval_s"),
+    *("lr_sched_epochs", "lr_sched_factors"),
+)
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; ``None`` means the default of the runner or of the problem."""
@@ -111,17 +119,12 @@ def main(argv: list[str] | None = None) -> int:
     }
     unknown = {key: {} for key in hyperparams if key not in specification}
     runner = StandardRunner(optimizer_class, specification if unknown else chosen, name)
-    keep = (
-        "batch_size num_epochs random_seed data_dir output_dir weight_decay no_logs l2 tb_log "
-        "train_log_interval print_train_iter tb_log_dir skip_if_exists on_divergence track "
-        "checkpoint_interval_s lr_sched_epochs lr_sched_factors"
-    ).split()
     output = runner.run(
         args.testproblem,
         hyperparams,
         verbose=not args.quiet,
         progress=sys.stderr.isatty() and not args.quiet,
-        **{key: getattr(args, key) for key in keep},
+        **{key: getattr(args, key) for key in PASSED_ON},
     )
     if output is None:
         print("a result of this seed exists; skipped")
