@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from deepobs.parity import numerics, run
 from deepobs.pytorch import tf_weights
