@@ -346,7 +346,18 @@ def load_icl_config(path: Path | str) -> IclConfig:
         ValueError: the file fails, has no ``get_config``, or holds an unknown key or bad value.
     """
     path = Path(path)
-    return from_dict(IclConfig, reference_tree(_run_get_config(path)), str(path))
+    tree = _run_get_config(path)
+    if not isinstance(tree, Mapping):
+        kind = type(tree).__name__
+        raise ValueError(f"{path}: get_config() returns {kind}; a mapping of keys is expected")
+    try:
+        reduced = reference_tree(tree)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: experiment_kwargs is not the original's ({type(error).__name__}: {error}); "
+            "experiment_kwargs.config must hold the configuration"
+        ) from None
+    return from_dict(IclConfig, reduced, str(path))
 
 
 def config_tree(values: dict[str, Any]) -> Any:
@@ -374,7 +385,7 @@ def reference_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _run_get_config(path: Path) -> dict[str, Any]:
+def _run_get_config(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file; give one of configs/icl/*.py")
     spec = importlib.util.spec_from_file_location(f"_icl_config_{path.stem}", path)

@@ -21,7 +21,14 @@ from pytorch_port.data import (
     make_spec,
 )
 from pytorch_port.losses import LabelSets, label_sets
-from trainrig.data import ImageBank, augment, keep_classes, load_images, select_exemplars
+from trainrig.data import (
+    ImageBank,
+    augment,
+    check_source,
+    keep_classes,
+    load_images,
+    select_exemplars,
+)
 from trainrig.seeding import derive_seed
 
 #: The evaluation regimes and the reference's names of their sequences.
@@ -133,6 +140,7 @@ def load_inputs(
         FileNotFoundError: no Omniglot where the configuration insists on it.
         ValueError: damaged data, or settings that the data cannot serve.
     """
+    check_source(config.data.source)
     if config.data.example_type == "symbolic":
         return IclInputs(config, device, None, {"image_source": "symbolic", "synthetic": False})
     images, description = _images(
