@@ -17,16 +17,16 @@ def get_config() -> Any:
     return config_tree(
         {
             "data": {"source": "auto"},
-            "preproc": {"downsample": True},
-            "optimizer": {"name": "adamw", "max_lr": 1e-3, "warmup_steps": 200},
+            "preproc": {"downsample": True, "antialias": True},
+            "optimizer": {"name": "adamw", "max_lr": 2e-3, "warmup_steps": 400},
             "training": {
                 "batch_size": 64,
                 "log_interval": 50,
                 "eval_interval": 125,
                 "save_interval": 500,
             },
-            "embedding": {"example_encoding": "linear"},
-            "transformer": {"num_layers": 2, "num_heads": 4},
+            "embedding": {"example_encoding": "linear", "label_init_std": 1.0},
+            "transformer": {"num_layers": 2, "num_heads": 4, "init_scale": 0.577},
             "evaluation": {"batches": 4, "batch_size": 256},
             "training_steps": 3000,
             "seed": 0,

@@ -132,9 +132,14 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreprocConfig:
-    """Image preparation: ``downsample`` gives 28 px; grey is repeated over ``image_channels``."""
+    """Image preparation: ``downsample`` gives 28 px; grey is repeated over ``image_channels``.
+
+    ``antialias`` smooths while downsampling, which the reference does not: strokes of 105-px
+    drawings survive it, and a pixel nearest neighbour finds the class in 33 % instead of 21 %.
+    """
 
     downsample: bool = False
+    antialias: bool = False
     image_channels: int = 1
 
     def __post_init__(self) -> None:
@@ -162,8 +167,7 @@ class OptimizerConfig:
         """Check the ranges."""
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
-        if not (self.max_lr > 0 and math.isfinite(self.max_lr)):
-            raise ValueError(f"optimizer.max_lr is {self.max_lr}; a positive number is expected")
+        _positive("optimizer.max_lr", self.max_lr)
         if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
@@ -197,7 +201,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingConfig:
-    """The input embedder."""
+    """The input embedder; ``label_init_std`` 0.02 is the reference's initial label table."""
 
     emb_dim: int = 64
     example_encoding: Literal["resnet", "linear", "embedding"] = "resnet"
@@ -206,24 +210,28 @@ class EmbeddingConfig:
     concatenate_labels: bool = False
     use_positional_encodings: bool = True
     positional_dropout_prob: float = 0.0
+    label_init_std: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _at_least("embedding.emb_dim", self.emb_dim, 2)
+        _positive("embedding.label_init_std", self.label_init_std)
         _probability("embedding.example_dropout_prob", self.example_dropout_prob)
         _probability("embedding.positional_dropout_prob", self.positional_dropout_prob)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
-    """The causal transformer."""
+    """The causal transformer; ``init_scale`` 1 keeps the reference's initial weights."""
 
     num_layers: int = 12
     num_heads: int = 8
     dropout_prob: float = 0.0
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _positive("transformer.init_scale", self.init_scale)
         _at_least("transformer.num_layers", self.num_layers, 1)
         _at_least("transformer.num_heads", self.num_heads, 1)
         _probability("transformer.dropout_prob", self.dropout_prob)
@@ -406,6 +414,11 @@ def _run_get_config(path: Path) -> Any:
 def _at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ValueError(f"{name} is {value}; a number >= {least} is expected")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}; a positive number is expected")
 
 
 def _probability(name: str, value: float) -> None:

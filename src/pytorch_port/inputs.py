@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_port.config import DataConfig, IclConfig
+from pytorch_port.config import IclConfig, PreprocConfig
 from pytorch_port.data import (
     SequenceBatch,
     SequenceDataset,
@@ -143,9 +143,7 @@ def load_inputs(
     check_source(config.data.source)
     if config.data.example_type == "symbolic":
         return IclInputs(config, device, None, {"image_source": "symbolic", "synthetic": False})
-    images, description = _images(
-        config.data, config.preproc.downsample, device, data_dir, download
-    )
+    images, description = _images(config, device, data_dir, download)
     return IclInputs(config, device, images, description)
 
 
@@ -156,22 +154,22 @@ def _bank(source: str, split: str, data_dir: str | None, download: bool, order: 
 
 
 def _images(
-    data: DataConfig, downsample: bool, device: torch.device, data_dir: str | None, download: bool
+    config: IclConfig, device: torch.device, data_dir: str | None, download: bool
 ) -> tuple[Tensor, dict[str, Any]]:
-    choices = data.omniglot_config
+    data, choices = config.data, config.data.omniglot_config
     # Which drawing is a class's first, and how augmented classes are numbered, is a matter of the
     # order in which the reference reads them.
     reordered = choices.exemplars != "all" or choices.augment_images
     order = "tfds" if reordered else "drawing"
     key = (data.source, choices.omniglot_split, data_dir, download, order)
-    return _prepared(key, choices, downsample, device)
+    return _prepared(key, choices, config.preproc, device)
 
 
 @lru_cache(maxsize=2)
 def _prepared(
     key: tuple[str, str, str | None, bool, str],
     choices: Any,
-    downsample: bool,
+    preproc: PreprocConfig,
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the images as the model's device holds them: one copy for all runs of a process."""
@@ -181,5 +179,8 @@ def _prepared(
     bank = select_exemplars(bank, choices.exemplars)
     if choices.augment_images:
         bank = augment(bank)
-    images = bank.float_images(downsample=True) if downsample else bank.images.unsqueeze(2)
+    if preproc.downsample:
+        images = bank.float_images(downsample=True, antialias=preproc.antialias)
+    else:
+        images = bank.images.unsqueeze(2)
     return images.to(device), dict(bank.describe())
