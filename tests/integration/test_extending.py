@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, written into a copy of the repository and run as a user would."""
+"""The examples of docs/extending.md, written into a copy of the code and run as they stand."""
 
 from __future__ import annotations
 
