@@ -2,9 +2,11 @@
 
     python analysis/run_adamw_sweep_torch.py --preset quick
 
-Two layers of width 64, a linear image encoder, AdamW at 1e-3 with a short warm-up. With 1600
-classes in-context accuracy rises to about 0.8 and then fades while in-weights accuracy grows; with
-100 classes in-weights accuracy is 0.99 and in-context stays at chance (0.5).
+Two layers of width 64, a linear image encoder, AdamW at 2e-3. On glyphs with 1600 classes
+in-context accuracy rises to about 0.75 at 2,250 steps and then fades while in-weights accuracy
+grows; with 100 classes in-weights accuracy is 0.99 and in-context stays at chance (0.5). Initial
+values depart from the reference's in two scales: with its own, in-context learning does not emerge
+within 3,000 steps.
 """
 
 from typing import Any
@@ -17,8 +19,8 @@ def get_config() -> Any:
     return config_tree(
         {
             "data": {"source": "auto"},
-            "preproc": {"downsample": True, "antialias": True},
-            "optimizer": {"name": "adamw", "max_lr": 2e-3, "warmup_steps": 400},
+            "preproc": {"downsample": True},
+            "optimizer": {"name": "adamw", "max_lr": 2e-3, "warmup_steps": 1000},
             "training": {
                 "batch_size": 64,
                 "log_interval": 50,

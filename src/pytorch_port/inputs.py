@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_port.config import IclConfig, PreprocConfig
+from pytorch_port.config import IclConfig
 from pytorch_port.data import (
     SequenceBatch,
     SequenceDataset,
@@ -162,14 +162,14 @@ def _images(
     reordered = choices.exemplars != "all" or choices.augment_images
     order = "tfds" if reordered else "drawing"
     key = (data.source, choices.omniglot_split, data_dir, download, order)
-    return _prepared(key, choices, config.preproc, device)
+    return _prepared(key, choices, config.preproc.downsample, device)
 
 
 @lru_cache(maxsize=2)
 def _prepared(
     key: tuple[str, str, str | None, bool, str],
     choices: Any,
-    preproc: PreprocConfig,
+    downsample: bool,
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the images as the model's device holds them: one copy for all runs of a process."""
@@ -179,8 +179,5 @@ def _prepared(
     bank = select_exemplars(bank, choices.exemplars)
     if choices.augment_images:
         bank = augment(bank)
-    if preproc.downsample:
-        images = bank.float_images(downsample=True, antialias=preproc.antialias)
-    else:
-        images = bank.images.unsqueeze(2)
+    images = bank.float_images(downsample=True) if downsample else bank.images.unsqueeze(2)
     return images.to(device), dict(bank.describe())
