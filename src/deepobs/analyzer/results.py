@@ -23,6 +23,8 @@ LOSSES = ("train_losses", "valid_losses", "test_losses")
 ACCURACIES = ("train_accuracies", "valid_accuracies", "test_accuracies")
 CURVES = (*LOSSES, *ACCURACIES)
 LR_NAMES = ("lr", "learning_rate")
+#: Files beside results that belong to other tools of the suite.
+NOT_RESULTS = ("tuning_log.json",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def read_results(root: Path | str) -> Results:
     skipped: list[Skipped] = []
     for path in sorted(root.rglob("*.json")):
         parts = path.relative_to(root).parts
-        if any(part.startswith(".") for part in parts):
+        if path.name in NOT_RESULTS or any(part.startswith(".") for part in parts):
             continue
         try:
             run = read_run(path)

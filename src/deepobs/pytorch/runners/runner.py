@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -34,11 +35,17 @@ from deepobs.pytorch.runners.sinks import open_sinks
 from deepobs.pytorch.testproblems import TestProblem
 from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
 from trainrig.config import diff
+from trainrig.errors import nearest
 from trainrig.files import read_json
 from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
 from trainrig.seeding import make_deterministic, set_seed
+from trainrig.tracking.metric_log import MetricLog
 
 logger = logging.getLogger(__name__)
+#: Arguments of the 1.1 and 1.2 lines that have another name here.
+ALTERNATIVES = ("learning_rate", "l2_reg")
+#: Columns of ``logs/progress.txt``.
+COLUMNS = ("step", "split", "loss", "accuracy")
 
 
 class PTRunner(abc.ABC):
@@ -85,6 +92,9 @@ class PTRunner(abc.ABC):
             ValueError, KeyError: any argument that is unknown, missing or out of range.
         """
         check_testproblem(testproblem)
+        known = {field.name for field in dataclasses.fields(RunSettings)} | set(ALTERNATIVES)
+        for name in arguments.keys() - known:
+            raise KeyError(f"runner: unknown argument {name!r}{nearest(name, known)}")
         given = dict(hyperparams or {})
         learning_rate = arguments.pop("learning_rate", None)
         if learning_rate is not None:
@@ -222,6 +232,7 @@ class PTRunner(abc.ABC):
         ) as directory:
             remove_leftovers(directory.checkpoints)
             session = self._session(settings, say, sinks)
+            session.log = MetricLog(directory.logs, COLUMNS)
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)
 
@@ -234,6 +245,7 @@ class PTRunner(abc.ABC):
             output = self._output(settings, session)
             path = folder / result_name(settings.random_seed)
             results.write_output(path, output)
+            session.log.close()
             directory.set_status(session.status, epoch=session.epoch, result=path.name)
             _remove_checkpoints(directory)
             return results.strict(output)
@@ -270,7 +282,9 @@ class PTRunner(abc.ABC):
         )
         for message in ignored:
             logger.warning(message)
-        if checkpoint is not None:
+        if checkpoint is None:
+            session.log.truncate({})
+        else:
             session.restore(checkpoint)
             say(f"Resuming in epoch {session.epoch} after step {session.step}")
 

@@ -18,6 +18,7 @@ from deepobs.pytorch.testproblems import TestProblem
 from trainrig.checkpoint import Checkpoint
 from trainrig.loop import StepRecord, train_steps
 from trainrig.seeding import capture_rng, restore_rng
+from trainrig.tracking.metric_log import MetricLog
 
 #: Least multiple of a checkpoint's cost between two checkpoints.
 CHECKPOINT_COST_FACTOR = 20.0
@@ -52,7 +53,8 @@ class Session:
         on_row: Callable[[dict[str, Any]], None],
     ) -> None:
         self.settings, self.problem, self.optimizer = settings, problem, optimizer
-        self.say, self.on_row = say, on_row
+        self.say, self._sink = say, on_row
+        self.log: MetricLog | None = None
         self.phases = ["train_eval", *(["valid"] if problem.data.valid else []), "test"]
         kinds = METRICS if problem.has_accuracy else METRICS[:1]
         self.curves: dict[str, list[float]] = {
@@ -67,6 +69,12 @@ class Session:
         self._epoch_seconds, self._finite = 0.0, True
         self._has_lr = all("lr" in group for group in optimizer.param_groups)
         self._needs_closure = _needs_closure(optimizer)
+
+    def on_row(self, row: dict[str, Any]) -> None:
+        """Pass a row on, to the run's own log first."""
+        if self.log is not None:
+            self.log.append(row)
+        self._sink(row)
 
     def run(self, save: Callable[[], None] | None = None, interval_s: float = 60.0) -> None:
         """Go on from the present position to the end.
@@ -221,6 +229,7 @@ class Session:
             "data": self.problem.data.state_dict(),
             "carried": self.problem.carried_state(),
             "rng": capture_rng(),
+            "log": self.log.sync() if self.log is not None else {},
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -236,6 +245,8 @@ class Session:
         self.problem.begin("train", None)
         self.problem.restore_carried_state(state["carried"])
         restore_rng(state["rng"])
+        if self.log is not None:
+            self.log.truncate(state["log"])
 
 
 class _SaveClock:

@@ -193,7 +193,7 @@ class TestProblem(abc.ABC):
         return self._with_l2(losses.mean())
 
     def _with_l2(self, loss: Tensor) -> Tensor:
-        if self.l2_in_loss and self.weight_decay and self.regularized_parameters():
+        if self.l2_in_loss and self.weight_decay:
             return loss + self.get_regularization_loss()
         return loss
 
@@ -226,9 +226,7 @@ class TestProblem(abc.ABC):
         Raises:
             StopIteration: the pass is over.
         """
-        return self.get_batch_loss_and_accuracy_func(
-            batch, reduction, add_regularization_if_available
-        )()
+        return self._evaluation(batch, reduction, add_regularization_if_available)()
 
     def get_batch_loss_and_accuracy_func(
         self,
@@ -242,11 +240,15 @@ class TestProblem(abc.ABC):
         running statistics of batch normalisation alone, so that equal parameters give equal losses:
         what line searches, LBFGS and SAM need. Arguments as in ``get_batch_loss_and_accuracy``.
         """
+        return self._repeatable(self._evaluation(batch, reduction, add_regularization_if_available))
+
+    def _evaluation(
+        self, batch: Batch | None, reduction: str | None, add_l2: bool | None
+    ) -> Callable[[], tuple[Tensor, Tensor | float]]:
         if reduction is None:
             reduction = "mean" if batch is None else "none"
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}; accepted: {', '.join(REDUCTIONS)}")
-        add_l2 = add_regularization_if_available
         if add_l2 is None:
             add_l2 = reduction != "none"
         batch = self.next_batch() if batch is None else batch
@@ -260,7 +262,7 @@ class TestProblem(abc.ABC):
                     0.0 if accuracy is None else accuracy
                 )
 
-        return self._repeatable(evaluate)
+        return evaluate
 
     def _repeatable(self, evaluate: Callable[[], Any]) -> Callable[[], Any]:
         start: dict[str, Any] = {}

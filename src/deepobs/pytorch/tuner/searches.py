@@ -186,7 +186,7 @@ class GP(Tuner):
         try:
             import optuna
         except ImportError:
-            raise ImportError("GP: optuna is missing; pip install 'trainrig[tune]'") from None
+            raise ImportError("GP: optuna is missing; pip install optuna") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         samplers = optuna.samplers
         made = {
