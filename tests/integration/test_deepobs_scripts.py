@@ -58,7 +58,7 @@ def test_run_and_plot(tmp_path, capsys):
     ("arguments", "text"),
     [
         (["mnist_mpl"], "did you mean 'mnist_mlp'"),
-        (["mnist_mlp", "--optimizer", "Adma"], "did you mean 'Adam'"),
+        (["mnist_mlp", "--optimizer", "Addam"], "did you mean 'Adam'"),
         (["quadratic_deep", "--hp", "momentun=0.9"], "did you mean 'momentum'"),
         (
             ["quadratic_deep", "--lr", "0.1", "--lr_sched_epochs", "1"],

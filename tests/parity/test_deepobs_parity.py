@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from deepobs.parity import numerics, run
-from deepobs.pytorch import tf_weights
-from deepobs.pytorch.testproblems import _families, _layers, _tf_ops, _wrn
+from deepobs.pytorch import tf_ops, tf_weights
+from deepobs.pytorch.testproblems import _families, _layers, _wrn
 from deepobs.pytorch.testproblems.testproblem import TestProblem
 
 BIG = ("cifar10_vgg16", "cifar100_vgg19", "imagenet_inception_v3")
@@ -134,8 +134,8 @@ def test_symmetric_padding_fails(part, monkeypatch):
         before, after = original(size, kernel, stride)
         return max(before, after), max(before, after)
 
-    original = _tf_ops.same_padding
-    monkeypatch.setattr(_tf_ops, "same_padding", symmetric)
+    original = tf_ops.same_padding
+    monkeypatch.setattr(tf_ops, "same_padding", symmetric)
     failed = {case for case, _ in failures(run(part("tf_ops")))}
     assert {"tf_ops/conv4", "tf_ops/conv5"} <= failed
 
@@ -145,13 +145,13 @@ def test_modern_resizing_fails(part, monkeypatch, align_corners):
     def resize(x, height, width):
         return F.interpolate(x, (height, width), mode="bilinear", align_corners=align_corners)
 
-    monkeypatch.setattr(_tf_ops, "resize_bilinear", resize)
+    monkeypatch.setattr(tf_ops, "resize_bilinear", resize)
     failed = {case for case, _ in failures(run(part("tf_ops")))}
     assert {"tf_ops/resize22", "tf_ops/resize24", "tf_ops/resize25"} <= failed
 
 
 def test_averaging_over_padding_fails(part, monkeypatch):
-    monkeypatch.setattr(_tf_ops, "avg_pool2d", lambda x, k, s, p: F.avg_pool2d(x, k, s, k // 2))
+    monkeypatch.setattr(tf_ops, "avg_pool2d", lambda x, k, s, p: F.avg_pool2d(x, k, s, k // 2))
     assert {c for c, _ in failures(run(part("tf_ops")))} == {"tf_ops/avgpool17", "tf_ops/avgpool18"}
 
 

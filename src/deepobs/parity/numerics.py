@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from deepobs.parity.golden import Golden, max_abs, max_rel
-from deepobs.pytorch.testproblems import TESTPROBLEMS, _initialisers, _layers, _tf_ops
+from deepobs.pytorch import tf_ops
+from deepobs.pytorch.testproblems import TESTPROBLEMS, _initialisers, _layers
 from deepobs.pytorch.testproblems._quadratic import make_hessian
 from trainrig.parity import Report
 
@@ -22,14 +23,14 @@ def apply_op(case: dict[str, Any]) -> np.ndarray:
     """Run one recorded operation; input and result in TensorFlow's layout (B, H, W, C)."""
     x = _normal(case["x_seed"], case["x_shape"]).permute(0, 3, 1, 2).contiguous()
     if case["op"] == "resize_bilinear_legacy":
-        y = _tf_ops.resize_bilinear(x, *case["out_hw"])
+        y = tf_ops.resize_bilinear(x, *case["out_hw"])
     elif case["op"] in ("max_pool", "avg_pool"):
-        pool = _tf_ops.max_pool2d if case["op"] == "max_pool" else _tf_ops.avg_pool2d
+        pool = tf_ops.max_pool2d if case["op"] == "max_pool" else tf_ops.avg_pool2d
         y = pool(x, case["kernel"], case["stride"], case["padding"])
     else:
         shape = case.get("w_shape_HWIO", case.get("w_shape_HWOI"))
         weight = _normal(case["w_seed"], shape).permute(3, 2, 0, 1).contiguous()
-        convolve = _tf_ops.conv2d if case["op"] == "conv2d" else _tf_ops.conv_transpose2d
+        convolve = tf_ops.conv2d if case["op"] == "conv2d" else tf_ops.conv_transpose2d
         y = convolve(x, weight, None, case["stride"], case["padding"])
     return y.permute(0, 2, 3, 1).numpy()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -90,7 +91,9 @@ def test_cifar100_leaks_its_label_in_reference_mode_only():
 
 
 def test_svhn_is_cut_in_reference_mode(monkeypatch):
-    monkeypatch.setattr("deepobs.pytorch.datasets.svhn.REFERENCE_TRAIN_SIZE", 16)
+    # The package's name `svhn` is the class; the module is found where imports keep it.
+    module = sys.modules["deepobs.pytorch.datasets.svhn"]
+    monkeypatch.setattr(module, "REFERENCE_TRAIN_SIZE", 16)
     assert datasets.svhn(4).train.size == 16
     config.set_compat("fixed")
     assert datasets.svhn(4).train.size == 16  # 32, half of which validate

@@ -264,7 +264,7 @@ def test_optimizers_by_name():
     assert find_optimizer("Momentum")[1] == {"momentum": 0.99, "nesterov": False}
     assert find_optimizer("torch.optim.RMSprop")[0] is torch.optim.RMSprop
     with pytest.raises(KeyError, match="did you mean 'Adam'"):
-        find_optimizer("Adma")
+        find_optimizer("Addam")
     with pytest.raises(ValueError, match="cannot be imported"):
         find_optimizer("nowhere.Adam")
     assert specify(torch.optim.Adam)["betas"]["type"] is tuple

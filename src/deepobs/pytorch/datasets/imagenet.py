@@ -14,7 +14,7 @@ from deepobs.pytorch import config
 from deepobs.pytorch.datasets.dataset import VALIDATION_SPLIT_SEED, DataSet, find_folder
 from deepobs.pytorch.datasets.image_ops import standardize
 from deepobs.pytorch.datasets.loaders import Batch, Loader
-from deepobs.pytorch.testproblems._tf_ops import resize_bilinear
+from deepobs.pytorch.tf_ops import resize_bilinear
 
 SMALLER_SIDE_PX, CROP_PX = 256, 224
 SUFFIXES = {".jpeg", ".jpg", ".png"}

@@ -7,7 +7,7 @@ from torch.nn.functional import relu
 
 from deepobs.pytorch.testproblems._initialisers import glorot_normal_
 from deepobs.pytorch.testproblems._layers import Conv2d, Dense, flatten_nhwc
-from deepobs.pytorch.testproblems._tf_ops import max_pool2d
+from deepobs.pytorch.tf_ops import max_pool2d
 
 
 class Net3c3d(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from deepobs.pytorch.testproblems._layers import Conv2d, Dense, Dropout, batch_norm, numbered
-from deepobs.pytorch.testproblems._tf_ops import avg_pool2d, max_pool2d, resize_bilinear
+from deepobs.pytorch.tf_ops import avg_pool2d, max_pool2d, resize_bilinear
 
 EPSILON, MOMENTUM = 1e-3, 0.9997
 #: (filters, kernel, stride, padding)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from deepobs.pytorch.testproblems import _tf_ops as tf
+from deepobs.pytorch import tf_ops as tf
 from deepobs.pytorch.testproblems._initialisers import glorot_uniform_
 
 Initialiser = Callable[[Tensor], Tensor]

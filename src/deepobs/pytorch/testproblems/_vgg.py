@@ -7,7 +7,7 @@ from torch.nn.functional import relu
 
 from deepobs.pytorch.testproblems._initialisers import glorot_normal_
 from deepobs.pytorch.testproblems._layers import Conv2d, Dense, Dropout, flatten_nhwc, numbered
-from deepobs.pytorch.testproblems._tf_ops import max_pool2d, resize_bilinear
+from deepobs.pytorch.tf_ops import max_pool2d, resize_bilinear
 
 BLOCKS = {
     16: ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
