@@ -88,7 +88,7 @@ class Variable:
             raise ValueError(
                 f"{self.name}: shape {tuple(array.shape)}; the network expects {self.shape}"
             )
-        value = torch.from_numpy(np.ascontiguousarray(array))
+        value = torch.from_numpy(np.array(array, order="C"))  # keeps scalars scalar
         if self.layout == "conv":
             self.tensors[0].copy_(value.permute(_CONV))
         elif self.layout == "dense":

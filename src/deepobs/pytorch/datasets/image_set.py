@@ -57,7 +57,9 @@ class ImageSet(DataSet):
             cut = min(self.train_eval_size, len(order) // 2)
             held_out, subset = order[:cut], order[cut:]
             self.valid = make("valid", train, transform=plain, subset=held_out)
-        self.train = make("train", train, shuffle=True, transform=pipeline, subset=subset)
+        self.train = make(
+            "train", train, shuffle=True, reshuffle=fixed, transform=pipeline, subset=subset
+        )
         # The reference evaluates on a fresh shuffled pass of the training pipeline, augmentation
         # included; the fixed mode on the same plain examples each time.
         self.train_eval = make(

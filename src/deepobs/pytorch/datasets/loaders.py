@@ -55,13 +55,17 @@ class ArrayLoader(Loader):
         arrays: tensors of equal length, on the device.
         batch_size: examples per batch; an incomplete last batch is left out.
         seed: source of the order and of the augmentation.
-        shuffle: draw a new order for each pass.
+        shuffle: draw an order; a new one for each pass where ``reshuffle`` is set.
+        reshuffle: False repeats the first pass's order, as TensorFlow does where an iterator with a
+            fixed seed is initialised anew for each epoch. It shows in the published results:
+            quadratic_deep with Momentum ends at 87.045 +- 0.024, and at 88.35 +- 0.47 with new
+            orders, which drop other rows in each epoch.
         transform: applied to each batch; gets a generator of its own.
         limit: use at most this many batches of a pass.
         subset: indices (N,) to which the loader is restricted.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword switches
         self,
         name: str,
         arrays: Batch,
@@ -69,6 +73,7 @@ class ArrayLoader(Loader):
         *,
         seed: int,
         shuffle: bool = False,
+        reshuffle: bool = True,
         transform: Transform | None = None,
         limit: int | None = None,
         subset: Tensor | None = None,
@@ -79,13 +84,15 @@ class ArrayLoader(Loader):
         self.arrays, self.batch_size, self.size = arrays, batch_size, size
         self.shuffle, self.transform, self.subset = shuffle, transform, subset
         # The generator of a CPU stream is cheap to reseed; one object serves all batches.
+        self.reshuffle = reshuffle
         self._stream = torch.Generator(arrays[0].device)
 
     def order(self, pass_index: int) -> Tensor | None:
         """Return the indices of a pass on the device, or None for file order."""
         if not self.shuffle:
             return self.subset
-        generator = self._generator(torch.device("cpu"), "order", pass_index)
+        number = pass_index if self.reshuffle else 0
+        generator = self._generator(torch.device("cpu"), "order", number)
         order = torch.randperm(self.size, generator=generator).to(self.arrays[0].device)
         return order if self.subset is None else self.subset[order]
 

@@ -23,7 +23,8 @@ class quadratic(DataSet):  # noqa: N801 - DeepOBS name
         """Draw the points; training evaluation covers the whole training set."""
         make = partial(ArrayLoader, batch_size=self.batch_size, seed=self.seed)
         points = {split: (self._draw(seed),) for split, seed in SEEDS.items()}
-        self.train = make("train", points["train"], shuffle=True)
+        again = self.compat == "fixed"
+        self.train = make("train", points["train"], shuffle=True, reshuffle=again)
         # A shuffled pass in the reference, so which rows the incomplete batch drops is random.
         self.train_eval = make("train_eval", points["train"], shuffle=self.compat == "reference")
         self.test = make("test", points["test"])

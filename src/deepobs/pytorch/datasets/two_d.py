@@ -24,7 +24,8 @@ class two_d(DataSet):  # noqa: N801 - DeepOBS name
         x, y = (generator.normal(0.0, 1.0, SIZE).astype(np.float32) for _ in range(2))
         train, zeros = self._pair(x, y), self._pair(np.zeros_like(x), np.zeros_like(y))
         make = partial(ArrayLoader, batch_size=self.batch_size, seed=self.seed)
-        self.train = make("train", train, shuffle=True)
+        again = self.compat == "fixed"
+        self.train = make("train", train, shuffle=True, reshuffle=again)
         self.train_eval = make("train_eval", train, shuffle=self.compat == "reference")
         self.test = make("test", zeros)
         if self.compat == "fixed":
