@@ -32,7 +32,6 @@ OWNED = (
     "status.json",
     "checkpoints",
     "logs",
-    "evaluation.json",
     "environment.json",
     "config.json",
 )

@@ -17,7 +17,6 @@ from trainrig.data.image_bank import (
     to_float,
 )
 from trainrig.data.locations import cache_dir, data_root
-from trainrig.data.symbolic import check_symbolic, symbolic_ids
 from trainrig.errors import nearest
 from trainrig.registry import Registry
 
@@ -27,13 +26,11 @@ __all__ = [
     "augment",
     "cache_dir",
     "check_source",
-    "check_symbolic",
     "data_root",
     "downsample_images",
     "keep_classes",
     "load_images",
     "select_exemplars",
-    "symbolic_ids",
     "to_float",
 ]
 
