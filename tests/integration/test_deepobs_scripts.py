@@ -76,9 +76,9 @@ def test_mistakes_are_one_line(tmp_path, capsys, arguments, text):
 
 def test_killed_run_resumes_to_the_same_result(tmp_path, repo_root):
     data = tmp_path / "data"
-    write_generated_data(data, examples=400)
+    write_generated_data(data, examples=160)
     command = [sys.executable, "scripts/run_deepobs.py", "cifar10_3c3d", "--optimizer", "Adam"]
-    command += ["--lr", "1e-3", "-N", "4", "--bs", "20", "--data_dir", str(data), "--threads", "1"]
+    command += ["--lr", "1e-3", "-N", "3", "--bs", "20", "--data_dir", str(data), "--threads", "1"]
     command += ["--checkpoint_interval_s", "0.05", "--quiet", "--output_dir"]
     part, whole = tmp_path / "part", tmp_path / "whole"
     child = subprocess.Popen([*command, str(part)], cwd=repo_root)
