@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import IclConfig
-from pytorch_port.figure3_files import draw_runs
 from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import load_inputs
@@ -103,27 +102,25 @@ def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) 
     return base_dir / "runs.csv"
 
 
-def run_sweep(
+def train_grid(
     runs: Sequence[SweepRun],
     base_dir: Path,
     runtime: Runtime,
     *,
     config_path: Path,
     jobs: int | None = None,
-    max_eval_batches: int | None = None,
-) -> int:
-    """Train the grid, evaluate every run, draw the figures and say where they are.
+) -> list[Outcome]:
+    """Check, then train the grid, keeping ``runs.csv`` current.
 
     Args:
         runs: from ``grid.plan_runs``.
-        base_dir: holds the run folders, ``runs.csv``, tables and figures.
+        base_dir: holds the run folders and ``runs.csv``.
         runtime: see ``train.Runtime``.
         config_path: where the configuration came from, for ``runs.csv``.
         jobs: runs side by side; default one per core on a CPU, one on a GPU.
-        max_eval_batches: batches of the final evaluation; default the configuration's.
 
-    Returns:
-        The exit status: 1 if a run failed. A diverged run is a result.
+    Raises:
+        ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
     """
     device = choose_device(runtime.device)
     check_runs(runs, base_dir, runtime)
@@ -131,26 +128,19 @@ def run_sweep(
     if jobs is None:
         jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
     outcomes = []
-    with _sweep_bar(len(runs)) as bar:
+    with _sweep_bar(len(runs), runtime.show_progress) as bar:
         for outcome in execute(runs, base_dir, runtime, jobs=jobs):
             outcomes.append(outcome)
             bar.update()
-            bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
+            if runtime.show_progress or outcome.status != "complete":
+                bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
             write_runs_csv(runs, base_dir, config_path)
-    figures = draw_runs(
-        base_dir / "runs.csv",
-        base_dir,
-        max_eval_batches=max_eval_batches,
-        device=runtime.device,
-        data_dir=runtime.data_dir,
-    )
-    for path in figures:
-        print(path)  # noqa: T201 - where the answer is
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    return 1 if failed else 0
+    return outcomes
 
 
-def _sweep_bar(total: int) -> Any:
+def _sweep_bar(total: int, shown: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True)
+    return tqdm(
+        total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True, disable=not shown
+    )

@@ -66,7 +66,8 @@ class Runtime:
         overwrite: start anew in a directory that holds a run.
         track: send rows to trackio.
         project: the trackio project.
-        position: line of the progress bar; None for no bar.
+        show_progress: draw a progress bar.
+        position: line of the progress bar.
     """
 
     device: str = "auto"
@@ -77,7 +78,8 @@ class Runtime:
     overwrite: bool = False
     track: bool = True
     project: str = "icl"
-    position: int | None = 0
+    show_progress: bool = True
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +371,7 @@ def _progress_bar(trainer: Trainer) -> Any:
         desc=trainer.directory.path.name,
         unit="step",
         position=trainer.runtime.position,
-        disable=trainer.runtime.position is None,
+        disable=not trainer.runtime.show_progress,
         leave=trainer.runtime.position == 0,
         mininterval=0.5,
         dynamic_ncols=True,
