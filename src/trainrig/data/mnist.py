@@ -77,9 +77,7 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: not a whole gzip file ({error}); fetch the file again"
-        ) from None
+        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch the file again") from None
     magic = int.from_bytes(content[:4], "big")
     if magic not in _MAGIC:
         raise ValueError(f"{path}: magic number {magic}; IDX files start with 2051 or 2049")
