@@ -164,9 +164,9 @@ def switch_overrides(config: CifarConfig, overrides: Mapping[str, Any]) -> dict[
     """
     completed = dict(overrides)
     name = completed.get("optimizer.type")
-    if name is not None and name != config.optimizer.type:
-        if completed.get("optimizer.lr") is None:
-            completed["optimizer.lr"] = "none"
+    switched = name is not None and name != config.optimizer.type
+    if switched and completed.get("optimizer.lr") is None:
+        completed["optimizer.lr"] = "none"
     return completed
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from optimizer_quality.config import CifarConfig
-from trainrig.data.device_loader import ImageBatches, plan_epoch
+from trainrig.data.device_loader import Augmentation, ImageBatches, Layout
 from trainrig.data.image_sets import SIZE_PX, ImageSet, load_image_set
 from trainrig.data.splits import save_split, split_indices
 
@@ -52,14 +52,22 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
             f"num_classes: {config.num_classes} given; {config.dataset} has {images.n_classes}"
         )
     train, val = split_indices(len(images.train_labels), config.train_val_split, config.seed)
-    make = _resident if config.pipeline == "resident" else _torchvision
-    build = partial(make, config, images, device)
+    make = ImageBatches if config.pipeline == "resident" else TorchvisionBatches
+    layout = Layout(
+        batch_size=config.batch_size,
+        mean=images.mean,
+        std=images.std,
+        device=device,
+        channels_last=config.channels_last,
+    )
+    augmentation = Augmentation(seed=config.seed, padding_px=PADDING_PX, flip=images.flip)
+    if config.pipeline == "torchvision":
+        make = partial(make, num_workers=config.num_workers)
+    everything = torch.arange(len(images.test_labels))
     return Loaders(
-        train=build(images.train_images, images.train_labels, train, seed=config.seed),
-        val=build(images.train_images, images.train_labels, val, seed=None),
-        test=build(
-            images.test_images, images.test_labels, torch.arange(len(images.test_labels)), seed=None
-        ),
+        train=make(images.train_images, images.train_labels, train, layout, augmentation),
+        val=make(images.train_images, images.train_labels, val, layout),
+        test=make(images.test_images, images.test_labels, everything, layout),
         images=images,
         description=images.describe(),
         train_indices=train,
@@ -83,53 +91,6 @@ def save_split_indices(
 ) -> None:
     """Write the split as JSON, with the set it indexes and that set's content hash."""
     save_split(Path(save_path), train_indices, val_indices, source=source, sha256=sha256)
-
-
-def _resident(
-    config: CifarConfig,
-    images: ImageSet,
-    device: torch.device | str,
-    pixels: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    *,
-    seed: int | None,
-) -> ImageBatches:
-    return ImageBatches(
-        pixels,
-        labels,
-        indices,
-        config.batch_size,
-        mean=images.mean,
-        std=images.std,
-        device=device,
-        channels_last=config.channels_last,
-        seed=seed,
-        padding_px=PADDING_PX,
-        flip=images.flip,
-    )
-
-
-def _torchvision(
-    config: CifarConfig,
-    images: ImageSet,
-    device: torch.device | str,
-    pixels: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    *,
-    seed: int | None,
-) -> TorchvisionBatches:
-    dataset = PictureDataset(pixels[indices], labels[indices], images.mean, images.std)
-    return TorchvisionBatches(
-        dataset,
-        config.batch_size,
-        device=device,
-        channels_last=config.channels_last,
-        seed=seed,
-        flip=images.flip,
-        num_workers=config.num_workers,
-    )
 
 
 class PictureDataset(Dataset):
@@ -167,22 +128,21 @@ class PictureDataset(Dataset):
 
 
 class TorchvisionBatches:
-    """The oracle: torch's DataLoader over ``PictureDataset``, in the order of ``plan_epoch``."""
+    """The oracle: torch's DataLoader over ``PictureDataset``; arguments as ``ImageBatches``."""
 
     def __init__(
         self,
-        dataset: PictureDataset,
-        batch_size: int,
-        *,
-        device: torch.device | str,
-        channels_last: bool,
-        seed: int | None,
-        flip: bool,
-        num_workers: int,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        layout: Layout,
+        augmentation: Augmentation | None = None,
+        num_workers: int = 0,
     ) -> None:
-        self.dataset, self.batch_size = dataset, batch_size
-        self.device, self.channels_last = torch.device(device), channels_last
-        self.seed, self.flip, self.num_workers = seed, flip, num_workers
+        self.dataset = PictureDataset(images[indices], labels[indices], layout.mean, layout.std)
+        self.batch_size, self.augmentation = layout.batch_size, augmentation
+        self.device, self.channels_last = torch.device(layout.device), layout.channels_last
+        self.num_workers = num_workers
         self.epoch = 0
 
     @property
@@ -199,11 +159,9 @@ class TorchvisionBatches:
         self.epoch = epoch
 
     def _keys(self) -> list[Any]:
-        if self.seed is None:
+        if self.augmentation is None:
             return list(range(self.n_items))
-        plan = plan_epoch(
-            self.n_items, self.seed, self.epoch, padding_px=PADDING_PX, flip=self.flip
-        )
+        plan = self.augmentation.plan(self.n_items, self.epoch)
         return list(zip(*(column.tolist() for column in plan), strict=True))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

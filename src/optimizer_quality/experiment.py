@@ -211,7 +211,7 @@ def _finish(
     save_final_model(model, directory.path / "final_model.pt", {"final": results})
     write_json(directory.path / "metrics.json", metrics)
     directory.set_status("complete", epoch=config.num_epochs, metrics=results)
-    shutil.rmtree(directory.checkpoints, ignore_errors=True)
+    shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
 
 
 def make_model(config: CifarConfig, in_channels: int) -> ResNet:

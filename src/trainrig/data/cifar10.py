@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def read_pickled(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
 class _DataUnpickler(pickle.Unpickler):
     """Accepts arrays and builtins; a pickle that names anything else is refused."""
 
-    ALLOWED = {
+    ALLOWED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy._core.numeric", "_frombuffer"),

@@ -10,6 +10,7 @@ Legend: N items, B batch, C channels, S the (square) image's side in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,44 @@ def plan_epoch(n_items: int, seed: int, epoch: int, *, padding_px: int, flip: bo
     return EpochPlan(order, offsets[0], offsets[1], flips if flip else torch.zeros_like(flips))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How batches look: their size, normalisation, device and memory format.
+
+    Attributes:
+        batch_size: B; the last batch of an epoch may be smaller.
+        mean: per channel, of values in 0..1.
+        std: per channel.
+        device: where the set is kept and batches are made.
+        channels_last: memory format of the batches.
+    """
+
+    batch_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device | str = "cpu"
+    channels_last: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """What training does to its images, by ``plan_epoch``.
+
+    Attributes:
+        seed: of order, offsets and flips.
+        padding_px: zeros around an image before its crop.
+        flip: whether images may be mirrored.
+    """
+
+    seed: int
+    padding_px: int = 4
+    flip: bool = True
+
+    def plan(self, n_items: int, epoch: int) -> EpochPlan:
+        """Return the plan of one epoch."""
+        return plan_epoch(n_items, self.seed, epoch, padding_px=self.padding_px, flip=self.flip)
+
+
 class ImageBatches:
     """Iterates over (images float32 (B, C, S, S), labels int64 (B,)), both on the device.
 
@@ -52,15 +91,8 @@ class ImageBatches:
         images: uint8 (M, C, S, S), the whole set, on the CPU.
         labels: int64 (M,).
         indices: the items of the set that this loader serves.
-        batch_size: B; the last batch of an epoch may be smaller.
-        mean: per channel, of values in 0..1.
-        std: per channel.
-        device: where the set is kept and batches are made.
-        channels_last: memory format of the batches.
-        seed: None serves the items in their order, unchanged; else crop, flip and shuffle by
-            ``plan_epoch(seed, epoch)``.
-        padding_px: zeros around an image before its crop.
-        flip: whether images may be mirrored.
+        layout: size and form of the batches.
+        augmentation: None serves the items in their order, unchanged.
     """
 
     def __init__(
@@ -68,29 +100,22 @@ class ImageBatches:
         images: Tensor,
         labels: Tensor,
         indices: Sequence[int] | Tensor,
-        batch_size: int,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        channels_last: bool = True,
-        seed: int | None = None,
-        padding_px: int = 4,
-        flip: bool = True,
+        layout: Layout,
+        augmentation: Augmentation | None = None,
     ) -> None:
         indices = torch.as_tensor(indices)
-        self.batch_size, self.seed, self.flip = batch_size, seed, flip
-        self.padding_px = padding_px if seed is not None else 0
-        self.device, self.channels_last = torch.device(device), channels_last
+        self.batch_size, self.augmentation = layout.batch_size, augmentation
+        self.device, self.channels_last = torch.device(layout.device), layout.channels_last
         self.size_px = images.shape[-1]
-        chosen = F.pad(images[indices], (self.padding_px,) * 4)
+        padding_px = augmentation.padding_px if augmentation else 0
+        chosen = F.pad(images[indices], (padding_px,) * 4)
         # Pixels innermost-by-channel: a crop is then 32 contiguous rows, in channels_last order.
         self._images = chosen.permute(0, 2, 3, 1).contiguous().to(self.device)
         self._labels = labels[indices].to(self.device)
         shape = (1, self.size_px, self.size_px, images.shape[1])
         # Full-sized, because a broadcast over three channels runs outside the vector units.
-        self._mean = torch.tensor(mean).expand(shape).contiguous().to(self.device)
-        self._std = torch.tensor(std).expand(shape).contiguous().to(self.device)
+        self._mean = torch.tensor(layout.mean).expand(shape).contiguous().to(self.device)
+        self._std = torch.tensor(layout.std).expand(shape).contiguous().to(self.device)
         self.epoch = 0
 
     @property
@@ -108,14 +133,12 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the present epoch."""
-        if self.seed is None:
+        if self.augmentation is None:
             for start in range(0, self.n_items, self.batch_size):
                 part = slice(start, start + self.batch_size)
                 yield self._normalise(self._images[part]), self._labels[part]
             return
-        plan = plan_epoch(
-            self.n_items, self.seed, self.epoch, padding_px=self.padding_px, flip=self.flip
-        )
+        plan = self.augmentation.plan(self.n_items, self.epoch)
         for parts in zip(*(column.split(self.batch_size) for column in plan), strict=True):
             chosen = EpochPlan(*parts)
             yield self.batch(chosen), self._labels[chosen.order.to(self.device)]
@@ -149,7 +172,7 @@ def crop_and_flip(images: Tensor, plan: EpochPlan, size_px: int) -> Tensor:
 
 
 def crop_and_flip_numpy(images: Tensor, plan: EpochPlan, size_px: int) -> Tensor:
-    """Do what ``crop_and_flip`` does, on the CPU by copying rows, which takes a third of its time."""
+    """Do what ``crop_and_flip`` does, on the CPU by copying rows: a third of the time."""
     source = images.numpy()
     out = np.empty((len(plan.order), size_px, size_px, source.shape[3]), np.uint8)
     columns = (column.tolist() for column in plan)

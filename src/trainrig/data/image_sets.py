@@ -161,8 +161,8 @@ def _mnist(root: Path, download: bool, check: bool) -> ImageSet:
 
 @IMAGE_SETS.register("synthetic")
 def _synthetic(root: Path, download: bool, check: bool) -> ImageSet:
-    train_images, train_labels = draw_shapes(1000, seed=0)
-    test_images, test_labels = draw_shapes(500, seed=1)
+    train_images, train_labels = draw_shapes(300, seed=0)
+    test_images, test_labels = draw_shapes(100, seed=1)
     return ImageSet(
         name="synthetic",
         source="synthetic (drawn shapes)",
