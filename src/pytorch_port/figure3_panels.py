@@ -225,7 +225,7 @@ def _draw_over_steps(ax: Axes, series: Series, look: StepLook) -> None:
         color=colour,
         linestyle=look.dash(series.weight_decay),
         linewidth=1.2,
-        marker=None if first else look.code.marker(series.variant),
+        marker=None if first and len(x) > 1 else look.code.marker(series.variant),
         markersize=3,
         markevery=max(1, len(x) // 6),
         alpha=1.0 if first else 0.7,

@@ -63,3 +63,11 @@ def test_dropout_acts_in_training_only():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 8 does not split into 3 heads"):
         CausalSelfAttention(8, 3)
+
+
+def test_training_after_inference_mode():
+    block, x = Block(16, 4), torch.randn(2, 11, 16)
+    with torch.inference_mode():
+        block(x)
+    block(x).sum().backward()
+    assert block.mlp_in.weight.grad is not None
