@@ -90,6 +90,7 @@ class CifarConfig:
         pipeline: ``resident`` keeps the set on the device; ``torchvision`` is the slow oracle.
         num_workers: loader processes of the ``torchvision`` pipeline.
         train_val_split: share of the training part, inside (0, 1).
+        train_items: use only the first so many images of the training part; None uses all.
         model: a name in ``MODELS``.
         num_classes: must be the set's.
         channels_last: memory format of images and kernels.
@@ -112,6 +113,7 @@ class CifarConfig:
     pipeline: Literal["resident", "torchvision"] = "resident"
     num_workers: int = 4
     train_val_split: float = 0.9
+    train_items: int | None = None
     model: str = "resnet8"
     num_classes: int = 10
     channels_last: bool = True
@@ -133,6 +135,8 @@ class CifarConfig:
         for key, low in (("num_classes", 2), ("batch_size", 1), ("num_epochs", 1), ("seed", 0)):
             if getattr(self, key) < low:
                 raise ValueError(f"{key} is {getattr(self, key)}; at least {low} is expected")
+        if self.train_items is not None and self.train_items < 1:
+            raise ValueError(f"train_items is {self.train_items}; at least 1 is expected")
         for key in ("num_workers", "eval_every"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key} is {getattr(self, key)}; at least 0 is expected")

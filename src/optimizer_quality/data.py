@@ -52,6 +52,7 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
             f"num_classes: {config.num_classes} given; {config.dataset} has {images.n_classes}"
         )
     train, val = split_indices(len(images.train_labels), config.train_val_split, config.seed)
+    train = train[: config.train_items]
     make = ImageBatches if config.pipeline == "resident" else TorchvisionBatches
     layout = Layout(
         batch_size=config.batch_size,
