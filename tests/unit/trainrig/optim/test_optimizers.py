@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from trainrig.optim import OPTIMIZERS, check_arguments, make_optimizer, resolve_optimizer
 
-
 #: Entries of other packages are names; `test_optimizer_conformance.py` holds those to account.
 CLASSES = sorted(name for name in OPTIMIZERS if not isinstance(OPTIMIZERS[name], str))
 
