@@ -19,7 +19,6 @@ from typing import Any, Literal
 from trainrig.config import from_dict
 
 ExampleType = Literal["omniglot", "symbolic"]
-Source = Literal["omniglot", "torchvision", "tfds", "synthetic", "auto"]
 Labeling = str
 
 
@@ -105,12 +104,13 @@ class DataConfig:
 
     ``source``: ``omniglot`` reads its zips or folders with our own reader, ``torchvision`` and
     ``tfds`` through these libraries, ``synthetic`` draws glyphs, ``auto`` is Omniglot where it is
-    found and glyphs elsewhere. ``sampler``: ``exact`` is the reference's generator, the oracle.
+    found and glyphs elsewhere; any other name is looked up in ``trainrig.data.IMAGE_SOURCES``.
+    ``sampler``: ``exact`` is the reference's generator, the oracle.
     """
 
     train_seqs: str = "bursty"
     example_type: ExampleType = "omniglot"
-    source: Source = "omniglot"
+    source: str = "omniglot"
     sampler: Literal["vectorized", "exact"] = "vectorized"
     generator_config: GeneratorConfig = field(default_factory=GeneratorConfig)
     omniglot_config: OmniglotConfig = field(default_factory=OmniglotConfig)
@@ -162,8 +162,7 @@ class OptimizerConfig:
         """Check the ranges."""
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
-        if not (self.max_lr > 0 and math.isfinite(self.max_lr)):
-            raise ValueError(f"optimizer.max_lr is {self.max_lr}; a positive number is expected")
+        _positive("optimizer.max_lr", self.max_lr)
         if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
@@ -197,7 +196,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingConfig:
-    """The input embedder."""
+    """The input embedder; ``label_init_std`` 0.02 is the reference's initial label table."""
 
     emb_dim: int = 64
     example_encoding: Literal["resnet", "linear", "embedding"] = "resnet"
@@ -206,24 +205,28 @@ class EmbeddingConfig:
     concatenate_labels: bool = False
     use_positional_encodings: bool = True
     positional_dropout_prob: float = 0.0
+    label_init_std: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _at_least("embedding.emb_dim", self.emb_dim, 2)
+        _positive("embedding.label_init_std", self.label_init_std)
         _probability("embedding.example_dropout_prob", self.example_dropout_prob)
         _probability("embedding.positional_dropout_prob", self.positional_dropout_prob)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
-    """The causal transformer."""
+    """The causal transformer; ``init_scale`` 1 keeps the reference's initial weights."""
 
     num_layers: int = 12
     num_heads: int = 8
     dropout_prob: float = 0.0
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _positive("transformer.init_scale", self.init_scale)
         _at_least("transformer.num_layers", self.num_layers, 1)
         _at_least("transformer.num_heads", self.num_heads, 1)
         _probability("transformer.dropout_prob", self.dropout_prob)
@@ -257,14 +260,18 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IclConfig:
-    """One ICL run."""
+    """One ICL run.
+
+    ``seq_model`` names an entry of ``model.SEQ_MODELS``. One whose constructor takes ``num_heads``
+    is built with the settings of ``transformer``, any other with those of ``rnn``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     preproc: PreprocConfig = field(default_factory=PreprocConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    seq_model: Literal["transformer", "lstm", "vanilla_rnn"] = "transformer"
+    seq_model: str = "transformer"
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     rnn: RnnConfig = field(default_factory=RnnConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -342,7 +349,18 @@ def load_icl_config(path: Path | str) -> IclConfig:
         ValueError: the file fails, has no ``get_config``, or holds an unknown key or bad value.
     """
     path = Path(path)
-    return from_dict(IclConfig, reference_tree(_run_get_config(path)), str(path))
+    tree = _run_get_config(path)
+    if not isinstance(tree, Mapping):
+        kind = type(tree).__name__
+        raise ValueError(f"{path}: get_config() returns {kind}; a mapping of keys is expected")
+    try:
+        reduced = reference_tree(tree)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: experiment_kwargs is not the original's ({type(error).__name__}: {error}); "
+            "experiment_kwargs.config must hold the configuration"
+        ) from None
+    return from_dict(IclConfig, reduced, str(path))
 
 
 def config_tree(values: dict[str, Any]) -> Any:
@@ -370,7 +388,7 @@ def reference_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _run_get_config(path: Path) -> dict[str, Any]:
+def _run_get_config(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file; give one of configs/icl/*.py")
     spec = importlib.util.spec_from_file_location(f"_icl_config_{path.stem}", path)
@@ -391,6 +409,11 @@ def _run_get_config(path: Path) -> dict[str, Any]:
 def _at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ValueError(f"{name} is {value}; a number >= {least} is expected")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}; a positive number is expected")
 
 
 def _probability(name: str, value: float) -> None:

@@ -24,7 +24,13 @@ from pytorch_port.config import IclConfig
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
 from pytorch_port.losses import icl_loss, icl_scalars, make_targets
-from trainrig.checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    prune,
+    remove_leftovers,
+    save_checkpoint,
+)
 from trainrig.config import to_dict
 from trainrig.device import autocast, choose_device, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError
@@ -356,6 +362,9 @@ class Trainer:
             self._restore_from(checkpoint)
         self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
         remove_leftovers(folder)
+        prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
+        if checkpoint is not None:
+            self.logger.info("resumed from %s", checkpoint.path)
         for message in ignored:
             from tqdm import tqdm
 
@@ -375,7 +384,6 @@ class Trainer:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
         self.start_step = self.step = self.last_finite_step = checkpoint.step
-        self.logger.info("resumed from %s", checkpoint.path)
 
     def _announce(self) -> None:
         counts = sum(p.numel() for p in self.model.parameters())

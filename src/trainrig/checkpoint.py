@@ -85,10 +85,15 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    older = [path for number, path in list_checkpoints(folder) if number < step]
-    for old in older[: len(older) - max(keep_last, 1) + 1]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, step, keep_last)
     return final
+
+
+def prune(folder: Path, step: int, keep_last: int) -> None:
+    """Keep the checkpoint of ``step`` and the ``keep_last`` - 1 before it, drop all older ones."""
+    older = [path for number, path in list_checkpoints(folder) if number < step]
+    for old in older[: max(len(older) - max(keep_last, 1) + 1, 0)]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:

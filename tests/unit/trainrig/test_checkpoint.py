@@ -60,9 +60,12 @@ def test_equal_content_gives_equal_bytes(tmp_path):
 
 
 def test_keeps_the_last_n_and_removes_only_after_the_new_one_is_there(tmp_path):
-    for step in (1, 2, 3, 4):
-        save(tmp_path, step, keep_last=2)
-        assert [s for s, _ in list_checkpoints(tmp_path)] == list(range(max(1, step - 1), step + 1))
+    for keep in (1, 2, 5):
+        folder = tmp_path / str(keep)
+        for step in range(1, 8):
+            save(folder, step, keep_last=keep)
+            kept = [s for s, _ in list_checkpoints(folder)]
+            assert kept == list(range(max(1, step - keep + 1), step + 1))
 
 
 def test_pruning_never_takes_the_checkpoint_just_written(tmp_path):
