@@ -180,7 +180,7 @@ def draw_cka(rows: Sequence[Row]) -> Figure:
 
 
 def draw_hessian(rows: Sequence[Row]) -> Figure:
-    """Largest eigenvalues and trace of the Hessian, on logarithmic axes."""
+    """Largest eigenvalues and trace of the Hessian, on logarithmic axes where all are positive."""
     figure = new_figure(TEXT_IN, 2.5)
     left, right = figure.subplots(1, 2)
     colour = _colours(rows)
@@ -193,7 +193,9 @@ def draw_hessian(rows: Sequence[Row]) -> Figure:
             linewidth=0.9,
             label=optimizer,
         )
-    left.set(title="largest eigenvalues", xlabel="rank", yscale="log")
+    left.set(title="largest eigenvalues", xlabel="rank")
+    if all(row["eigenvalue"] > 0 for row in rows):
+        left.set_yscale("log")
     left.xaxis.get_major_locator().set_params(integer=True)
     _one_legend(left)
     first = [row for row in rows if row["rank"] == 1]
@@ -262,7 +264,7 @@ def draw_weights(rows: Sequence[Row]) -> Figure:
         (
             ("l2", "kernel norm"),
             ("stable_rank", "stable rank"),
-            ("distance_from_start", "distance from start / norm at start"),
+            ("distance_from_start", "relative distance from start"),
         ),
     )
 
@@ -288,13 +290,14 @@ def draw_features(pictures: Mapping[str, Any]) -> Figure:
     n_classes = len(next(iter(pictures.values())))
     figure = new_figure(TEXT_IN, 0.25 + 0.72 * len(pictures))
     axes = figure.subplots(len(pictures), n_classes, squeeze=False)
-    for line, (optimizer, images) in zip(axes, pictures.items(), strict=True):
+    for number, (optimizer, images) in enumerate(pictures.items()):
+        line = axes[number]
         for k, (ax, image) in enumerate(zip(line, images, strict=True)):
             array = image.permute(1, 2, 0).numpy()
             ax.imshow(array[:, :, 0] if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1)
             ax.set_xticks([])
             ax.set_yticks([])
-            if line is axes[0]:
+            if number == 0:
                 ax.set_title(str(k), fontweight="normal", loc="center")
         line[0].set_ylabel(optimizer)
     return figure
