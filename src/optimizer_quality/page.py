@@ -121,19 +121,25 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def verdict(tables: Tables) -> str:
-    """Return the one-sentence answer to the question, from the disagreement table."""
+    """Return the one-sentence answer to the question, from the disagreement table.
+
+    Between optimizers only pairs of different seeds count, where there are any: both sides then
+    differ in their seeds, and one of them in its optimizer as well.
+    """
     rows = tables.get("disagreement", ())
+    crossed = [row for row in rows if row["between"] == "optimizers"]
+    fair = [row for row in crossed if not row["same_seed"]] or crossed
     by = {
-        between: [100 * row["disagreement"] for row in rows if row["between"] == between]
-        for between in ("seeds", "optimizers")
+        "seeds": [100 * row["disagreement"] for row in rows if row["between"] == "seeds"],
+        "optimizers": [100 * row["disagreement"] for row in fair],
     }
     if not all(by.values()):
-        return "Seeds and optimizers cannot be compared: at least two runs of each are needed."
+        return "No verdict: it needs two seeds of one optimizer and two optimizers."
     seeds, optimizers = (mean_and_sd(by[key])[0] for key in ("seeds", "optimizers"))
     return (
         f"Networks of different optimizers name different classes for {optimizers:.1f} % of the "
         f"test images, networks of one optimizer with different seeds for {seeds:.1f} %: the "
-        f"optimizer adds {optimizers - seeds:+.1f} points to what the seed alone does."
+        f"optimizer changes what the seed alone does by {optimizers - seeds:+.1f} points."
     )
 
 
