@@ -156,11 +156,11 @@ def test_checkpoint_of_another_network_is_refused(run_main, tmp_path, capsys):
     assert "does not fit this model or optimizer" in capsys.readouterr().err
 
 
-def test_absent_cuda_falls_back_and_says_so(command, tmp_path, capsys):
-    from run_experiment import main
+def test_absent_cuda_falls_back_and_says_so(capsys, monkeypatch):
+    from optimizer_quality.experiment import resolve_device
 
-    if torch.cuda.is_available():
-        pytest.skip("needs a machine without CUDA")
-    arguments = [a for a in command(tmp_path) if a != "--quiet"]
-    assert main([*arguments, "--num-epochs", "1"]) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("cuda") == torch.device("cpu")
     assert "running on the CPU" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--device cuda:0"):
+        resolve_device("cuda:0")

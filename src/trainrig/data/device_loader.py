@@ -138,10 +138,11 @@ class ImageBatches:
                 part = slice(start, start + self.batch_size)
                 yield self._normalise(self._images[part]), self._labels[part]
             return
-        plan = self.augmentation.plan(self.n_items, self.epoch)
+        drawn = self.augmentation.plan(self.n_items, self.epoch)
+        plan = EpochPlan(*(column.to(self.device) for column in drawn))
         for parts in zip(*(column.split(self.batch_size) for column in plan), strict=True):
             chosen = EpochPlan(*parts)
-            yield self.batch(chosen), self._labels[chosen.order.to(self.device)]
+            yield self.batch(chosen), self._labels[chosen.order]
 
     def batch(self, plan: EpochPlan) -> Tensor:
         """Return the normalised images of a plan's items, (B, C, S, S)."""
@@ -159,14 +160,13 @@ def crop_and_flip(images: Tensor, plan: EpochPlan, size_px: int) -> Tensor:
 
     Args:
         images: uint8 (N, P, P, C) with P >= ``size_px``, padded.
-        plan: rows and columns leave each window inside its image.
+        plan: on the same device; rows and columns leave each window inside its image.
         size_px: S.
 
     Returns:
         uint8 (B, S, S, C).
     """
     windows = images.unfold(1, size_px, 1).unfold(2, size_px, 1)  # (N, P-S+1, P-S+1, C, S, S)
-    plan = EpochPlan(*(column.to(images.device) for column in plan))
     cut = windows[plan.order, plan.rows, plan.columns].permute(0, 2, 3, 1)
     return torch.where(plan.flips.view(-1, 1, 1, 1), cut.flip(2), cut)
 
