@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,10 +148,13 @@ def test_mistakes_are_one_line(run_main, tmp_path, capsys, extra, message):
     assert error.count("\n") == 1
 
 
-def test_checkpoint_of_another_network_is_refused(run_main, tmp_path, capsys):
+def test_checkpoint_of_another_network_is_refused(finished, run_main, tmp_path, capsys):
     from trainrig.checkpoint import save_checkpoint
 
-    folder = tmp_path / "r/sgd_seed42/checkpoints/models/latest"
+    run = tmp_path / "r/sgd_seed42"
+    run.mkdir(parents=True)
+    shutil.copy(finished / "r/sgd_seed42/config.json", run)
+    folder = run / "checkpoints/models/latest"
     save_checkpoint(folder, 5, {"fc.weight": torch.zeros(1)}, {"optimizer": {}, "epoch": 1})
     assert run_main(tmp_path) == 1
     assert "does not fit this model or optimizer" in capsys.readouterr().err
