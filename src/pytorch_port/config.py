@@ -163,6 +163,12 @@ class OptimizerConfig:
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
         _positive("optimizer.max_lr", self.max_lr)
+        for key, place in (("lr", "max_lr"), ("weight_decay", "weight_decay")):
+            if key in self.kwargs:
+                raise ValueError(
+                    f"optimizer.kwargs holds {key!r} ({self.kwargs[key]}), which has its own key; "
+                    f"give it as optimizer.{place}"
+                )
         if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
@@ -282,6 +288,8 @@ class IclConfig:
         """Check what involves several parts."""
         _at_least("training_steps", self.training_steps, 1)
         _at_least("seed", self.seed, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; an integer below 2^63 is expected")
         symbolic = self.data.example_type == "symbolic"
         if symbolic != (self.embedding.example_encoding == "embedding"):
             raise ValueError(

@@ -11,11 +11,7 @@ import json
 from importlib import resources
 
 import numpy as np
-import torch
 
-from pytorch_port.jax_weights import as_haiku, load_jax_weights, parameter_map
-from pytorch_port.losses import icl_loss
-from pytorch_port.model import build_model
 from trainrig.cli import Parser, entry
 from trainrig.parity import Report
 
@@ -27,6 +23,13 @@ NOISE = "causal_self_attention/linear_1/b"
 
 def check() -> Report:
     """Run the recorded batch and compare; bounds as recorded with the reference arrays."""
+    import torch  # here, so that --help is instant
+
+    from pytorch_port.jax_weights import as_haiku, load_jax_weights, parameter_map
+    from pytorch_port.losses import icl_loss
+    from pytorch_port.model import build_model
+    from pytorch_port.parity.golden import never_nan
+
     with resources.files("pytorch_port").joinpath(RECORDED).open("rb") as file:
         arrays = dict(np.load(file))
     settings = json.loads(str(arrays["settings"]))
@@ -50,8 +53,10 @@ def check() -> Report:
     report.check(case, "loss, relative", abs(loss.item() / recorded_loss - 1.0), LOSS_REL)
     gradients = as_haiku(parameter_map(model), {n: p.grad for n, p in model.named_parameters()})
     worst = max(
-        abs(gradient.double().norm().item() - arrays[f"grad_norm/{name}"][0])
-        / (arrays[f"grad_norm/{name}"][0] + GRADIENT_ABS / GRADIENT_REL)
+        never_nan(
+            abs(gradient.double().norm().item() - arrays[f"grad_norm/{name}"][0])
+            / (arrays[f"grad_norm/{name}"][0] + GRADIENT_ABS / GRADIENT_REL)
+        )
         for name, gradient in gradients.items()
         if not name.endswith(NOISE)
     )

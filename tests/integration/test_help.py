@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for folder in ("analysis", "scripts")
-    for path in (ROOT / folder).glob("*.py")
-)
+FILES = (*ROOT.glob("analysis/*.py"), *ROOT.glob("scripts/*.py"))
+FILES = (*FILES, ROOT / "src/pytorch_port/sanity_check.py")  # run by `python -m`
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in FILES)
 HELP = """
 import sys
 

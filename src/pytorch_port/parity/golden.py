@@ -19,7 +19,15 @@ from trainrig.parity import Report
 Arrays = dict[str, np.ndarray]
 
 #: What a malformed or unexpected case can raise; it becomes a failed row, not a traceback.
-CASE_ERRORS = (KeyError, ValueError, IndexError, TypeError, RuntimeError, OSError)
+CASE_ERRORS = (
+    AttributeError,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    OSError,
+)
 
 
 class Golden:

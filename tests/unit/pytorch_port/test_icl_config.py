@@ -59,6 +59,9 @@ def test_an_original_tree_is_unwrapped_and_its_dead_keys_are_read_past():
         ({"training__batch_size": True}, "batch_size is True; an integer"),
         ({"preproc__downsample": True, "embedding__flatten_superpixels": True}, "needs 105 px"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "an integer below 2^63"),
+        ({"optimizer__kwargs__weight_decay": 0.1}, "give it as optimizer.weight_decay"),
+        ({"optimizer__kwargs__lr": 0.1}, "give it as optimizer.max_lr"),
     ],
 )
 def test_mistakes_name_the_key_and_the_value(overrides, text):
