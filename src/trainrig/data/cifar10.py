@@ -1,0 +1,107 @@
+"""CIFAR-10: raw images and labels from the binary or the Python version of the archive.
+
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. A binary
+record is one label byte and 3072 bytes, red, green and blue planes; the Python version holds the
+same in pickled dictionaries, which are read without executing anything.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainrig.data.mnist import RawImages
+
+PIXELS = 3 * 32 * 32
+TRAIN_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
+#: Folder names below a data folder: the original project's, then those inside the archives.
+FOLDERS = ("cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py")
+
+
+def read_cifar10(folder: Path, split: str) -> RawImages:
+    """Read one split from ``*.bin`` files, or from the pickles of the Python version.
+
+    Raises:
+        FileNotFoundError: a batch file is missing.
+        ValueError: a file is truncated or holds something else.
+    """
+    names = TRAIN_BATCHES if split == "train" else ["test_batch"]
+    parts = []
+    for name in names:
+        if (folder / f"{name}.bin").is_file():
+            records = read_records(folder / f"{name}.bin", labels=1)
+            parts.append((records[:, 1:], records[:, 0]))
+        elif (folder / name).is_file():
+            parts.append(read_pickled(folder / name, "labels"))
+        else:
+            raise FileNotFoundError(
+                f"{folder / name}.bin: missing; give the binary or the Python version of the set"
+            )
+    images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in parts]).astype(np.int64)
+    if len(labels) and labels.max() > 9:
+        raise ValueError(f"{folder}: label {labels.max()} found; CIFAR-10 has classes 0 to 9")
+    return RawImages(images, labels)
+
+
+def read_records(path: Path, labels: int) -> np.ndarray:
+    """Return uint8 (N, labels + 3072) of a binary file."""
+    content = np.fromfile(path, np.uint8)
+    size = labels + PIXELS
+    if not len(content) or len(content) % size:
+        raise ValueError(f"{path}: {len(content)} bytes; a multiple of {size} is expected")
+    return content.reshape(-1, size)
+
+
+def read_pickled(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, 3072) and labels (N,) of one pickled batch."""
+    batch = safe_unpickle(path)
+    try:
+        images = np.asarray(batch["data"], np.uint8)
+        labels = np.asarray(batch[label_key], np.uint8)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: no usable 'data' and {label_key!r} ({error}); a pickled batch is expected"
+        ) from None
+    if images.ndim != 2 or images.shape != (len(labels), PIXELS):
+        raise ValueError(
+            f"{path}: data of shape {images.shape} for {len(labels)} labels; "
+            f"(N, {PIXELS}) is expected"
+        )
+    return images, labels
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """Accepts arrays and builtins; a pickle that names anything else is refused."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy._core.numeric", "_frombuffer"),
+            ("numpy.core.numeric", "_frombuffer"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def safe_unpickle(path: Path) -> Any:
+    """Load a pickle of arrays and builtins; string keys whatever Python wrote it."""
+    try:
+        value = _DataUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable data pickle ({error})") from None
+    if isinstance(value, dict):
+        return {k.decode() if isinstance(k, bytes) else k: v for k, v in value.items()}
+    return value

@@ -1,0 +1,92 @@
+"""MNIST in the IDX format: raw images and labels, checked, nothing else.
+
+Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits" (magic numbers
+2051 for images and 2049 for labels, big-endian sizes, then bytes).
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+#: SHA-256 of the original ``.gz`` files.
+SHA256 = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
+_MAGIC = {2051: 3, 2049: 1}
+
+
+class RawImages(NamedTuple):
+    """Undecoded images of one split.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), class indices.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def read_mnist(folder: Path, split: str) -> RawImages:
+    """Read one split (``"train"`` or ``"test"``) from IDX files, plain or gzipped.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is truncated, not IDX, or images and labels differ in number.
+    """
+    image_file, label_file = (find_idx(folder, name) for name in FILES[split])
+    images, labels = read_idx(image_file), read_idx(label_file)
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"{image_file}: shape {images.shape} beside {labels.shape} in {label_file.name}; "
+            "expected images (N, H, W) and N labels"
+        )
+    return RawImages(images[:, None], labels.astype(np.int64))
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """Return ``folder/name.gz`` or ``folder/name``, whichever exists."""
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{folder / name}.gz: missing; give the four IDX files, gzipped or not")
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the uint8 array of one IDX file."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch the file again") from None
+    magic = int.from_bytes(content[:4], "big")
+    if magic not in _MAGIC:
+        raise ValueError(f"{path}: magic number {magic}; IDX files start with 2051 or 2049")
+    rank = _MAGIC[magic]
+    header = 4 + 4 * rank
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
+    expected = int(np.prod(shape))
+    if len(shape) != rank or len(content) - header != expected:
+        raise ValueError(
+            f"{path}: {len(content) - header} bytes of data; the header says {expected}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
