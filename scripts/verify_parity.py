@@ -28,6 +28,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded arrays"
     )
     icl.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    deepobs = systems.add_parser(
+        "deepobs",
+        description="DeepOBS: parameter lists, forward passes, gradients, pipelines, whole runs.",
+        help="the DeepOBS test problems, data pipelines and runner",
+    )
+    deepobs.add_argument(
+        "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded values"
+    )
     return parser.parse_args(argv)
 
 
@@ -35,9 +43,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run all checks of one system and print the table."""
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    from pytorch_port.parity import run
+    if args.system == "deepobs":
+        from deepobs.parity import run as run_deepobs
 
-    report = run(args.golden, args.device)
+        report = run_deepobs(args.golden)
+    else:
+        from pytorch_port.parity import run
+
+        report = run(args.golden, args.device)
     print(report.table())
     return report.exit_code
 

@@ -1,0 +1,1 @@
+"""Reads result files and the published baselines, compares, draws; imports no torch."""

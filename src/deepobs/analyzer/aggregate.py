@@ -1,0 +1,218 @@
+"""From runs to figures: mean curves, final and best values, speed, tunability, confidence.
+
+Conventions of the published analysis: mean and *population* standard deviation over seeds, for each
+epoch; the final value is the last entry of the mean curve, the best value its extremum; speed is
+the mean over runs of the first epoch at the convergence threshold, N + 1 where it is never reached.
+A diverged run has no value: it makes the mean of its setting NaN, as a diverged setting should be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepobs.analyzer.baselines import load_baselines
+from deepobs.analyzer.results import CURVES, Results, Setting
+
+#: Two-sided 97.5 % points of Student's t by degrees of freedom, then the normal's.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
+MODES = ("final", "best", "most")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one setting on one metric.
+
+    Attributes:
+        n: number of runs.
+        mean, std: final values over runs, population deviation.
+        best: extremum of the mean curve.
+        low, high: 95 % confidence interval of the mean (Student's t; NaN for one run).
+        speed: epochs to the threshold; None without one.
+        reached: runs that reach it.
+        diverged: runs that diverged.
+    """
+
+    n: int
+    mean: float
+    std: float
+    best: float
+    low: float
+    high: float
+    speed: float | None
+    reached: int
+    diverged: int
+
+
+def choose_metric(setting: Setting, metric: str | None = None) -> str:
+    """Return the metric to judge by: accuracies where the problem has them, else losses.
+
+    Validation curves win over test curves where a run has them, unless ``metric`` says otherwise.
+
+    Raises:
+        ValueError: ``metric`` is not among the run's curves.
+    """
+    curves = setting.runs[0].curves
+    if metric is not None:
+        if metric not in curves:
+            raise ValueError(
+                f"metric {metric!r} is not in {setting.name}; available: {', '.join(curves)}"
+            )
+        return metric
+    for candidate in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
+        if candidate in curves:
+            return candidate
+    raise ValueError(f"{setting.name}: no metric found")
+
+
+def is_loss(metric: str) -> bool:
+    """Say whether smaller is better."""
+    return metric.endswith("losses")
+
+
+def curves_of(setting: Setting, metric: str) -> np.ndarray:
+    """Return (runs, N + 1); where a run ended early, NaN."""
+    length = setting.runs[0].num_epochs + 1
+    rows = np.full((len(setting.runs), length), math.nan)
+    for row, run in zip(rows, setting.runs, strict=True):
+        curve = run.curves.get(metric, np.empty(0))[:length]
+        row[: len(curve)] = curve
+    return rows
+
+
+def mean_and_std(setting: Setting, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and population standard deviation per epoch."""
+    rows = curves_of(setting, metric)
+    return rows.mean(0), rows.std(0)
+
+
+def confidence_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by Student's t."""
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    factor = _T[n - 2] if n - 2 < len(_T) else 1.96 + 2.4 / (n - 1)
+    half = factor * float(values.std(ddof=1)) / math.sqrt(n)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def threshold_of(testproblem: str, metric: str) -> float | None:
+    """Return the published convergence threshold of a problem's test metric, or None."""
+    value = load_baselines().thresholds.get(testproblem)
+    if value is None:
+        return None
+    losses = testproblem in ("quadratic_deep", "mnist_vae", "fmnist_vae")
+    return value if is_loss(metric) == losses else None
+
+
+def summarise(setting: Setting, metric: str) -> Summary:
+    """Return the figures of one setting."""
+    rows = curves_of(setting, metric)
+    final, mean = rows[:, -1], rows.mean(0)
+    loss = is_loss(metric)
+    best = math.nan
+    if not np.isnan(mean).all():
+        best = float(np.nanmin(mean) if loss else np.nanmax(mean))
+    threshold = threshold_of(setting.runs[0].testproblem, metric)
+    speed, reached = None, 0
+    if threshold is not None:
+        speed, reached = _speed(rows, threshold, loss)
+    low, high = confidence_interval(final)
+    diverged = sum(run.status == "diverged" for run in setting.runs)
+    return Summary(
+        len(rows),
+        float(final.mean()),
+        float(final.std()),
+        best,
+        low,
+        high,
+        speed,
+        reached,
+        diverged,
+    )
+
+
+def _speed(rows: np.ndarray, threshold: float, loss: bool) -> tuple[float, int]:
+    hit = rows <= threshold if loss else rows >= threshold
+    epochs = np.where(hit.any(1), hit.argmax(1), rows.shape[1])
+    return float(epochs.mean()), int(hit.any(1).sum())
+
+
+def rank_settings(settings: list[Setting], metric: str, mode: str = "final") -> list[Setting]:
+    """Return settings from best to worst; diverged ones last.
+
+    Args:
+        settings: of one optimizer on one problem.
+        metric: what to judge by.
+        mode: ``final`` value, ``best`` value, or ``most`` runs (ties by final value).
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; accepted: {', '.join(MODES)}")
+    sign = 1.0 if is_loss(metric) else -1.0
+
+    def key(setting: Setting) -> tuple[float, float]:
+        summary = summarise(setting, metric)
+        value = sign * (summary.best if mode == "best" else summary.mean)
+        value = math.inf if math.isnan(value) else value
+        return (-summary.n if mode == "most" else 0, value)
+
+    return sorted(settings, key=key)
+
+
+def best_setting(
+    results: Results,
+    testproblem: str,
+    optimizer: str,
+    mode: str = "most",
+    metric: str | None = None,
+) -> Setting | None:
+    """Return the setting that stands for an optimizer; None where it has no run."""
+    settings = results.of(testproblem, optimizer)
+    if not settings:
+        return None
+    return rank_settings(settings, choose_metric(settings[0], metric), mode)[0]
+
+
+def distinguishable(ours: Summary, low: float, high: float) -> bool:
+    """Say whether two confidence intervals are disjoint; one run alone never is."""
+    if any(math.isnan(value) for value in (ours.low, ours.high, low, high)):
+        return False
+    return ours.high < low or ours.low > high
+
+
+def published_interval(row: dict[str, Any], metric: str) -> tuple[float, float]:
+    """Return the 95 % interval of a published mean from its deviation and number of seeds."""
+    record, n = row[metric], row["n"]
+    spread = record["final_std"] * math.sqrt(n / (n - 1)) if n > 1 else math.nan
+    half = (_T[n - 2] if n > 1 else math.nan) * spread / math.sqrt(n)
+    return record["final_mean"] - half, record["final_mean"] + half
+
+
+def sensitivity(
+    settings: list[Setting], metric: str, hyperparameter: str = "lr"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a hyperparameter's values and the relative performance in [0, 1] at each.
+
+    The best setting has 1: ``best / value`` for losses, ``value / best`` for accuracies; 0 where
+    the setting diverged. Sorted by the hyperparameter.
+    """
+    pairs = []
+    for setting in settings:
+        value = setting.hyperparams.get(hyperparameter)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            pairs.append((float(value), summarise(setting, metric).mean))
+    if not pairs:
+        return np.empty(0), np.empty(0)
+    x, y = np.array(sorted(pairs)).T
+    if np.isnan(y).all():
+        return x, np.zeros_like(y)
+    relative = np.nanmin(y) / y if is_loss(metric) else y / np.nanmax(y)
+    return x, np.clip(np.nan_to_num(relative, nan=0.0), 0.0, 1.0)
+
+
+def metric_names(setting: Setting) -> list[str]:
+    """Return the curves that a setting's runs have."""
+    return [name for name in CURVES if name in setting.runs[0].curves]

@@ -1,0 +1,205 @@
+"""Performance tables as rows, CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deepobs.analyzer.aggregate import (
+    best_setting,
+    choose_metric,
+    distinguishable,
+    is_loss,
+    published_interval,
+    summarise,
+)
+from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
+from deepobs.analyzer.results import Results, optimizer_order
+
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer on one problem.
+
+    Attributes:
+        source: ``run`` or ``published``.
+        performance: final mean of the metric.
+        std: population deviation over seeds.
+        speed: epochs to the convergence threshold.
+        tunability: the setting, e.g. ``lr 1.58e-02, momentum 0.99``.
+        verdict: against the best published baseline on this problem.
+    """
+
+    testproblem: str
+    optimizer: str
+    source: str
+    metric: str
+    n: int
+    performance: float
+    std: float
+    low: float
+    high: float
+    speed: float | None
+    tunability: str
+    verdict: str
+
+
+def make_rows(results: Results, mode: str = "most", metric: str | None = None) -> list[Row]:
+    """Return a row per problem and optimizer, and the published ones of the same problems."""
+    rows = []
+    for problem in results.testproblems:
+        for optimizer in results.optimizers(problem):
+            setting = best_setting(results, problem, optimizer, mode, metric)
+            chosen = choose_metric(setting, metric)
+            summary = summarise(setting, chosen)
+            rows.append(
+                Row(
+                    problem,
+                    optimizer,
+                    "run",
+                    chosen,
+                    summary.n,
+                    summary.mean,
+                    summary.std,
+                    summary.low,
+                    summary.high,
+                    summary.speed,
+                    describe(setting.hyperparams),
+                    _verdict(problem, chosen, summary),
+                )
+            )
+        rows += _published_rows(problem)
+    return rows
+
+
+def describe(hyperparams: dict[str, Any]) -> str:
+    """Return a setting in short: the learning rate with two decimals, the rest as it is."""
+    parts = [f"lr {hyperparams['lr']:.2e}"] if hyperparams.get("lr") is not None else []
+    parts += [f"{key} {value}" for key, value in sorted(hyperparams.items()) if key != "lr"]
+    return ", ".join(parts)
+
+
+def _published_rows(problem: str) -> list[Row]:
+    rows = []
+    for row in load_baselines().rows:
+        if row["tp"] != problem:
+            continue
+        metric = "test_accuracies" if "test_accuracies" in row else "test_losses"
+        low, high = published_interval(row, metric)
+        rows.append(
+            Row(
+                problem,
+                OPTIMIZERS[row["opt"]],
+                PUBLISHED,
+                metric,
+                row["n"],
+                row[metric]["final_mean"],
+                row[metric]["final_std"],
+                low,
+                high,
+                row["speed"],
+                describe({"lr": row["lr"], **row["hp"]}),
+                "",
+            )
+        )
+    return sorted(rows, key=lambda r: optimizer_order(r.optimizer))
+
+
+def _verdict(problem: str, metric: str, summary: Any) -> str:
+    """Say how a summary compares with the best published optimizer on this problem."""
+    candidates = [row for row in load_baselines().rows if row["tp"] == problem and metric in row]
+    if not candidates:
+        return "no published baseline"
+    if math.isnan(summary.mean):
+        return "diverged"
+    sign = 1.0 if is_loss(metric) else -1.0
+    best = min(candidates, key=lambda row: sign * row[metric]["final_mean"])
+    name = OPTIMIZERS[best["opt"]]
+    low, high = published_interval(best, metric)
+    if not distinguishable(summary, low, high):
+        return f"not distinguishable from published {name}"
+    better = sign * summary.mean < sign * best[metric]["final_mean"]
+    return f"{'better' if better else 'worse'} than published {name}"
+
+
+HEADER = ("problem", "optimizer", "source", "n", "performance", "speed", "tunability", "verdict")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    performance = f"{row.performance:.5g} ± {row.std:.2g}"
+    speed = "" if row.speed is None else f"{row.speed:.1f}"
+    return (
+        row.testproblem,
+        row.optimizer,
+        row.source,
+        str(row.n),
+        performance,
+        speed,
+        row.tunability,
+        row.verdict,
+    )
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: list[Row]) -> str:
+    """Return all fields of all rows as CSV."""
+    out = io.StringIO()
+    names = list(Row.__dataclass_fields__)
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return out.getvalue()
+
+
+def to_latex(rows: list[Row]) -> str:
+    r"""Return a LaTeX table: each problem's performances and speeds coloured by min-max rank.
+
+    Green is best; colours need ``\usepackage[table]{xcolor}``.
+    """
+    lines = [
+        r"\begin{tabular}{lllllll}",
+        r"problem & optimizer & source & $n$ & performance & speed & tunability \\ \hline",
+    ]
+    for row in rows:
+        peers = [other for other in rows if other.testproblem == row.testproblem]
+        sign = -1.0 if is_loss(row.metric) else 1.0
+        rank = _rank(sign * row.performance, [sign * other.performance for other in peers])
+        speed = ""
+        if row.speed is not None:
+            speeds = [-other.speed for other in peers if other.speed is not None]
+            speed = _coloured(f"{row.speed:.1f}", _rank(-row.speed, speeds))
+        cells = (
+            row.testproblem.replace("_", r"\_"),
+            row.optimizer.replace("_", r"\_"),
+            row.source,
+            str(row.n),
+            _coloured(rf"${row.performance:.4g} \pm {row.std:.2g}$", rank),
+            speed,
+            row.tunability.replace("_", r"\_"),
+        )
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _rank(value: float, peers: list[float]) -> float:
+    finite = [peer for peer in peers if not math.isnan(peer)]
+    if math.isnan(value) or not finite:
+        return 0.0
+    low, high = min(finite), max(finite)
+    return 100.0 if high == low else 100 * (value - low) / (high - low)
+
+
+def _coloured(text: str, rank: float) -> str:
+    shown = rf"\textcolor{{white}}{{{text}}}" if rank < 50 else text
+    return rf"\cellcolor{{green!{rank:.0f}!red}}{shown}"

@@ -1,0 +1,1 @@
+"""The PyTorch side: configuration, data sets, test problems, runners and tuners."""

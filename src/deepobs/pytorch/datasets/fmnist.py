@@ -1,0 +1,21 @@
+"""Fashion-MNIST: processed like MNIST."""
+
+from __future__ import annotations
+
+from deepobs.pytorch.datasets.dataset import cached, find_folder
+from deepobs.pytorch.datasets.image_set import ImageSet
+from deepobs.pytorch.datasets.mnist import has_idx
+from trainrig.data.fmnist import RawImages, read_fmnist
+
+FOLDERS = ("fmnist", "FashionMNIST/raw", "fmnist/FashionMNIST/raw", "FashionMNIST")
+
+
+class fmnist(ImageSet):  # noqa: N801 - DeepOBS name
+    """60,000 and 10,000 pieces of clothing, (B, 1, 28, 28) in [0, 1] and labels (B,)."""
+
+    name = "fmnist"
+    colour = False
+
+    def read(self, split: str) -> RawImages:
+        """Return the raw images of one split."""
+        return cached(read_fmnist, find_folder(self.name, FOLDERS, has_idx), split)

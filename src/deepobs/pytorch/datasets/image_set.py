@@ -1,0 +1,90 @@
+"""Image sets that fit on the device: raw bytes stay there, batches are made from them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from deepobs.pytorch.datasets import image_ops
+from deepobs.pytorch.datasets.dataset import VALIDATION_SPLIT_SEED, DataSet
+from deepobs.pytorch.datasets.loaders import ArrayLoader, Batch
+from trainrig.data.mnist import RawImages
+
+
+class ImageSet(DataSet):
+    """A set of small images with class indices.
+
+    Args:
+        batch_size: examples per batch.
+        train_eval_size: training examples that one evaluation covers (before dropping the
+            incomplete batch); the ``fixed`` mode takes as many for validation.
+        data_augmentation: augment the training pipeline, where the set does at all.
+    """
+
+    default_train_eval_size = 10_000
+    #: Colour sets are standardised per image, grey ones divided by 255.
+    colour = True
+    flip = True
+
+    def __init__(
+        self,
+        batch_size: int,
+        train_eval_size: int | None = None,
+        data_augmentation: bool = True,
+    ) -> None:
+        self.train_eval_size = train_eval_size or self.default_train_eval_size
+        self.data_augmentation = data_augmentation and self.colour
+        super().__init__(batch_size)
+
+    def read(self, split: str) -> RawImages:
+        """Return the raw images of ``"train"`` or ``"test"``."""
+        raise NotImplementedError
+
+    def make_loaders(self) -> None:
+        """Put the raw bytes on the device and make the loaders over them."""
+        train, test = (self._to_device(self.read(split)) for split in ("train", "test"))
+        plain = partial(_plain, colour=self.colour, dtype=self.dtype)
+        augmented = partial(_augmented, flip=self.flip, dtype=self.dtype)
+        pipeline = augmented if self.data_augmentation else plain
+        make = partial(ArrayLoader, batch_size=self.batch_size, seed=self.seed)
+        subset, held_out, few = None, None, self.train_eval_size // self.batch_size
+        fixed = self.compat == "fixed"
+        if fixed:
+            generator = torch.Generator().manual_seed(VALIDATION_SPLIT_SEED)
+            order = torch.randperm(len(train[0]), generator=generator).to(self.device)
+            cut = min(self.train_eval_size, len(order) // 2)
+            held_out, subset = order[:cut], order[cut:]
+            self.valid = make("valid", train, transform=plain, subset=held_out)
+        self.train = make(
+            "train", train, shuffle=True, reshuffle=fixed, transform=pipeline, subset=subset
+        )
+        # The reference evaluates on a fresh shuffled pass of the training pipeline, augmentation
+        # included; the fixed mode on the same plain examples each time.
+        self.train_eval = make(
+            "train_eval",
+            train,
+            shuffle=not fixed,
+            transform=plain if fixed else pipeline,
+            limit=few,
+            subset=subset,
+        )
+        self.test = make("test", test, transform=plain)
+
+    def _to_device(self, raw: RawImages) -> Batch:
+        images = torch.from_numpy(raw.images.copy()).to(self.device)
+        return images, torch.from_numpy(raw.labels).to(self.device)
+
+
+def _plain(
+    batch: Batch, generator: torch.Generator, *, colour: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    images = batch[0].to(dtype)
+    return (image_ops.standardize(images) if colour else images.div_(255.0)), batch[1]
+
+
+def _augmented(
+    batch: Batch, generator: torch.Generator, *, flip: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    return image_ops.augment(batch[0], generator, flip=flip, dtype=dtype), batch[1]

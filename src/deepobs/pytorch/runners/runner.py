@@ -1,0 +1,323 @@
+"""Runners: from arguments to a result file.
+
+A run writes ``<output_dir>/<problem>/<optimizer>/<run_folder>/random_seed__<seed>__<time>.json``,
+in the published layout. While it works, the hidden folder ``.random_seed__<seed>`` beside the
+result holds its lock, status, log and checkpoints; the same call after a crash resumes from there
+and gives the same result. Results can also be had without any file (``no_logs``).
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepobs.pytorch import config, testproblems
+from deepobs.pytorch.runners import results
+from deepobs.pytorch.runners.hyperparameters import (
+    Specification,
+    normalise_specification,
+    resolve,
+)
+from deepobs.pytorch.runners.naming import find_results, result_name
+from deepobs.pytorch.runners.session import Session, peak_memory_bytes
+from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, default_setting
+from deepobs.pytorch.runners.sinks import open_sinks
+from deepobs.pytorch.testproblems import TestProblem
+from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.config import diff
+from trainrig.errors import nearest
+from trainrig.files import read_json
+from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
+from trainrig.seeding import make_deterministic, set_seed
+from trainrig.tracking.metric_log import MetricLog
+
+logger = logging.getLogger(__name__)
+#: Arguments of the 1.1 and 1.2 lines that have another name here.
+ALTERNATIVES = ("learning_rate", "l2_reg")
+#: Columns of ``logs/progress.txt``.
+COLUMNS = ("step", "split", "loss", "accuracy")
+
+
+class PTRunner(abc.ABC):
+    """Base of the runners: resolves arguments, makes folders, writes the result.
+
+    Args:
+        optimizer_class: called with the parameters and the hyperparameters.
+        hyperparameter_names: ``{name: {"type": float, "default": 0.9}}``; the learning rate ``lr``
+            is an ordinary hyperparameter. The list of dictionaries of 1.1 is understood too.
+        optimizer_name: the folder's name, so that SGD and Momentum need not share one; the class's
+            name by default.
+    """
+
+    def __init__(
+        self,
+        optimizer_class: Callable[..., torch.optim.Optimizer],
+        hyperparameter_names: Specification,
+        optimizer_name: str | None = None,
+    ) -> None:
+        self.optimizer_class = optimizer_class
+        self.hyperparameter_names = normalise_specification(hyperparameter_names)
+        self.optimizer_name = optimizer_name or optimizer_class.__name__
+
+    @abc.abstractmethod
+    def training(
+        self,
+        session: Session,
+        save: Callable[[], None] | None,
+        checkpoint_interval_s: float,
+    ) -> None:
+        """Train ``session`` to its end."""
+
+    def make_settings(
+        self,
+        testproblem: str,
+        hyperparams: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        num_epochs: int | None = None,
+        **arguments: Any,
+    ) -> RunSettings:
+        """Resolve and check the arguments of a run; reads and writes nothing.
+
+        Raises:
+            ValueError, KeyError: any argument that is unknown, missing or out of range.
+        """
+        check_testproblem(testproblem)
+        known = {field.name for field in dataclasses.fields(RunSettings)} | set(ALTERNATIVES)
+        for name in arguments.keys() - known:
+            raise KeyError(f"runner: unknown argument {name!r}{nearest(name, known)}")
+        given = dict(hyperparams or {})
+        learning_rate = arguments.pop("learning_rate", None)
+        if learning_rate is not None:
+            given["lr"] = learning_rate
+        l2_reg = arguments.pop("l2_reg", None)
+        if arguments.get("weight_decay") is None:
+            arguments["weight_decay"] = l2_reg
+        values = resolve(self.hyperparameter_names, given, self.optimizer_name)
+        return RunSettings(
+            testproblem=testproblem,
+            optimizer_name=self.optimizer_name,
+            hyperparams=values,
+            batch_size=default_setting(testproblem, "batch_size", batch_size),
+            num_epochs=default_setting(testproblem, "num_epochs", num_epochs),
+            compat=config.get_compat(),
+            dtype=str(config.get_dtype()).removeprefix("torch."),
+            **arguments,
+        )
+
+    def run(  # noqa: PLR0913 - the published signature
+        self,
+        testproblem: str,
+        hyperparams: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        num_epochs: int | None = None,
+        random_seed: int = 42,
+        data_dir: str | Path | None = None,
+        output_dir: str | Path = "./results",
+        weight_decay: float | None = None,
+        no_logs: bool = False,
+        train_log_interval: int = 10,
+        print_train_iter: bool = False,
+        tb_log: bool = False,
+        tb_log_dir: str | Path | None = None,
+        skip_if_exists: bool = False,
+        *,
+        l2: str = "loss",
+        on_divergence: str = "stop",
+        checkpoint_interval_s: float = 60.0,
+        track: bool = False,
+        progress: bool = False,
+        verbose: bool = True,
+        **training_params: Any,
+    ) -> dict[str, Any] | None:
+        """Run one optimizer on one problem. Never reads the command line.
+
+        Args:
+            testproblem: a name from ``deepobs.pytorch.testproblems``.
+            hyperparams: values by name, learning rate ``lr`` included.
+            batch_size: the published default where None.
+            num_epochs: the published default where None.
+            random_seed: seeds Python, NumPy, torch and the order of the data.
+            data_dir: replaces ``config.get_data_dir()``.
+            output_dir: root of the result files.
+            weight_decay: L2 factor; the problem's default where None. Also ``l2_reg``.
+            no_logs: write nothing.
+            train_log_interval: steps between two logged minibatch losses.
+            print_train_iter: print them too.
+            tb_log: write TensorBoard events.
+            tb_log_dir: where; the run folder by default.
+            skip_if_exists: return None where a result of this seed is there.
+            l2: ``loss`` or ``optimizer-groups``.
+            on_divergence: ``stop`` or ``continue``.
+            checkpoint_interval_s: least seconds between two checkpoints; 0 saves at every step.
+            track: show the curves live with trackio.
+            progress: show a progress bar on stderr.
+            verbose: print evaluations to stdout.
+            training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
+
+        Returns:
+            The content of the result file, or None where the run was skipped.
+
+        Raises:
+            ValueError, KeyError, FileNotFoundError: bad arguments or data, in one sentence.
+        """
+        settings = self.make_settings(
+            testproblem,
+            hyperparams,
+            batch_size,
+            num_epochs,
+            random_seed=random_seed,
+            weight_decay=weight_decay,
+            train_log_interval=train_log_interval,
+            l2=l2,
+            on_divergence=on_divergence,
+            **training_params,
+        )
+        folder = self.run_folder(settings, output_dir)
+        if skip_if_exists and find_results(folder, random_seed):
+            logger.info("%s: seed %d exists; skipped", folder, random_seed)
+            return None
+        if data_dir is not None:
+            config.set_data_dir(data_dir)
+        say = _printer() if verbose else _silent
+        with open_sinks(
+            folder if tb_log_dir is None else Path(tb_log_dir),
+            settings,
+            tensorboard=tb_log,
+            track=track and not no_logs,
+            progress=progress,
+            print_train_iter=print_train_iter,
+        ) as sinks:
+            if no_logs:
+                session = self._session(settings, say, sinks)
+                self.training(session, None, checkpoint_interval_s)
+                return self._output(settings, session)
+            return self._logged(settings, folder, say, sinks, checkpoint_interval_s)
+
+    def run_folder(self, settings: RunSettings, output_dir: str | Path) -> Path:
+        """Return the folder of a run's results."""
+        parts = (settings.testproblem, settings.optimizer_name, settings.run_name)
+        return Path(output_dir).joinpath(*parts)
+
+    def run_exists(
+        self, testproblem: str, output_dir: str | Path = "./results", **arguments: Any
+    ) -> bool:
+        """Say whether a result of these arguments is there."""
+        settings = self.make_settings(testproblem, **arguments)
+        return bool(find_results(self.run_folder(settings, output_dir), settings.random_seed))
+
+    # --- inside ---
+
+    def _logged(
+        self,
+        settings: RunSettings,
+        folder: Path,
+        say: Callable[[str], None],
+        sinks: Any,
+        interval_s: float,
+    ) -> dict[str, Any]:
+        work = folder / f".random_seed__{settings.random_seed}"
+        plain = results.strict(settings.to_dict())
+        with open_run(
+            work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
+        ) as directory:
+            remove_leftovers(directory.checkpoints)
+            session = self._session(settings, say, sinks)
+            session.log = MetricLog(directory.logs, COLUMNS)
+            self._resume(session, directory, say)
+            directory.set_status("running", epoch=session.epoch)
+
+            def save() -> None:
+                done = session.epoch * len(session.problem.data.train) + session.step
+                weights = session.problem.net.state_dict()
+                save_checkpoint(directory.checkpoints, done, weights, session.state())
+
+            self.training(session, save, interval_s)
+            output = self._output(settings, session)
+            path = folder / result_name(settings.random_seed)
+            results.write_output(path, output)
+            session.log.close()
+            directory.set_status(session.status, epoch=session.epoch, result=path.name)
+            _remove_checkpoints(directory)
+            return results.strict(output)
+
+    def _session(self, settings: RunSettings, say: Callable[[str], None], sinks: Any) -> Session:
+        if config.get_is_deterministic():
+            make_deterministic()
+        set_seed(settings.random_seed)
+        problem: TestProblem = getattr(testproblems, settings.testproblem)(
+            settings.batch_size, settings.weight_decay
+        )
+        problem.set_up()
+        problem.l2_in_loss = settings.l2 == "loss"
+        optimizer = self._make_optimizer(problem, settings)
+        where = "in the loss" if problem.l2_in_loss else "as the optimizer's weight_decay"
+        covered = sum(p.numel() for p in problem.regularized_parameters())
+        logger.info("L2 %g over %d parameters, %s", problem.weight_decay, covered, where)
+        return Session(settings, problem, optimizer, say=say, on_row=sinks.on_row)
+
+    def _make_optimizer(self, problem: TestProblem, settings: RunSettings) -> torch.optim.Optimizer:
+        parameters: Any = list(problem.net.parameters())
+        if settings.l2 == "optimizer-groups":
+            parameters = problem.parameter_groups()
+        try:
+            return self.optimizer_class(parameters, **settings.hyperparams)
+        except TypeError as error:
+            raise ValueError(f"{self.optimizer_name}: {error}") from None
+
+    def _resume(
+        self, session: Session, directory: RunDirectory, say: Callable[[str], None]
+    ) -> None:
+        checkpoint, ignored = latest_checkpoint(
+            directory.checkpoints, next(session.problem.net.parameters()).device
+        )
+        for message in ignored:
+            logger.warning(message)
+        if checkpoint is None:
+            session.log.truncate({})
+        else:
+            session.restore(checkpoint)
+            say(f"Resuming in epoch {session.epoch} after step {session.step}")
+
+    def _output(self, settings: RunSettings, session: Session) -> dict[str, Any]:
+        device = next(session.problem.net.parameters()).device
+        timing = dict(session.timing)
+        timing["total_seconds"] = sum(sum(values) for values in timing.values())
+        timing["peak_memory_bytes"] = peak_memory_bytes(device)
+        return results.make_output(settings, session.curves, session.status, timing, device)
+
+
+def _must_start_anew(work: Path, plain: dict[str, Any]) -> bool:
+    """Say whether earlier work is finished, or belongs to other arguments of the same folder."""
+    if read_status(work)["status"] in FINAL:
+        return True
+    file = work / "config.json"
+    with contextlib.suppress(ValueError):
+        return file.exists() and bool(diff(read_json(file), plain))
+    return True
+
+
+def _remove_checkpoints(directory: RunDirectory) -> None:
+    shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
+
+
+def _printer() -> Callable[[str], None]:
+    def say(line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(line + os.linesep)
+            sys.stdout.flush()
+
+    return say
+
+
+def _silent(line: str) -> None:
+    """Swallow a console line."""

@@ -1,0 +1,306 @@
+"""One training run: evaluate, train an epoch, evaluate; log, checkpoint, resume exactly."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepobs.pytorch.runners.settings import RunSettings
+from deepobs.pytorch.testproblems import TestProblem
+from trainrig.checkpoint import Checkpoint
+from trainrig.loop import StepRecord, train_steps
+from trainrig.seeding import capture_rng, restore_rng
+from trainrig.tracking.metric_log import MetricLog
+
+#: Least multiple of a checkpoint's cost between two checkpoints.
+CHECKPOINT_COST_FACTOR = 20.0
+METRICS = ("losses", "accuracies")
+
+
+class Session:
+    """Trains one optimizer on one problem.
+
+    Attributes:
+        curves: the lists of the result file.
+        timing: seconds, by what was timed.
+        epoch: epochs completed.
+        step: steps completed in the present epoch.
+        status: ``running``, ``complete`` or ``diverged``.
+
+    Args:
+        settings: what to run.
+        problem: set up.
+        optimizer: over the problem's parameters.
+        say: receives console lines.
+        on_row: receives logged rows.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        problem: TestProblem,
+        optimizer: torch.optim.Optimizer,
+        *,
+        say: Callable[[str], None],
+        on_row: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.settings, self.problem, self.optimizer = settings, problem, optimizer
+        self.say, self._sink = say, on_row
+        self.log: MetricLog | None = None
+        self.phases = ["train_eval", *(["valid"] if problem.data.valid else []), "test"]
+        kinds = METRICS if problem.has_accuracy else METRICS[:1]
+        self.curves: dict[str, list[float]] = {
+            f"{_title(phase)}_{kind}": [] for kind in kinds for phase in self.phases
+        }
+        self.curves["minibatch_train_losses"] = []
+        self.timing: dict[str, Any] = {f"{phase}_seconds": [] for phase in self.phases}
+        self.timing["train_epoch_seconds"] = []
+        self.epoch, self.step, self.status = 0, 0, "running"
+        self.evaluated = -1
+        self._pending: list[Tensor] = []
+        self._epoch_seconds, self._finite = 0.0, True
+        self._has_lr = all("lr" in group for group in optimizer.param_groups)
+        self._needs_closure = _needs_closure(optimizer)
+
+    def on_row(self, row: dict[str, Any]) -> None:
+        """Pass a row on, to the run's own log first."""
+        if self.log is not None:
+            self.log.append(row)
+        self._sink(row)
+
+    def run(self, save: Callable[[], None] | None = None, interval_s: float = 60.0) -> None:
+        """Go on from the present position to the end.
+
+        Args:
+            save: writes a checkpoint of ``state``; None writes none.
+            interval_s: least seconds between two checkpoints.
+        """
+        clock = _SaveClock(save, interval_s)
+        while True:
+            if self.evaluated < self.epoch:
+                self.evaluate()
+                self.evaluated = self.epoch
+                clock.tick()
+            if self.status == "diverged":
+                return
+            if self.epoch == self.settings.num_epochs:
+                self.status = "complete"
+                self.say("*" * 32)
+                return
+            self.train_epoch(clock)
+            if self.status == "diverged":
+                return
+
+    # --- evaluation ---
+
+    def evaluate(self) -> None:
+        """Append one value to each curve; the loss includes the regulariser."""
+        self.say("*" * 32)
+        self.say(f"Evaluating after {self.epoch} of {self.settings.num_epochs} epochs...")
+        finite = True
+        for phase in self.phases:
+            start = time.perf_counter()
+            loss, accuracy = evaluate(self.problem, phase)
+            self.timing[f"{phase}_seconds"].append(time.perf_counter() - start)
+            title = _title(phase)
+            row = {"step": self.epoch, "split": title, "loss": loss}
+            self.curves[f"{title}_losses"].append(loss)
+            if accuracy is not None:
+                self.curves[f"{title}_accuracies"].append(accuracy)
+                row["accuracy"] = accuracy
+            self.say(f"{title.upper()}: loss {loss:g}, acc {accuracy or 0.0:f}")
+            self.on_row(row)
+            finite = finite and math.isfinite(loss)
+        if not finite and self.settings.on_divergence == "stop":
+            self.status = "diverged"
+
+    # --- training ---
+
+    def learning_rate(self) -> float | None:
+        """Return the learning rate of the present epoch."""
+        schedule = self.settings.schedule
+        if schedule is None:
+            return None
+        return schedule[max(epoch for epoch in schedule if epoch <= self.epoch)]
+
+    def train_epoch(self, clock: _SaveClock) -> None:
+        """Perform the rest of the present epoch."""
+        settings, lr = self.settings, self.learning_rate()
+        if self.step == 0:
+            self.problem.train_init_op()
+            if lr is not None and self.epoch in settings.schedule:
+                self.say("*" * 32)
+                self.say(f"Setting learning rate to {lr:f}")
+        start, last = time.perf_counter(), None
+        for record in self._steps(lr):
+            if self.step % settings.train_log_interval == 0:
+                self._pending.append(record.loss)
+            last = record.loss
+            self.step += 1
+            if clock.due():
+                self._epoch_seconds += time.perf_counter() - start
+                self._flush()
+                clock.tick()
+                start = time.perf_counter()
+        diverged = self._flush() or (last is not None and not bool(torch.isfinite(last)))
+        self._epoch_seconds += time.perf_counter() - start
+        self.timing["train_epoch_seconds"].append(self._epoch_seconds)
+        self.epoch, self.step, self._epoch_seconds = self.epoch + 1, 0, 0.0
+        if diverged and settings.on_divergence == "stop":
+            self.status = "diverged"
+
+    def _steps(self, lr: float | None) -> Iterator[StepRecord]:
+        problem, data = self.problem, self.problem.data
+        per_epoch = len(data.train)
+        batches = data.train.batches(data.train.passes - 1, start=self.step)
+        first, last = self.epoch * per_epoch + self.step, (self.epoch + 1) * per_epoch
+        if self._needs_closure or not self._has_lr or lr is None:
+            return self._closure_steps(batches, first, lr)
+        return train_steps(
+            problem.net,
+            self.optimizer,
+            batches,
+            lambda _, batch: (problem.objective(batch), None),
+            schedule=lambda _: lr,
+            total_steps=last,
+            start_step=first,
+        )
+
+    def _closure_steps(
+        self, batches: Iterator[Any], first: int, lr: float | None
+    ) -> Iterator[StepRecord]:
+        """Steps of optimizers that re-evaluate the batch, or that have no learning rate."""
+        for step, batch in enumerate(batches, start=first + 1):
+            if self._has_lr and lr is not None:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr
+            evaluate_batch = self.problem.get_batch_loss_and_accuracy_func(batch, "mean")
+            losses: list[Tensor] = []
+
+            def closure(
+                evaluate_batch: Callable[..., Any] = evaluate_batch, losses: list[Tensor] = losses
+            ) -> Tensor:
+                with torch.enable_grad():
+                    self.optimizer.zero_grad(set_to_none=True)
+                    loss = evaluate_batch()[0]
+                    loss.backward()
+                losses.append(loss.detach())
+                return loss
+
+            if self._needs_closure:
+                self.optimizer.step(closure)
+            else:
+                closure()
+                self.optimizer.step()
+            yield StepRecord(step, losses[0], lr if lr is not None else math.nan, None)
+
+    def _flush(self) -> bool:
+        """Move pending losses to the curve, which ends with the first non-finite one if told so."""
+        values = torch.stack(self._pending).double().tolist() if self._pending else []
+        self._pending.clear()
+        for value in values:
+            if self._finite or self.settings.on_divergence == "continue":
+                curve = self.curves["minibatch_train_losses"]
+                self.on_row({"step": len(curve), "split": "minibatch", "loss": value})
+                curve.append(value)
+            self._finite = self._finite and math.isfinite(value)
+        return not self._finite
+
+    # --- checkpoints ---
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but the weights; tensors and builtins only."""
+        return {
+            "curves": self.curves,
+            "timing": self.timing,
+            "position": [self.epoch, self.step, self.evaluated],
+            "epoch_seconds": self._epoch_seconds,
+            "finite": self._finite,
+            "status": self.status,
+            "optimizer": self.optimizer.state_dict(),
+            "data": self.problem.data.state_dict(),
+            "carried": self.problem.carried_state(),
+            "rng": capture_rng(),
+            "log": self.log.sync() if self.log is not None else {},
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        state = checkpoint.state
+        self.problem.net.load_state_dict(checkpoint.weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curves, self.timing = state["curves"], state["timing"]
+        self.epoch, self.step, self.evaluated = state["position"]
+        self._epoch_seconds, self._finite = state["epoch_seconds"], state["finite"]
+        self.status = state["status"]
+        self.problem.data.load_state_dict(state["data"])
+        self.problem.begin("train", None)
+        self.problem.restore_carried_state(state["carried"])
+        restore_rng(state["rng"])
+        if self.log is not None:
+            self.log.truncate(state["log"])
+
+
+class _SaveClock:
+    """Decides when a checkpoint is due: by time, and never at more than a twentieth of the cost."""
+
+    def __init__(self, save: Callable[[], None] | None, interval_s: float) -> None:
+        self.save, self.interval_s, self.last = save, interval_s, time.monotonic()
+        self.cost_s = 0.0
+
+    def due(self) -> bool:
+        if self.save is None:
+            return False
+        wait = max(self.interval_s, CHECKPOINT_COST_FACTOR * self.cost_s if self.interval_s else 0)
+        return time.monotonic() - self.last >= wait
+
+    def tick(self) -> None:
+        if self.due():
+            start = time.monotonic()
+            self.save()
+            self.last = time.monotonic()
+            self.cost_s = self.last - start
+
+
+def evaluate(problem: TestProblem, phase: str) -> tuple[float, float | None]:
+    """Average objective and accuracy over a phase's batches, each with equal weight."""
+    getattr(problem, f"{phase}_init_op")()
+    losses, accuracies = [], []
+    with torch.no_grad():
+        l2 = problem.get_regularization_loss() if problem.l2_in_loss else 0.0
+        while True:
+            try:
+                batch = problem.next_batch()
+            except StopIteration:
+                break
+            loss, accuracy = problem.forward_losses(batch, accuracy=problem.has_accuracy)
+            losses.append(loss.mean())
+            if accuracy is not None:
+                accuracies.append(accuracy)
+        mean = float(torch.stack(losses).double().mean() + l2)
+        return mean, float(torch.stack(accuracies).double().mean()) if accuracies else None
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory used so far: on the device for CUDA, else resident in this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _title(phase: str) -> str:
+    return "train" if phase == "train_eval" else phase
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    parameter = inspect.signature(optimizer.step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty

@@ -1,0 +1,20 @@
+"""Three convolutions and three dense layers on SVHN."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from deepobs.pytorch.datasets import svhn
+from deepobs.pytorch.testproblems._3c3d import Net3c3d
+from deepobs.pytorch.testproblems._families import AllKernels
+
+
+class svhn_3c3d(AllKernels):  # noqa: N801 - DeepOBS name
+    """Cross-entropy; L2 over all kernels."""
+
+    dataset = svhn
+    default_weight_decay = 2e-3
+
+    def make_net(self) -> nn.Module:
+        """Return the network."""
+        return Net3c3d(num_outputs=10)

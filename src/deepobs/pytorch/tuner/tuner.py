@@ -1,0 +1,279 @@
+"""Tuners: many settings of one optimizer, several seeds each, the best by a stated metric."""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
+from deepobs.pytorch.runners.runner import PTRunner
+from deepobs.pytorch.runners.settings import check_testproblem
+from trainrig.errors import nearest
+from trainrig.files import write_atomically
+
+REFUSED_ON_TESTSETS = ("num_epochs", "batch_size", "weight_decay", "l2_reg")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting with all its seeds.
+
+    Attributes:
+        hyperparams: the setting.
+        values: the final (or best) metric of each seed; NaN for a diverged run.
+        metric: what was measured.
+    """
+
+    hyperparams: dict[str, Any]
+    values: list[float]
+    metric: str
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN where one diverged."""
+        return float(np.mean(self.values))
+
+    def cost(self) -> float:
+        """Return what is minimised: infinite where a run diverged."""
+        value = self.mean if self.metric.endswith("losses") else -self.mean
+        return value if math.isfinite(value) else math.inf
+
+
+class Tuner(abc.ABC):
+    """Base of the searches.
+
+    Args:
+        optimizer_class: as for the runner.
+        hyperparam_names: as for the runner.
+        ressources: number of settings to try (spelled as in the original).
+        runner: class of the runner.
+        seeds: random seeds per setting; the tuner's ``random_seed`` alone by default.
+        metric: a curve's name; accuracies where there are some, validation before test, by default.
+        mode: ``final`` or ``best`` value of the curve.
+        optimizer_name: the result folder's name.
+    """
+
+    def __init__(
+        self,
+        optimizer_class: Callable[..., Any],
+        hyperparam_names: Specification,
+        ressources: int,
+        runner: type[PTRunner],
+        *,
+        seeds: Sequence[int] | None = None,
+        metric: str | None = None,
+        mode: str = "final",
+        optimizer_name: str | None = None,
+    ) -> None:
+        if isinstance(ressources, bool) or not isinstance(ressources, int) or ressources < 1:
+            raise ValueError(f"ressources is {ressources!r}; a positive integer is expected")
+        if mode not in ("final", "best"):
+            raise ValueError(f"mode is {mode!r}; accepted: final, best")
+        self.runner = runner(optimizer_class, hyperparam_names, optimizer_name)
+        self.specification = normalise_specification(hyperparam_names)
+        self.ressources, self.seeds, self.metric, self.mode = ressources, seeds, metric, mode
+        self.trials: list[Trial] = []
+
+    @abc.abstractmethod
+    def propose(self, random_seed: int) -> Sequence[dict[str, Any]]:
+        """Return all settings to try, where they do not depend on results."""
+
+    def tune(
+        self,
+        testproblem: str,
+        output_dir: str | Path = "./results",
+        random_seed: int = 42,
+        rerun_best_setting: bool = False,
+        **run_arguments: Any,
+    ) -> Trial:
+        """Try every setting and return the best.
+
+        Args:
+            testproblem: its name.
+            output_dir: root of the result files.
+            random_seed: of the search, and of the runs unless ``seeds`` were given.
+            rerun_best_setting: run the best setting with nine further seeds.
+            run_arguments: passed to the runner.
+
+        Raises:
+            ValueError: every run diverged.
+        """
+        check_testproblem(testproblem)
+        self.trials = []
+        for hyperparams in self.propose(random_seed):
+            self._try(testproblem, hyperparams, output_dir, random_seed, run_arguments)
+        return self._finish(testproblem, output_dir, random_seed, rerun_best_setting, run_arguments)
+
+    def tune_on_testset(
+        self, testset: Sequence[str], output_dir: str | Path = "./results", **arguments: Any
+    ) -> dict[str, Trial]:
+        """Tune on each problem of a benchmark set, with the published defaults.
+
+        Raises:
+            ValueError: an argument that the defaults fix.
+        """
+        refused = [name for name in REFUSED_ON_TESTSETS if name in arguments]
+        if refused:
+            raise ValueError(
+                f"tune_on_testset: {refused[0]!r} is fixed by the benchmark set; use tune() instead"
+            )
+        return {name: self.tune(name, output_dir, **arguments) for name in testset}
+
+    def generate_commands_script(
+        self,
+        testproblem: str,
+        run_script: str,
+        output_dir: str | Path = "./results",
+        random_seed: int = 42,
+        generation_dir: str | Path = "./command_scripts",
+        **run_arguments: Any,
+    ) -> Path:
+        """Write one command line per setting and seed, for a cluster's job array.
+
+        Returns:
+            ``<generation_dir>/jobs_<optimizer>_<search>_<problem>.txt``.
+        """
+        check_testproblem(testproblem)
+        lines = []
+        for hyperparams in self.propose(random_seed):
+            for seed in self.seeds or [random_seed]:
+                words = ["python", run_script, testproblem]
+                for name, value in hyperparams.items():
+                    if name == "lr":
+                        words += ["--lr", repr(value)]
+                    else:
+                        words += ["--hp", f"{name}={value}"]
+                words += ["--random_seed", str(seed), "--output_dir", str(output_dir)]
+                for name, value in run_arguments.items():
+                    words += [f"--{name}", str(value)]
+                lines.append(shlex.join(words))
+        search = type(self).__name__
+        name = f"jobs_{self.runner.optimizer_name}_{search}_{testproblem}.txt"
+        path = Path(generation_dir) / name
+        write_atomically(path, "\n".join(lines) + "\n")
+        return path
+
+    def budget_curve(self) -> np.ndarray:
+        """Return the best metric found after each trial, (trials,)."""
+        values = np.array([trial.cost() for trial in self.trials])
+        best = np.minimum.accumulate(values)
+        return best if self.trials and self.trials[0].metric.endswith("losses") else -best
+
+    # --- inside ---
+
+    def _try(
+        self,
+        testproblem: str,
+        hyperparams: dict[str, Any],
+        output_dir: str | Path,
+        random_seed: int,
+        run_arguments: Mapping[str, Any],
+    ) -> Trial:
+        values, metric = [], self.metric
+        for seed in self.seeds or [random_seed]:
+            output = self.runner.run(
+                testproblem,
+                hyperparams,
+                random_seed=seed,
+                output_dir=output_dir,
+                **{"verbose": False, **run_arguments},
+            )
+            metric = metric or default_metric(output)
+            values.append(value_of(output, metric, self.mode))
+        trial = Trial(dict(hyperparams), values, metric)
+        self.trials.append(trial)
+        return trial
+
+    def _finish(
+        self,
+        testproblem: str,
+        output_dir: str | Path,
+        random_seed: int,
+        rerun_best_setting: bool,
+        run_arguments: Mapping[str, Any],
+    ) -> Trial:
+        folder = Path(output_dir) / testproblem / self.runner.optimizer_name
+        write_tuning_summary(self.trials, folder)
+        best = min(self.trials, key=Trial.cost)
+        if math.isinf(best.cost()):
+            raise ValueError(
+                f"{testproblem}: all {len(self.trials)} settings diverged; widen the search"
+            )
+        if rerun_best_setting:
+            seeds = range(random_seed + 1, random_seed + 10)
+            rerun_setting(
+                self.runner, testproblem, best.hyperparams, output_dir, seeds, **run_arguments
+            )
+        return best
+
+
+def default_metric(output: Mapping[str, Any]) -> str:
+    """Return the curve to judge by: accuracies before losses, validation before test."""
+    for name in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
+        if name in output:
+            return name
+    raise ValueError("no metric found in the result")
+
+
+def value_of(output: Mapping[str, Any], metric: str, mode: str) -> float:
+    """Return a run's final or best value; NaN where it diverged.
+
+    Raises:
+        KeyError: no such curve, with the nearest.
+    """
+    if metric not in output:
+        raise KeyError(f"metric {metric!r} is not in the result{nearest(metric, output)}")
+    if output["status"] != "complete":
+        return math.nan
+    curve = [math.nan if value is None else value for value in output[metric]]
+    if mode == "final":
+        return curve[-1]
+    return min(curve) if metric.endswith("losses") else max(curve)
+
+
+def rerun_setting(
+    runner: PTRunner,
+    testproblem: str,
+    hyperparams: Mapping[str, Any],
+    output_dir: str | Path,
+    seeds: Sequence[int] = range(43, 52),
+    **run_arguments: Any,
+) -> list[dict[str, Any]]:
+    """Run one setting with further seeds; by default the nine of the published protocol."""
+    arguments = {"verbose": False, "skip_if_exists": True, **run_arguments}
+    outputs = [
+        runner.run(testproblem, hyperparams, random_seed=seed, output_dir=output_dir, **arguments)
+        for seed in seeds
+    ]
+    return [output for output in outputs if output is not None]
+
+
+def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
+    """Write ``tuning_log.json``: one JSON object per line, best first."""
+    lines = []
+    for trial in sorted(trials, key=Trial.cost):
+        mean, std = trial.mean, float(np.std(trial.values))
+        record = {
+            "params": trial.hyperparams,
+            f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
+            f"{trial.metric}_std": std if math.isfinite(std) else None,
+            "n": len(trial.values),
+        }
+        lines.append(json.dumps(record, allow_nan=False))
+    path = folder / "tuning_log.json"
+    write_atomically(path, "\n".join(lines) + "\n")
+    return path
+
+
+def complete(specification: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check one proposal against the specification and return it as given, typed."""
+    values = resolve(specification, given, "tuner")
+    return {name: values[name] for name in given}

@@ -1,0 +1,122 @@
+"""The DeepOBS scripts through ``main``, and a run that is really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import run_deepobs
+import torch
+
+from deepobs.pytorch import config
+from deepobs.pytorch.datasets.generated import write_generated_data
+from deepobs.pytorch.runners.smoke import smoke_all
+from deepobs.pytorch.testproblems import TESTPROBLEMS
+
+
+@pytest.fixture(autouse=True)
+def settings():
+    config.reset()
+    config.set_default_device("cpu")
+    yield
+    config.reset()
+    torch.use_deterministic_algorithms(False)
+
+
+def test_smoke_tier_covers_every_problem():
+    outcomes = smoke_all()
+    assert {outcome.name for outcome in outcomes} == set(TESTPROBLEMS)
+    assert not [(outcome.name, outcome.problem) for outcome in outcomes if outcome.problem]
+
+
+def test_run_and_plot(tmp_path, capsys):
+    import plot_deepobs
+
+    results, figures = tmp_path / "results", tmp_path / "figures"
+    for seed in ("1", "2"):
+        arguments = ["quadratic_deep", "--optimizer", "Momentum", "--lr", "1e-3", "-N", "2"]
+        arguments += ["--random-seed", seed, "--output_dir", str(results), "--quiet"]
+        assert run_deepobs.main(arguments) == 0
+    (path, _) = sorted(results.rglob("random_seed__*.json"))
+    assert path.parts[-3] == "Momentum"
+    assert json.loads(path.read_text())["hyperparams"] == {"momentum": 0.99, "nesterov": False}
+    (results / "broken.json").write_text("{")
+    assert plot_deepobs.main([str(results), "--output", str(figures)]) == 0
+    out = capsys.readouterr().out
+    assert "2 results read, 1 files skipped" in out
+    names = {path.name for path in figures.iterdir()}
+    assert {"performance.png", "performance.pdf", "lr_sensitivity.png"} <= names
+    assert {"performance_table.csv", "performance_table.md", "performance_table.tex"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["mnist_mpl"], "did you mean 'mnist_mlp'"),
+        (["mnist_mlp", "--optimizer", "Addam"], "did you mean 'Adam'"),
+        (["quadratic_deep", "--hp", "momentun=0.9"], "did you mean 'momentum'"),
+        (
+            ["quadratic_deep", "--lr", "0.1", "--lr_sched_epochs", "1"],
+            "lr_sched_factors is missing",
+        ),
+        (["mnist_mlp", "--lr", "0.1", "--data_dir", "nowhere"], "no data found"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, arguments, text):
+    assert run_deepobs.main([*arguments, "--output_dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert text in error
+
+
+def test_killed_run_resumes_to_the_same_result(tmp_path, repo_root):
+    data = tmp_path / "data"
+    write_generated_data(data, examples=400)
+    command = [sys.executable, "scripts/run_deepobs.py", "cifar10_3c3d", "--optimizer", "Adam"]
+    command += ["--lr", "1e-3", "-N", "4", "--bs", "20", "--data_dir", str(data), "--threads", "1"]
+    command += ["--checkpoint_interval_s", "0.05", "--quiet", "--output_dir"]
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    child = subprocess.Popen([*command, str(part)], cwd=repo_root)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(part.rglob("manifest.json")):
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert list(part.rglob("manifest.json"))
+    for folder in (part, whole):
+        subprocess.run([*command, str(folder)], cwd=repo_root, check=True)
+    outputs = []
+    for folder in (part, whole):
+        (path,) = folder.rglob("random_seed__*.json")
+        outputs.append(json.loads(path.read_text()))
+        outputs[-1].pop("timing")
+    assert outputs[0] == outputs[1]
+
+
+def test_prepare_tolstoi_from_text(tmp_path):
+    import prepare_data
+
+    assert prepare_data.main(["-d", str(tmp_path), "--only", "tolstoi"]) == 1
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "war-and-peace.txt").write_text("too short\n" * 10)
+    assert prepare_data.main(["-d", str(tmp_path), "--source", str(source), "-o", "tolstoi"]) == 1
+
+
+@pytest.mark.data
+def test_prepared_tolstoi_is_the_published_text(tmp_path, data_dir):
+    import numpy as np
+    import prepare_data
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "war-and-peace.txt.gz").symlink_to(data_dir / "tolstoi" / "war-and-peace.txt.gz")
+    assert prepare_data.main(["-d", str(tmp_path), "--source", str(source), "-o", "tolstoi"]) == 0
+    train, test = (np.load(tmp_path / "tolstoi" / f"{name}.npy") for name in ("train", "test"))
+    assert (len(train), len(test)) == (2_612_948, 653_237)
+    assert max(train.max(), test.max()) + 1 == 83

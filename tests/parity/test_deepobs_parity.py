@@ -1,0 +1,205 @@
+"""Parity with recorded TensorFlow values, and proof that the checker notices wrong ports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
+
+from deepobs.parity import numerics, run
+from deepobs.pytorch import tf_ops, tf_weights
+from deepobs.pytorch.testproblems import _families, _layers, _wrn
+from deepobs.pytorch.testproblems.testproblem import TestProblem
+
+BIG = ("cifar10_vgg16", "cifar100_vgg19", "imagenet_inception_v3")
+
+
+@pytest.fixture(scope="module")
+def golden(repo_root):
+    return repo_root / "tests" / "parity" / "golden" / "deepobs"
+
+
+@pytest.fixture
+def part(golden, tmp_path):
+    """Copy chosen files, and of forward.json chosen problems only."""
+
+    def copy(*stems, problems=None):
+        shutil.copy(golden / "meta.json", tmp_path)
+        for stem in stems:
+            for path in golden.glob(f"{stem}.*"):
+                shutil.copy(path, tmp_path)
+        if problems is not None:
+            records = json.loads((golden / "forward.json").read_text())
+            kept = {name: records[name] for name in problems}
+            (tmp_path / "forward.json").write_text(json.dumps(kept))
+            with np.load(golden / "forward.npz") as arrays:
+                chosen = {k: arrays[k] for k in arrays.files if k.partition("__")[0] in kept}
+            np.savez(tmp_path / "forward.npz", **chosen)
+        return tmp_path
+
+    return copy
+
+
+def failures(report):
+    return {(row.case, row.quantity) for row in report.failed}
+
+
+def test_everything_but_the_big_networks_agrees(golden, part):
+    problems = [n for n in json.loads((golden / "forward.json").read_text()) if n not in BIG]
+    stems = [p.stem for p in golden.iterdir() if p.stem not in ("forward", "meta", "README")]
+    report = run(part(*stems, problems=problems))
+    assert report.exit_code == 0, report.table()
+    assert len(report.rows) > 700
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BIG)
+def test_big_networks_agree(part, name):
+    report = run(part(problems=[name]))
+    assert report.exit_code == 0, report.table()
+
+
+def test_another_batch_size_and_other_seeds_are_read_from_the_files(golden, part):
+    """A directory made from our own network with other settings passes; with old ones it fails."""
+    folder = part(problems=["mnist_logreg"])
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["forward"]["weight_seed_base"] = 20000
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert ("forward/mnist_logreg", "weights regenerated") in failures(run(folder))
+
+
+def test_dropout_masks_are_prescribed_or_unchecked(part):
+    folder = part(problems=["cifar100_allcnnc"])
+    records = json.loads((folder / "forward.json").read_text())
+    record = records["cifar100_allcnnc"]
+    record["phases"] = {"train": record["phases"]["test"]}
+    (folder / "forward.json").write_text(json.dumps(records))
+    assert any("dropout" in reason for _, reason in run(folder).skipped)
+    record["dropout_seed_base"] = 500
+    (folder / "forward.json").write_text(json.dumps(records))
+    report = run(folder)
+    assert ("forward/cifar100_allcnnc/train", "per-example losses") in failures(report)
+    assert not report.skipped
+
+
+def test_nothing_checked_is_a_failure(part):
+    report = run(part())
+    assert report.exit_code == 1
+    assert "nothing was checked" in report.table()
+
+
+def test_foreign_files_are_listed(part):
+    folder = part("two_d")
+    (folder / "novelty.json").write_text("{}")
+    report = run(folder)
+    assert report.exit_code == 0
+    assert ("novelty", "no checker for a file of this name") in report.skipped
+
+
+@pytest.mark.parametrize("missing", ["meta.json", "folder"])
+def test_missing_directory_is_named(tmp_path, missing):
+    folder = tmp_path if missing == "meta.json" else tmp_path / "absent"
+    with pytest.raises(FileNotFoundError, match=r"meta\.json: missing"):
+        run(folder)
+
+
+@pytest.mark.parametrize("control", ["hessian_pt120", "second_instance"])
+def test_wrong_hessians_fail(golden, part, monkeypatch, control):
+    if control == "hessian_pt120":
+        wrong = np.load(golden / "quadratic_deep.npz")["hessian_pt120"]
+    else:
+        generator = np.random.RandomState(42)
+        for _ in range(2):  # one module-level stream: the second instance
+            eigenvalues = np.concatenate(
+                [generator.uniform(0, 1, 90), generator.uniform(30, 60, 10)]
+            )
+            from deepobs.pytorch.testproblems._quadratic import random_rotation
+
+            rotation = random_rotation(100, generator)
+        wrong = rotation.T @ np.diag(eigenvalues) @ rotation
+        head = np.load(golden / "quadratic_deep.npz")["hessian_second_instance_head"]
+        np.testing.assert_allclose(wrong[:5, :5], head, atol=1e-12)
+    monkeypatch.setattr(numerics, "make_hessian", lambda: wrong)
+    failed = failures(run(part("quadratic_deep")))
+    assert ("quadratic_deep", "hessian") in failed
+    assert any("is refused" in quantity for _, quantity in failed)
+
+
+def test_symmetric_padding_fails(part, monkeypatch):
+    def symmetric(size, kernel, stride):
+        before, after = original(size, kernel, stride)
+        return max(before, after), max(before, after)
+
+    original = tf_ops.same_padding
+    monkeypatch.setattr(tf_ops, "same_padding", symmetric)
+    failed = {case for case, _ in failures(run(part("tf_ops")))}
+    assert {"tf_ops/conv4", "tf_ops/conv5"} <= failed
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_modern_resizing_fails(part, monkeypatch, align_corners):
+    def resize(x, height, width):
+        return F.interpolate(x, (height, width), mode="bilinear", align_corners=align_corners)
+
+    monkeypatch.setattr(tf_ops, "resize_bilinear", resize)
+    failed = {case for case, _ in failures(run(part("tf_ops")))}
+    assert {"tf_ops/resize22", "tf_ops/resize24", "tf_ops/resize25"} <= failed
+
+
+def test_averaging_over_padding_fails(part, monkeypatch):
+    monkeypatch.setattr(tf_ops, "avg_pool2d", lambda x, k, s, p: F.avg_pool2d(x, k, s, k // 2))
+    assert {c for c, _ in failures(run(part("tf_ops")))} == {"tf_ops/avgpool17", "tf_ops/avgpool18"}
+
+
+def test_unconverted_batch_norm_momentum_fails(part, monkeypatch):
+    def unconverted(channels, *, momentum, eps):
+        return torch.nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
+
+    monkeypatch.setattr(_layers, "batch_norm", unconverted)
+    monkeypatch.setattr(_wrn, "batch_norm", unconverted)
+    failed = failures(run(part("tf_ops", problems=["svhn_wrn164"])))
+    assert ("tf_ops/bn", "moving_mean") in failed
+    assert any("moving_variance" in quantity for _, quantity in failed)
+
+
+def test_swapped_gates_fail(part, monkeypatch):
+    monkeypatch.setattr(tf_weights, "_GATES", (0, 1, 2, 3))
+    failed = {quantity for _, quantity in failures(run(part(problems=["tolstoi_char_rnn"])))}
+    assert "per-example losses" in failed
+
+
+def test_regulariser_without_the_half_fails(part, monkeypatch):
+    original = TestProblem.get_regularization_loss
+    monkeypatch.setattr(TestProblem, "get_regularization_loss", lambda self: 2 * original(self))
+    failed = {quantity for _, quantity in failures(run(part(problems=["cifar10_3c3d"])))}
+    assert "regulariser" in failed
+
+
+def test_regularising_dense_layers_of_vgg_fails(part, monkeypatch):
+    monkeypatch.setattr(
+        _families.ConvKernels,
+        "regularized_parameters",
+        lambda self: _families.kernels(self.net, dense=True),
+    )
+    failed = {case for case, _ in failures(run(part("parameter_counts")))}
+    assert "parameter_counts/cifar10_vgg16" in failed
+
+
+def test_altered_values_fail(part):
+    folder = part(problems=["mnist_logreg"])
+    records = json.loads((folder / "forward.json").read_text())
+    records["mnist_logreg"]["phases"]["test"]["losses"][0] *= 1.0001
+    (folder / "forward.json").write_text(json.dumps(records))
+    assert ("forward/mnist_logreg/test", "per-example losses") in failures(run(folder))
+
+
+def test_the_published_figures_in_the_package_are_compared(part):
+    folder = part("baselines_v1_1")
+    record = json.loads((folder / "baselines_v1_1.json").read_text())
+    record["convergence_performance"]["mnist_vae"] += 1
+    (folder / "baselines_v1_1.json").write_text(json.dumps(record))
+    assert ("baselines_v1_1", "convergence thresholds") in failures(run(folder))

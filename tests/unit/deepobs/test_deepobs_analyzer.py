@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from deepobs.analyzer import plots, tables
+from deepobs.analyzer.aggregate import (
+    best_setting,
+    choose_metric,
+    confidence_interval,
+    distinguishable,
+    published_interval,
+    rank_settings,
+    sensitivity,
+    summarise,
+    threshold_of,
+)
+from deepobs.analyzer.baselines import load_baselines
+from deepobs.analyzer.profiles import performance_profile, profile_score, times_to_threshold
+from deepobs.analyzer.results import read_results
+
+
+def write(root, problem, optimizer, lr, seed, test, *, schema="1.1", accuracy=False, **extra):
+    losses = list(test)
+    content = {
+        "testproblem": problem,
+        "batch_size": 128,
+        "num_epochs": len(losses) - 1,
+        "random_seed": seed,
+        "train_losses": losses,
+        "test_losses": losses,
+        "minibatch_train_losses": [],
+    }
+    if accuracy:
+        content |= {"test_accuracies": losses, "train_accuracies": losses}
+    if schema == "1.1":
+        content |= {"optimizer": optimizer, "learning_rate": lr, "hyperparams": {"momentum": 0.9}}
+    else:
+        hyperparams = {"lr": lr, "momentum": 0.9}
+        content |= {"optimizer_name": optimizer, "optimizer_hyperparams": hyperparams}
+    content |= extra
+    folder = root / problem / optimizer / f"lr__{lr}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"random_seed__{seed}__2020-01-01-00-00-00.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed, shift in ((42, 0.0), (43, 0.2)):
+        write(tmp_path, "quadratic_deep", "Mine", 0.1, seed, [350, 90, 87 + shift])
+    write(tmp_path, "quadratic_deep", "Mine", 0.2, 42, [350, 80, 95], schema="1.2")
+    write(tmp_path, "quadratic_deep", "Mine", 0.3, 42, [350, math.nan, math.inf])
+    write(tmp_path, "fmnist_2c2d", "Mine", 0.1, 42, [0.1, 0.9, 0.95], accuracy=True)
+    return tmp_path
+
+
+def test_both_schemas_are_read(folder):
+    results = read_results(folder)
+    assert results.testproblems == ["fmnist_2c2d", "quadratic_deep"]
+    settings = results.of("quadratic_deep", "Mine")
+    assert [s.learning_rate for s in settings] == [0.1, 0.2, 0.3]
+    assert settings[1].hyperparams == {"lr": 0.2, "momentum": 0.9}
+    assert settings[2].runs[0].status == "diverged"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1, 2]", '{"a": 1}', '{"testproblem": "x", "train_losses": 3}', "\x00\xff"],
+)
+def test_broken_and_foreign_files_are_named_skipped_and_counted(folder, content):
+    path = folder / "quadratic_deep" / "Mine" / "lr__0.1" / "random_seed__9__x.json"
+    path.write_text(content)
+    results = read_results(folder)
+    assert [skipped.path for skipped in results.skipped] == [path]
+    assert str(path) in results.skipped[0].reason
+    assert sum(1 for _ in results) == 5
+
+
+def test_absent_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such results folder"):
+        read_results(tmp_path / "absent")
+
+
+def test_figures_follow_the_published_conventions(folder):
+    setting = read_results(folder).of("quadratic_deep", "Mine")[0]
+    summary = summarise(setting, "test_losses")
+    assert summary.mean == pytest.approx(87.1)
+    assert summary.std == pytest.approx(0.1)  # population
+    assert summary.best == pytest.approx(87.1)
+    assert summary.speed == 2
+    assert summary.reached == 2
+    late = read_results(folder).of("quadratic_deep", "Mine")[2]
+    assert summarise(late, "test_losses").speed == 3  # never: N + 1
+    assert math.isnan(summarise(late, "test_losses").mean)
+
+
+def test_ranking_by_mode(folder):
+    settings = read_results(folder).of("quadratic_deep", "Mine")
+
+    def best(mode):
+        return rank_settings(settings, "test_losses", mode)[0].learning_rate
+
+    assert best("final") == 0.1
+    assert best("best") == 0.2
+    assert best("most") == 0.1
+    assert rank_settings(settings, "test_losses", "final")[-1].learning_rate == 0.3
+    with pytest.raises(ValueError, match="accepted: final, best, most"):
+        best("first")
+
+
+def test_metric_follows_from_the_curves(folder):
+    results = read_results(folder)
+    metric = choose_metric(best_setting(results, "fmnist_2c2d", "Mine"))
+    assert metric == "test_accuracies"
+    with pytest.raises(ValueError, match="available: train_losses"):
+        choose_metric(best_setting(results, "quadratic_deep", "Mine"), "test_accuracies")
+    assert threshold_of("fmnist_2c2d", "test_accuracies") == pytest.approx(0.9198093)
+    assert threshold_of("fmnist_2c2d", "test_losses") is None
+    assert threshold_of("two_d_beale", "test_losses") is None
+
+
+def test_sensitivity_is_relative_to_the_best(folder):
+    x, y = sensitivity(read_results(folder).of("quadratic_deep", "Mine"), "test_losses")
+    assert x.tolist() == [0.1, 0.2, 0.3]
+    np.testing.assert_allclose(y, [1.0, 87.1 / 95, 0.0])
+
+
+def test_confidence_interval_is_students():
+    low, high = confidence_interval(np.array([1.0, 2.0, 3.0]))
+    assert (low, high) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
+    assert all(math.isnan(v) for v in confidence_interval(np.array([1.0])))
+
+
+def test_overlapping_intervals_are_not_distinguishable(tmp_path):
+    for seed in range(10):
+        write(tmp_path, "quadratic_deep", "Same", 0.1, seed, [350, 87.05 + 0.02 * (seed % 2)])
+        write(tmp_path, "quadratic_deep", "Better", 0.1, seed, [350, 86.9 + 0.01 * (seed % 2)])
+        write(tmp_path, "quadratic_deep", "Worse", 0.1, seed, [350, 88.0 + 0.01 * (seed % 2)])
+    rows = {row.optimizer: row for row in tables.make_rows(read_results(tmp_path))}
+    assert rows["Same"].verdict == "not distinguishable from published Momentum"
+    assert rows["Better"].verdict == "better than published Momentum"
+    assert rows["Worse"].verdict == "worse than published Momentum"
+    row = load_baselines().row("quadratic_deep", "Momentum")
+    one_run = summarise(
+        next(iter(read_results(tmp_path).settings["quadratic_deep"]["Same"].values())),
+        "test_losses",
+    )
+    assert not distinguishable(one_run, *published_interval(row, "test_losses"))
+
+
+def test_tables(folder):
+    rows = tables.make_rows(read_results(folder))
+    published = [row.optimizer for row in rows if row.source == "published"]
+    assert published == ["SGD", "Momentum", "Adam"] * 2
+    table = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
+    assert len(table) == len(rows)
+    assert float(table[-1]["performance"]) == pytest.approx(87.112, abs=1e-3)
+    assert "| quadratic_deep | Mine | run | 2 | 87.1 ± 0.1 |" in tables.to_markdown(rows)
+    latex = tables.to_latex(rows)
+    assert r"\cellcolor{green!100!red}" in latex
+    assert latex.count(r"\\") == len(rows) + 1
+
+
+def test_profiles():
+    times = {"a": {"p": 1.0, "q": 4.0}, "b": {"p": 2.0, "q": 2.0}, "c": {"p": math.inf}}
+    taus = np.array([1.0, 1.9, 2.0, 3.0])
+    profile = performance_profile(times, taus)
+    assert profile["a"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert profile["b"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert profile["c"].tolist() == [0.0] * 4
+    assert profile_score(np.ones(4), taus) == 1.0
+
+
+def test_times_contain_the_published_baselines(folder):
+    times = times_to_threshold(read_results(folder))
+    assert times["Mine"]["quadratic_deep"] == 2
+    assert times["SGD (published)"]["quadratic_deep"] == pytest.approx(51.1)
+
+
+def test_baselines_in_the_package():
+    baselines = load_baselines()
+    assert len(baselines.rows) == 24
+    assert baselines.row("quadratic_deep", "SGD")["lr"] == pytest.approx(0.01584893)
+    mean, std = baselines.band("fmnist_2c2d", "Adam", "test_accuracies")
+    assert mean.shape == std.shape == (101,)
+    assert baselines.band("fmnist_2c2d", "Adam", "valid_losses") is None
+
+
+def test_figures_can_be_drawn(folder):
+    results = read_results(folder)
+    figure = plots.plot_performance(results)
+    labels = {
+        line.get_label()
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_label()[0] != "_"
+    }
+    assert {"Mine (n=2)", "SGD (published)", "Adam (published)"} <= labels
+    assert len(plots.plot_sensitivity(results).axes) == 2
+    plots.plot_profiles(results)
+    plots.plot_final_metric_vs_tuning_rank(results, "quadratic_deep", "Mine")
+    plots.plot_sensitivity_2d(results, "quadratic_deep", "Mine", "lr", "momentum")
+    plots.plot_budget({"grid": np.array([3.0, 2.0])}, "test_losses")
+    with pytest.raises(ValueError, match="no setting has both"):
+        plots.plot_sensitivity_2d(results, "quadratic_deep", "Mine", "lr", "eps")
