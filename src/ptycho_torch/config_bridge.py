@@ -181,3 +181,68 @@ def to_inference_config(
                 f"to_inference_config: {name} is missing; pass overrides={{'{name}': ...}}"
             )
     return InferenceConfig(model=replace(model), **values)
+
+
+def to_torch_side(
+    config: TrainingConfig, *, learning_rate: float = 1e-3, seed: int = 42
+) -> tuple[
+    torch_side.DataConfig,
+    torch_side.ModelConfig,
+    torch_side.TrainingConfig,
+    torch_side.InferenceConfig,
+]:
+    """The four torch-side configurations that describe the same training."""
+    m = config.model
+    frames = m.gridsize**2
+    data = torch_side.DataConfig(
+        nphotons=config.nphotons,
+        N=m.N,
+        C=frames,
+        K=config.neighbor_count,
+        grid_size=(m.gridsize, m.gridsize),
+        probe_scale=m.probe_scale,
+        subsample_seed=config.subsample_seed,
+    )
+    model = torch_side.ModelConfig(
+        mode="Unsupervised" if m.model_type == "pinn" else "Supervised",
+        C_model=frames,
+        C_forward=frames,
+        loss_function="MAE" if config.torch_loss_mode == "mae" else "Poisson",
+        intensity_scale_trainable=config.intensity_scale_trainable,
+        probe_trainable=config.probe_trainable,
+        **{
+            name: getattr(m, name)
+            for name in (
+                "n_filters_scale",
+                "amp_activation",
+                "object_big",
+                "probe_big",
+                "pad_object",
+                "probe_mask",
+                "probe_mask_sigma",
+                "probe_mask_diameter",
+                "gaussian_smoothing_sigma",
+            )
+        },
+    )
+    shared = {item.name for item in fields(torch_side.TrainingConfig)}
+    values = {
+        item.name: getattr(config, item.name)
+        for item in fields(TrainingConfig)
+        if item.name in shared
+    }
+    for name in _PATHS:
+        if isinstance(values.get(name), Path):
+            values[name] = str(values[name])
+    training = torch_side.TrainingConfig(
+        epochs=config.nepochs,
+        nll=config.nll_weight > 0,
+        warmup_epochs=config.lr_warmup_epochs,
+        min_lr_ratio=config.lr_min_ratio,
+        learning_rate=learning_rate,
+        seed=seed,
+        num_workers=0,
+        device="cpu",
+        **values,
+    )
+    return data, model, training, torch_side.InferenceConfig()

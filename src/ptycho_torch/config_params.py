@@ -148,6 +148,8 @@ class ModelConfig:
     amplitude_variance_coeff: float = 0.01
     gaussian_smoothing_sigma: float = 0.0
     use_shared_decoder: bool = False
+    probe_modes: int = 1
+    probe_trainable: bool = False
 
     UNUSED = (
         "batch_norm",
@@ -218,6 +220,18 @@ class TrainingConfig:
     output_dir: str = "training_outputs"
     n_groups: int | None = None
     seed: int = 42
+    mae_weight: float = 0.0
+    nll_weight: float = 1.0
+    gradient_clip_algorithm: str = "norm"
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    plateau_factor: float = 0.5
+    plateau_patience: int = 2
+    plateau_min_lr: float = 5e-5
+    plateau_threshold: float = 0.0
 
     UNUSED = ("epochs_fine_tune", "enable_staged_finetuning")
 
@@ -247,6 +261,7 @@ class InferenceConfig:
     model_path: str | None = None
     test_data_file: str | None = None
     n_groups: int | None = None
+    refine_epochs: int = 0
 
     UNUSED = ("experiment_number",)
 

@@ -116,7 +116,7 @@ def translate(images: Tensor, shift_xy: Tensor) -> Tensor:
 
 
 def gaussian_smooth(field: Tensor, sigma: float) -> Tensor:
-    """Smooth (..., N, N) by a 3x3 softmax(-k²/2sigma²) kernel with reflected borders; sigma=0 returns it."""
+    """Smooth (..., N, N) by a 3x3 softmax(-k²/2sigma²) kernel, reflected borders; 0 is identity."""
     if sigma == 0:
         return field
     parts = torch.view_as_real(field).movedim(-1, 0) if field.is_complex() else field[None]
@@ -211,7 +211,7 @@ def hard_mask(size: int) -> Tensor:
 
 
 def soft_mask(size: int, sigma: float = 1.0, diameter: float | None = None) -> Tensor:
-    """Disk blurred by a truncated Gaussian (radius ⌈3sigma⌉), maximum 1: (N, N) float64 in [0, 1]."""
+    """Disk blurred by a truncated Gaussian (radius ⌈3sigma⌉), maximum 1: (N, N) float64."""
     radius_px = (size / 2 if diameter is None else diameter) / 2
     axis = torch.arange(size, dtype=torch.float64) - size // 2 + 0.5
     disk = (torch.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2) < radius_px).double()

@@ -21,7 +21,7 @@ def toy_arrays():
     probe *= np.sqrt(1e4 / (np.abs(probe) ** 2).sum())
     frames = []
     for xc, yc in zip(x, y, strict=True):
-        i, j = int(round(yc)) - 32, int(round(xc)) - 32
+        i, j = round(yc) - 32, round(xc) - 32
         field = np.fft.fftshift(np.fft.fft2(probe * obj[i : i + 64, j : j + 64])) / size
         frames.append(np.sqrt(rng.poisson(np.abs(field) ** 2)))
     return {

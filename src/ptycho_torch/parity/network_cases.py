@@ -31,7 +31,7 @@ def table(golden: Golden, path: Path, report: Report) -> None:
         count = sum(p.numel() for p in net.parameters() if p.requires_grad)
         report.equal(case, "parameters", count == row["trainable"], f"{count}")
         if "conv_layers" in row:
-            shapes = Counter(tuple(l.weight.permute(2, 3, 1, 0).shape) for l in layer_order(net))
+            shapes = Counter(tuple(c.weight.permute(2, 3, 1, 0).shape) for c in layer_order(net))
             wanted = Counter(tuple(shape) for shape, _ in row["conv_layers"])
             report.equal(case, "kernel shapes", shapes == wanted)
 
