@@ -225,7 +225,7 @@ class RawDataTorch:
             self.xcoords, self.ycoords, gridsize=gridsize, nsamples=nsamples, **settings
         )
 
-    def generate_grouped_data(
+    def generate_grouped_data(  # noqa: PLR0913 - the reference's signature
         self,
         N: int,  # noqa: N803 - the field's name
         K: int = 4,  # noqa: N803 - the field's name
