@@ -88,17 +88,22 @@ def main(argv: list[str] | None = None) -> int:
         l2_modes=tuple(arguments.l2_modes or [base.optimizer.l2_mode]),
     )
     runs = plan_runs(base, grid)
-    from pytorch_port.sweep import run_sweep
+    from pytorch_port.figure3_files import draw_runs
+    from pytorch_port.sweep import train_grid
     from pytorch_port.train import Runtime
 
-    return run_sweep(
-        runs,
+    runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")
+    outcomes = train_grid(runs, output, runtime, config_path=config_path, jobs=arguments.jobs)
+    files = draw_runs(
+        output / "runs.csv",
         output,
-        Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}"),
-        config_path=config_path,
-        jobs=arguments.jobs,
         max_eval_batches=arguments.max_eval_batches,
+        device=runtime.device,
+        data_dir=runtime.data_dir,
     )
+    for path in files:
+        print(path)
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import torch
 from torch import nn
 
 from pytorch_port.config import IclConfig
-from pytorch_port.model import build_model
+from pytorch_port.model import SEQ_MODELS, build_model
 from trainrig.checkpoint import Checkpoint
 from trainrig.errors import CheckpointError
 from trainrig.optim import make_optimizer
@@ -20,8 +21,13 @@ def build_icl_model(config: IclConfig, example_shape: tuple[int, int, int] | Non
     Args:
         config: the run's configuration.
         example_shape: (C, H, W) of image examples, None for symbols.
+
+    Raises:
+        KeyError: an unknown ``seq_model``.
+        ValueError: settings that do not fit together.
     """
-    part = config.transformer if config.seq_model == "transformer" else config.rnn
+    parameters = inspect.signature(SEQ_MODELS[config.seq_model]).parameters
+    part = config.transformer if "num_heads" in parameters else config.rnn
     return build_model(
         config.seq_model,
         embedding=dataclasses.asdict(config.embedding),

@@ -19,7 +19,6 @@ from typing import Any, Literal
 from trainrig.config import from_dict
 
 ExampleType = Literal["omniglot", "symbolic"]
-Source = Literal["omniglot", "torchvision", "tfds", "synthetic", "auto"]
 Labeling = str
 
 
@@ -105,12 +104,13 @@ class DataConfig:
 
     ``source``: ``omniglot`` reads its zips or folders with our own reader, ``torchvision`` and
     ``tfds`` through these libraries, ``synthetic`` draws glyphs, ``auto`` is Omniglot where it is
-    found and glyphs elsewhere. ``sampler``: ``exact`` is the reference's generator, the oracle.
+    found and glyphs elsewhere; any other name is looked up in ``trainrig.data.IMAGE_SOURCES``.
+    ``sampler``: ``exact`` is the reference's generator, the oracle.
     """
 
     train_seqs: str = "bursty"
     example_type: ExampleType = "omniglot"
-    source: Source = "omniglot"
+    source: str = "omniglot"
     sampler: Literal["vectorized", "exact"] = "vectorized"
     generator_config: GeneratorConfig = field(default_factory=GeneratorConfig)
     omniglot_config: OmniglotConfig = field(default_factory=OmniglotConfig)
@@ -257,14 +257,18 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IclConfig:
-    """One ICL run."""
+    """One ICL run.
+
+    ``seq_model`` names an entry of ``model.SEQ_MODELS``. One whose constructor takes ``num_heads``
+    is built with the settings of ``transformer``, any other with those of ``rnn``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     preproc: PreprocConfig = field(default_factory=PreprocConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    seq_model: Literal["transformer", "lstm", "vanilla_rnn"] = "transformer"
+    seq_model: str = "transformer"
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     rnn: RnnConfig = field(default_factory=RnnConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -229,9 +229,10 @@ class SequenceLoader:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
+        random_pixels = self.gather_options["noise_scale"] or self.gather_options["random_images"]
         for step, indices in zip(self.steps, self._index_batches(), strict=True):
             generator = None
-            if self.images is not None:
+            if random_pixels and self.images is not None:
                 generator = torch.Generator(self.device)
                 generator.manual_seed(derive_seed(self.dataset.seed, "pixels", step))
             yield gather_examples(

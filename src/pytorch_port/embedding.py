@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor, nn
@@ -34,10 +35,11 @@ def sinusoid_positions(n_tokens: int, width: int) -> Tensor:
     """
     if width % 2:
         raise ValueError(f"sinusoid_positions: width {width} is odd; choose an even token width")
-    j = torch.arange(width // 2, dtype=torch.float64)
-    t = torch.arange(n_tokens, dtype=torch.float64)
-    angle = t[:, None] / TIME_CONSTANT ** (2.0 * j / width)  # (T, E/2)
-    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+    # In the reference's order of float32 operations: its rounding of the frequencies grows with t.
+    exponent = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    frequency = np.float32(1.0) / np.power(np.float32(TIME_CONSTANT), exponent)
+    angle = np.arange(n_tokens, dtype=np.float32)[:, None] * frequency  # (T, E/2)
+    return torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], axis=1))
 
 
 class InputEmbedder(nn.Module):

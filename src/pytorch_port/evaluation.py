@@ -26,7 +26,12 @@ from trainrig.device import autocast, choose_device
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json
 from trainrig.metrics import weight_l2, weight_l2_all, weight_l2_head
+from trainrig.registry import Registry
 from trainrig.runs import LATEST
+
+#: Further scalars of an evaluation: functions (query logits (B, K), query labels (B,)) -> scalar
+#: tensor, the mean over the batch. They are logged beside the 13, under their names.
+EVALUATION_METRICS = Registry("evaluation metric")
 
 
 @torch.no_grad()
@@ -39,7 +44,7 @@ def evaluate(
     step: int,
     batches: int | None = None,
 ) -> dict[str, float]:
-    """Return the 13 scalars of one regime, averaged over its sequences.
+    """Return the 13 scalars of one regime and the registered ones, averaged over its sequences.
 
     Args:
         model: left in evaluation mode.
@@ -63,6 +68,8 @@ def evaluate(
             REGIMES[regime],
             concatenate_labels=concatenated,
         )
+        for name in EVALUATION_METRICS:
+            scalars[name] = EVALUATION_METRICS[name](logits[:, -1], batch.labels[:, -1])
         for name, value in scalars.items():
             totals[name] = totals[name] + value if name in totals else value
     return {name: float(total) / count for name, total in totals.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytorch_port.figure3 import Overlay, plot_lambda_panels
+from pytorch_port.figure3 import Overlay
+from pytorch_port.figure3_sources import CURVES_CSV, METRICS_CSV, draw
 from pytorch_port.figure3_tables import (
     collect_metrics,
     curves_of_run,
@@ -16,14 +17,7 @@ from pytorch_port.figure3_tables import (
     write_curves,
     write_metrics,
 )
-from trainrig.plotting.style import save_figure
 from trainrig.tracking.tables import Row
-
-METRICS, CURVES, FIGURE = (
-    "figure3_adamw_metrics.csv",
-    "figure3_adamw_curves.csv",
-    "figure3_adamw.png",
-)
 
 
 def draw_runs(
@@ -53,7 +47,7 @@ def draw_runs(
         The paths written, figures last.
     """
     runs = read_runs(runs_csv)
-    metrics_csv = output_dir / METRICS
+    metrics_csv = output_dir / METRICS_CSV
     cached = read_metrics(metrics_csv) if metrics_csv.exists() and not recompute else []
 
     def evaluate(path: Path) -> dict[str, object]:
@@ -70,8 +64,6 @@ def draw_runs(
         for row in curves_of_run(run, run_directory(run["checkpoint"]) / "logs/progress.txt")
     ]
     write_metrics(rows, metrics_csv)
-    write_curves(curves, output_dir / CURVES)
-    figure = plot_lambda_panels(merge_metrics(rows, extra_rows), curves=curves, overlay=overlay)
-    save_figure(figure, output_dir / FIGURE)
-    png = output_dir / FIGURE
-    return [metrics_csv, output_dir / CURVES, png.with_suffix(".pdf"), png]
+    write_curves(curves, output_dir / CURVES_CSV)
+    figures = draw(merge_metrics(rows, extra_rows), curves, output_dir, overlay)
+    return [metrics_csv, output_dir / CURVES_CSV, *figures]

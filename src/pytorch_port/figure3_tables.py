@@ -190,6 +190,8 @@ def collect_metrics(
 ) -> list[Row]:
     """Return one metrics row per run: the cached one while it is current, else a new evaluation.
 
+    A diverged run is not evaluated: its row has its steps and status, and no accuracies.
+
     Args:
         runs: rows of ``read_runs``.
         evaluate: maps a run's folder to its metrics (all of ``METRICS_REQUIRED`` that ``runs.csv``
@@ -212,7 +214,11 @@ def collect_metrics(
                 "here; give its metrics with --jax_metrics_csv"
             )
         shared = {name: run[name] for name in run if name in METRICS_EXTRA | METRICS_REQUIRED}
-        rows.append({**shared, **evaluate(run_directory(run["checkpoint"]))})
+        if run.get("status") == "diverged":  # has no final accuracy, and none is made up
+            absent = {name: None for name in METRICS_REQUIRED if name not in run}
+            rows.append({**absent, **shared, "global_step": run["completed_steps"]})
+        else:
+            rows.append({**shared, **evaluate(run_directory(run["checkpoint"]))})
     return rows
 
 

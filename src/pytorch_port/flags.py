@@ -43,7 +43,6 @@ _TRAINING = (
     ("--eval-batch-size", "evaluation.batch_size", int, "sequences per evaluation batch (32)"),
     ("--seed", "seed", int, "of initial weights and sequences (42)"),
 )
-SOURCES = ("omniglot", "torchvision", "tfds", "synthetic", "auto")
 SYMBOLIC_NOTE = (
     "omniglot or symbolic; symbols have no within-class variation, so in-weights accuracy is 1.0 "
     "at once and in-context accuracy stays at chance"
@@ -89,9 +88,9 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--source",
         dest="data.source",
-        choices=SOURCES,
         help="omniglot: our reader (default); auto: glyphs where Omniglot is not found; "
-        "synthetic: procedural glyphs",
+        "synthetic: procedural glyphs; torchvision, tfds: Omniglot through these libraries; or "
+        "any registered image source",
     )
     group.add_argument(
         "--sampler",

@@ -144,6 +144,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+#: The class-count sweep of Figure 3a, likewise.
+FIGURE3A_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "config_path": Path("configs/icl/images_all_exemplars.py"),
+        "class_counts": (100, 200, 400, 800, 1600),
+        "overrides": {"training_steps": 50_000},
+    },
+    "quick": {
+        "config_path": Path("configs/icl/quick.py"),
+        "class_counts": (100, 400, 1600),
+        "overrides": {},
+    },
+}
+
 
 def _spaced(values: Sequence[Any]) -> str:
     return " ".join(map(str, values))

@@ -142,8 +142,8 @@ def load_inputs(
 
 
 @lru_cache(maxsize=2)
-def _bank(source: str, split: str, data_dir: str | None, download: bool) -> ImageBank:
-    options = {} if source == "synthetic" else {"split": split, "download": download}
+def _bank(source: str, split: str, data_dir: str | None, download: bool, order: str) -> ImageBank:
+    options = {"split": split, "download": download, "order": order}
     return load_images(source, data_dir, allow_synthetic=True, **options)
 
 
@@ -151,13 +151,17 @@ def _images(
     data: DataConfig, downsample: bool, device: torch.device, data_dir: str | None, download: bool
 ) -> tuple[Tensor, dict[str, Any]]:
     choices = data.omniglot_config
-    key = (data.source, choices.omniglot_split, data_dir, download)
+    # Which drawing is a class's first, and how augmented classes are numbered, is a matter of the
+    # order in which the reference reads them.
+    reordered = choices.exemplars != "all" or choices.augment_images
+    order = "tfds" if reordered else "drawing"
+    key = (data.source, choices.omniglot_split, data_dir, download, order)
     return _prepared(key, choices, downsample, device)
 
 
 @lru_cache(maxsize=2)
 def _prepared(
-    key: tuple[str, str, str | None, bool],
+    key: tuple[str, str, str | None, bool, str],
     choices: Any,
     downsample: bool,
     device: torch.device,

@@ -186,7 +186,10 @@ def flatten(arrays: Arrays) -> dict[str, np.ndarray]:
     return flat
 
 
-def _load(model: nn.Module, entries: Mapping[str, Entry], arrays: Arrays, what: str) -> None:
+def _convert(
+    model: nn.Module, entries: Mapping[str, Entry], arrays: Arrays, what: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (tensor of the model, value to copy into it) for every name, all checked."""
     flat = flatten(arrays)
     for name in flat:
         if name not in entries:
@@ -198,8 +201,7 @@ def _load(model: nn.Module, entries: Mapping[str, Entry], arrays: Arrays, what: 
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     converted: dict[str, Tensor] = {}
     for name, entry in entries.items():
-        target, given = tensors[entry.name], flat[name]
-        expected = tuple(entry.to_haiku(target).shape)
+        given, expected = flat[name], tuple(entry.to_haiku(tensors[entry.name]).shape)
         if tuple(given.shape) != expected:
             raise ValueError(
                 f"jax_weights: {what} {name!r} has shape {tuple(given.shape)}; this model needs "
@@ -207,10 +209,10 @@ def _load(model: nn.Module, entries: Mapping[str, Entry], arrays: Arrays, what: 
             )
         converted[name] = entry.to_torch(given)
     _check_counters(entries, converted)
-    with torch.no_grad():
-        for name, entry in entries.items():
-            target = tensors[entry.name]
-            (target if entry.row is None else target[entry.row]).copy_(converted[name])
+    return [
+        (tensors[e.name] if e.row is None else tensors[e.name][e.row], converted[name])
+        for name, e in entries.items()
+    ]
 
 
 def _check_counters(entries: Mapping[str, Entry], converted: Mapping[str, Tensor]) -> None:
@@ -236,10 +238,12 @@ def load_jax_weights(model: nn.Module, params: Arrays, state: Arrays | None = No
         KeyError: a name too many or missing.
         ValueError: an array of the wrong shape, or counters that disagree.
     """
-    entries = parameter_map(model)
-    _load(model, entries, params, "parameter")
-    if state is not None:
-        _load(model, state_map(model), state, "state")
+    with torch.no_grad():
+        pairs = _convert(model, parameter_map(model), params, "parameter")
+        if state is not None:
+            pairs += _convert(model, state_map(model), state, "state")
+        for target, value in pairs:
+            target.copy_(value)
 
 
 def export_jax_weights(model: nn.Module) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -59,9 +59,14 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     training loss (:func:`icl_loss` with w = 0) raises instead.
     """
     valid = (target >= 0) & (target < logits.shape[-1])
-    log_p = F.log_softmax(logits.float(), dim=-1)
+    log_p = F.log_softmax(_full(logits), dim=-1)
     picked = log_p.gather(-1, torch.where(valid, target, 0).unsqueeze(-1)).squeeze(-1)
     return torch.where(valid, -picked, 0.0)
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Return at least float32: losses are never computed in half precision."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def icl_loss(
@@ -80,7 +85,7 @@ def icl_loss(
         IndexError: a query label outside 0..K-1 (on CPU).
     """
     if w_interim == 0.0:
-        return F.cross_entropy(logits[:, -1].float(), labels[:, -1])
+        return F.cross_entropy(_full(logits[:, -1]), labels[:, -1])
     target = make_targets(labels, concatenate_labels=concatenate_labels)
     query, interim = _weighted_losses(logits, target, w_interim, concatenate_labels)
     return (query + interim.sum(dim=1)).mean()

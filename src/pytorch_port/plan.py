@@ -164,7 +164,11 @@ def fewshot_plan(
     randomly_generate_rare: bool = False,
     grouped: bool = False,
 ) -> SequencePlan:
-    """S examples of each of W classes drawn *with* replacement, then a query from one of them."""
+    """S examples of each of W classes drawn *with* replacement, then a query from one of them.
+
+    Deviation: ``labeling`` may be ``orderedK`` too (index + K), which the reference refuses here,
+    so that bursty sequences with polysemy can have common few-shot problems.
+    """
     part = _fewshot(class_type, shots, ways, labeling, grouped)
     return _single("get_fewshot_seq", part, randomly_generate_rare)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import IclConfig
-from pytorch_port.figure3_files import draw_runs
 from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import load_inputs
-from pytorch_port.train import Runtime, run_identity
+from pytorch_port.train import Runtime, build, run_identity
 from pytorch_port.train import run as train
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device, core_count
@@ -27,8 +26,9 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> No
     """Check every run against the data, the device and what ``base_dir`` holds, writing nothing.
 
     Raises:
-        ValueError: class counts that the data cannot serve, or a run directory that holds another
-            configuration (unless it is to be overwritten).
+        ValueError, KeyError: class counts that the data cannot serve, settings that the optimizer
+            or the model refuses, or a run directory that holds another configuration (unless it is
+            to be overwritten).
         FileNotFoundError: no images.
     """
     device = choose_device(runtime.device)
@@ -36,6 +36,7 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> No
         inputs = load_inputs(
             run.config, device, data_dir=runtime.data_dir, download=runtime.download
         )
+        build(run.config, inputs)
         if not runtime.overwrite:
             check_config(base_dir / run.name, run_identity(run.config, inputs))
 
@@ -77,22 +78,18 @@ def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) 
         generator, optimizer = config.data.generator_config, config.optimizer
         summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
         decoupled = optimizer.l2_mode == "decoupled"
-        images = read_json(path / "config.json").get("images", {})
         rows.append(
             {
+                **run_facts(run, base_dir),
                 "class_count": run.class_count,
                 "weight_decay": optimizer.weight_decay,
                 "checkpoint": str(newest.relative_to(base_dir) / "weights.pt"),
                 "backend": "torch",
-                "seed": config.seed,
                 "optimizer": optimizer.name,
                 "completed_steps": step,
                 "n_rare_classes": generator.n_rare_classes,
                 "n_common_classes": generator.n_common_classes,
-                "n_holdout_classes": generator.n_holdout_classes,
                 "config_module": config_path.stem,
-                "example_type": config.data.example_type,
-                "source": images.get("image_source", config.data.source),
                 "l2_mode": optimizer.l2_mode,
                 "status": status["status"],
                 "sum_lr": summed,
@@ -103,54 +100,58 @@ def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) 
     return base_dir / "runs.csv"
 
 
-def run_sweep(
+def train_grid(
     runs: Sequence[SweepRun],
     base_dir: Path,
     runtime: Runtime,
     *,
     config_path: Path,
     jobs: int | None = None,
-    max_eval_batches: int | None = None,
-) -> int:
-    """Train the grid, evaluate every run, draw the figures and say where they are.
+) -> list[Outcome]:
+    """Check, then train the grid, keeping ``runs.csv`` current.
 
     Args:
         runs: from ``grid.plan_runs``.
-        base_dir: holds the run folders, ``runs.csv``, tables and figures.
+        base_dir: holds the run folders and ``runs.csv``.
         runtime: see ``train.Runtime``.
         config_path: where the configuration came from, for ``runs.csv``.
         jobs: runs side by side; default one per core on a CPU, one on a GPU.
-        max_eval_batches: batches of the final evaluation; default the configuration's.
 
-    Returns:
-        The exit status: 1 if a run failed. A diverged run is a result.
+    Raises:
+        ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
     """
     device = choose_device(runtime.device)
-    check_runs(runs, base_dir, runtime)
-    base_dir.mkdir(parents=True, exist_ok=True)
     if jobs is None:
         jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: must be at least 1")
+    check_runs(runs, base_dir, runtime)
+    base_dir.mkdir(parents=True, exist_ok=True)
     outcomes = []
-    with _sweep_bar(len(runs)) as bar:
+    with _sweep_bar(len(runs), runtime.show_progress) as bar:
         for outcome in execute(runs, base_dir, runtime, jobs=jobs):
             outcomes.append(outcome)
             bar.update()
-            bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
+            if runtime.show_progress or outcome.status != "complete":
+                bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
             write_runs_csv(runs, base_dir, config_path)
-    figures = draw_runs(
-        base_dir / "runs.csv",
-        base_dir,
-        max_eval_batches=max_eval_batches,
-        device=runtime.device,
-        data_dir=runtime.data_dir,
-    )
-    for path in figures:
-        print(path)  # noqa: T201 - where the answer is
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    return 1 if failed else 0
+    return outcomes
 
 
-def _sweep_bar(total: int) -> Any:
+def run_facts(run: SweepRun, base_dir: Path) -> dict[str, Any]:
+    """Return what a figure must say about a run besides its numbers."""
+    images = read_json(base_dir / run.name / "config.json").get("images", {})
+    return {
+        "seed": run.config.seed,
+        "source": images.get("image_source", run.config.data.source),
+        "example_type": run.config.data.example_type,
+        "n_holdout_classes": run.config.data.generator_config.n_holdout_classes,
+    }
+
+
+def _sweep_bar(total: int, shown: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True)
+    return tqdm(
+        total=total, desc="sweep", unit="run", position=0, dynamic_ncols=True, disable=not shown
+    )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pytorch_port.assembly import build_icl_model, load_weights, make_icl_optimizer
@@ -23,7 +24,13 @@ from pytorch_port.config import IclConfig
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
 from pytorch_port.losses import icl_loss, icl_scalars, make_targets
-from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    prune,
+    remove_leftovers,
+    save_checkpoint,
+)
 from trainrig.config import to_dict
 from trainrig.device import autocast, choose_device, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError
@@ -34,6 +41,7 @@ from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run
 from trainrig.seeding import capture_rng, make_deterministic, restore_rng, set_seed
 from trainrig.tracking.metric_log import MetricLog
+from trainrig.tracking.run_log import run_log
 from trainrig.tracking.trackio_sink import Tracker
 
 #: What a line of progress.txt shows, where its row has it; metrics.jsonl holds everything.
@@ -66,7 +74,8 @@ class Runtime:
         overwrite: start anew in a directory that holds a run.
         track: send rows to trackio.
         project: the trackio project.
-        position: line of the progress bar; None for no bar.
+        show_progress: draw a progress bar.
+        position: line of the progress bar.
     """
 
     device: str = "auto"
@@ -77,7 +86,15 @@ class Runtime:
     overwrite: bool = False
     track: bool = True
     project: str = "icl"
-    position: int | None = 0
+    show_progress: bool = True
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers {self.num_workers}: must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +130,27 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
     device = choose_device(runtime.device)
     set_precision(config.training.precision)
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
+    model, optimizer = build(config, inputs)
     identity = run_identity(config, inputs)
     environment = {**describe_environment(), "device": str(device), "threads": threads}
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
         if status["status"] in FINAL:
             return _result(directory, status)
-        with _run_log(directory.logs / "train.log") as logger:
-            trainer = Trainer(config, inputs, directory, runtime, logger)
+        with run_log(directory.logs / "train.log") as logger:
+            trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
             return trainer.train()
+
+
+def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return the seeded model and its optimizer; built before anything is written.
+
+    Raises:
+        ValueError, KeyError: settings that fit neither the images nor the optimizer.
+    """
+    set_seed(config.seed)
+    model = build_icl_model(config, inputs.example_shape).to(inputs.device)
+    return model, make_icl_optimizer(config, model)
 
 
 def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
@@ -149,18 +178,22 @@ class Trainer:
         directory: RunDirectory,
         runtime: Runtime,
         logger: logging.Logger,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         self.config, self.inputs, self.directory = config, inputs, directory
         self.runtime, self.logger = runtime, logger
-        set_seed(config.seed)
-        self.model = build_icl_model(config, inputs.example_shape).to(inputs.device)
-        self.optimizer = make_icl_optimizer(config, self.model)
+        self.model, self.optimizer = model, optimizer
         self.schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
         self.log = MetricLog(directory.logs, PROGRESS_COLUMNS)
         self.start_step, self.elapsed_before = 0, 0.0
         self.last_finite_step = 0
         self.latest: dict[str, dict[str, float]] = {}
-        self._restore()
+        try:
+            self._restore()
+        except BaseException:
+            self.log.close()
+            raise
 
     def train(self) -> RunResult:
         """Perform the remaining steps and return how the run ended."""
@@ -181,7 +214,8 @@ class Trainer:
             self.log.sync()
             message, step = str(error), self.step
             self.logger.warning("diverged: %s", message)
-            directory.set_status("diverged", step=step, message=message, metrics=self.latest)
+            metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
+            directory.set_status("diverged", step=step, message=message, metrics=metrics)
         except BaseException as error:
             self.logger.error("stopped at step %d: %r", self.step, error)
             with contextlib.suppress(OSError):
@@ -316,24 +350,37 @@ class Trainer:
         self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
 
     def _restore(self) -> None:
-        remove_leftovers(self.directory.checkpoints)
-        checkpoint, ignored = latest_checkpoint(self.directory.checkpoints)
-        for message in ignored:
-            self.logger.warning(message)
+        folder = self.directory.checkpoints
+        checkpoint, ignored = latest_checkpoint(folder)
         self.step = 0
-        if checkpoint is None:
-            self.log.truncate({})
-            return
+        if checkpoint is None and ignored:
+            raise CheckpointError(
+                f"{folder}: holds no valid checkpoint ({'; '.join(ignored)}); restore one, or "
+                "--overwrite to start anew"
+            )
+        if checkpoint is not None:
+            self._restore_from(checkpoint)
+        self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
+        remove_leftovers(folder)
+        prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
+        for message in ignored:
+            from tqdm import tqdm
+
+            self.logger.warning(message)
+            tqdm.write(f"{message}; continuing from step {self.step}", file=sys.stderr)
+
+    def _restore_from(self, checkpoint: Checkpoint) -> None:
         load_weights(self.model, checkpoint)
         state = checkpoint.state
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.log.truncate(state["log_sizes"])
             restore_rng(state["rng"])
-            self.latest = state["latest"]
-            self.elapsed_before = state["elapsed"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({error})") from None
+            self.latest = dict(state["latest"])
+            self.elapsed_before = float(state["elapsed"])
+            _ = {name: int(size) for name, size in state["log_sizes"].items()}
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
         self.start_step = self.step = self.last_finite_step = checkpoint.step
         self.logger.info("resumed from %s", checkpoint.path)
 
@@ -345,19 +392,9 @@ class Trainer:
         )
 
 
-@contextlib.contextmanager
-def _run_log(path: Path) -> Iterator[logging.Logger]:
-    """Send this run's messages, and the library's warnings, to ``train.log``."""
-    logger = logging.getLogger(f"trainrig.run.{path.parent.parent.name}")
-    logger.setLevel(logging.INFO)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    try:
-        yield logger
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
+def _finite(scalars: dict[str, float]) -> dict[str, float | None]:
+    """Replace what strict JSON cannot hold by None."""
+    return {key: value if math.isfinite(value) else None for key, value in scalars.items()}
 
 
 def _progress_bar(trainer: Trainer) -> Any:
@@ -369,7 +406,7 @@ def _progress_bar(trainer: Trainer) -> Any:
         desc=trainer.directory.path.name,
         unit="step",
         position=trainer.runtime.position,
-        disable=trainer.runtime.position is None,
+        disable=not trainer.runtime.show_progress,
         leave=trainer.runtime.position == 0,
         mininterval=0.5,
         dynamic_ncols=True,

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def save_checkpoint(
     *,
     keep_last: int = 2,
 ) -> Path:
-    """Write ``folder/step_{step}`` durably, then drop all but the ``keep_last`` newest.
+    """Write ``folder/step_{step}`` durably, then drop older ones beyond the ``keep_last`` newest.
 
     Args:
         folder: e.g. ``<run>/checkpoints/models/latest``; made if absent.
@@ -84,9 +85,15 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for _, old in list_checkpoints(folder)[: -max(keep_last, 1)]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, step, keep_last)
     return final
+
+
+def prune(folder: Path, step: int, keep_last: int) -> None:
+    """Keep the checkpoint of ``step`` and the ``keep_last`` - 1 before it, drop all older ones."""
+    older = [path for number, path in list_checkpoints(folder) if number < step]
+    for old in older[: max(len(older) - max(keep_last, 1) + 1, 0)]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -104,11 +111,19 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         CheckpointError: a file is missing, truncated, altered, or holds what safe mode refuses.
     """
     manifest = read_manifest(path)
+    named = _NAME.fullmatch(path.name)
+    if named and int(named[1]) != manifest["step"]:
+        raise CheckpointError(
+            f"{path}: its manifest says step {manifest['step']}; the directory was renamed"
+        )
     loaded = {}
     for name in FILES:
         content = _verified_content(path, name, manifest)
         try:
-            loaded[name] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # about formats that are refused anyway
+                loaded[name] = torch.load(
+                    io.BytesIO(content), map_location=device, weights_only=True
+                )
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
@@ -124,14 +139,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        if set(manifest["files"]) != set(FILES) or not isinstance(manifest["step"], int):
-            raise KeyError(f"files {sorted(manifest['files'])}")
+        files = manifest["files"]
+        if set(files) != set(FILES) or not isinstance(manifest["step"], int):
+            raise ValueError(f"step {manifest['step']!r}, files {sorted(files)}")
+        for name in FILES:
+            _ = files[name]["bytes"], files[name]["sha256"]
         return manifest
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path}: no manifest.json; not a checkpoint, or an incomplete one"
         ) from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise CheckpointError(
             f"{file}: not a checkpoint manifest ({error}); expected step and sizes of {FILES}"
         ) from None
@@ -143,6 +161,8 @@ def _verified_content(path: Path, name: str, manifest: dict[str, Any]) -> bytes:
         content = (path / name).read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path / name}: missing; the checkpoint is incomplete") from None
+    except OSError as error:  # a bad sector, a directory in its place
+        raise CheckpointError(f"{path / name}: cannot be read ({error.strerror})") from None
     if len(content) != expected["bytes"]:
         raise CheckpointError(
             f"{path / name}: {len(content)} bytes; the manifest expects {expected['bytes']}"

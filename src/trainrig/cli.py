@@ -44,12 +44,19 @@ class Parser(argparse.ArgumentParser):
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse; refuse unknown arguments, naming the nearest flag."""
+        args = [self._spelled(word) for word in (sys.argv[1:] if args is None else args)]
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             word = unknown[0].partition("=")[0]
             self.error(f"unknown argument {word}{nearest(word, known) or '; see --help'}")
         return parsed
+
+    def _spelled(self, word: str) -> str:
+        """Return ``--no_flag`` as the ``--no-flag`` that argparse adds to a yes-or-no flag."""
+        dashed = word.replace("_", "-")
+        known = word.startswith("--no_") and dashed in self._option_string_actions
+        return dashed if known else word
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""

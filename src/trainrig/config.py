@@ -97,9 +97,10 @@ def apply_overrides(config: C, overrides: Mapping[str, Any], where: str = "comma
                     f"{where}: unknown key {dotted!r}{hint or _accepted(prefix, known)}"
                 )
             if depth < len(parents):
-                cls = typing.get_type_hints(cls).get(part, dict)
-                node = node[part]
-        node[last] = value
+                fields = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
+                cls = fields.get(part, dict)
+                node = node.setdefault(part, {})
+        node[last] = value if dataclasses.is_dataclass(cls) else _from_json(value, starts="")
     return from_dict(type(config), tree, where)
 
 
@@ -208,11 +209,7 @@ def _coerce_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
             return _BOOLS[value.lower()]
     elif hint in (int, float) and not isinstance(value, bool):
         try:
-            number = float(value) if not isinstance(value, int) else value
-            if hint is float:
-                return float(number)
-            if int(number) == number:
-                return int(value) if isinstance(value, str) and value.isdigit() else int(number)
+            return float(value) if hint is float else _whole(value)
         except (TypeError, ValueError, OverflowError):
             pass
     elif hint is str and isinstance(value, str | Path):
@@ -221,10 +218,22 @@ def _coerce_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
     raise ValueError(f"{where}: {key} is {value!r}; {name.get(hint, hint)} is expected")
 
 
-def _from_json(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "[{":
+def _whole(value: Any) -> int:
+    """Return the integer that ``value`` is; "1e3" counts, and digits are never rounded."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = int(float(value))
+        value = float(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError(f"{value} is not whole")
+    return number
+
+
+def _from_json(value: Any, starts: str = "[{") -> Any:
+    if isinstance(value, str) and (not starts or value[:1] in starts):
         try:
             return json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return value
     return value

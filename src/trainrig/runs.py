@@ -21,18 +21,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trainrig.checkpoint import list_checkpoints
 from trainrig.config import diff
 from trainrig.files import read_json, write_json
 
 LATEST = Path("checkpoints/models/latest")
-#: What a run directory holds; anything else in it is not ours and is left alone.
+#: What a run directory holds, in the order of removal: killed between any two, the rest is still a
+#: run that its configuration guards. Anything else in it is not ours and is left alone.
 OWNED = (
-    "config.json",
-    "environment.json",
     "status.json",
-    "logs",
     "checkpoints",
+    "logs",
     "evaluation.json",
+    "environment.json",
+    "config.json",
 )
 FINAL = ("complete", "diverged")
 
@@ -69,12 +71,20 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse a run directory that was made with another configuration.
 
     Raises:
-        ValueError: naming each key that differs, old -> new.
+        ValueError: naming each key that differs, old -> new; or checkpoints of an unknown one.
     """
     file = path / "config.json"
     if not file.exists():
+        if list_checkpoints(path / LATEST):
+            raise ValueError(
+                f"{file}: missing, but there are checkpoints; restore it, use another output "
+                "directory, or --overwrite to start anew"
+            )
         return
-    changes = diff(read_json(file), config)
+    present = read_json(file)
+    if not isinstance(present, dict):
+        raise ValueError(f"{file}: holds {type(present).__name__}; a configuration is expected")
+    changes = diff(present, config)
     if changes:
         raise ValueError(
             f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
@@ -110,13 +120,20 @@ def open_run(
     with _lock(path):
         if overwrite:
             remove_run(path)
+        check_config(path, config)  # again: another process may have made the run meanwhile
+        for leftover in path.glob(".*.tmp"):  # of a writer that was killed
+            leftover.unlink(missing_ok=True)
         run = RunDirectory(path)
         run.logs.mkdir(exist_ok=True)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         if not (path / "config.json").exists():
             write_json(path / "config.json", dict(config))
-        write_json(path / "environment.json", dict(environment))
+        if run.status()["status"] not in FINAL:  # or it would not tell who made the run
+            write_json(path / "environment.json", dict(environment))
         yield run
+
+
+_LOCKS: set[Any] = set()
 
 
 @contextlib.contextmanager
@@ -133,7 +150,22 @@ def _lock(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {platform.node()}")
         file.flush()
-        yield
+        _LOCKS.add(file)
+        try:
+            yield
+        finally:
+            _LOCKS.discard(file)
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _forget_locks() -> None:
+    """In a forked child: close the parent's locks, or they would outlive a killed parent."""
+    for file in _LOCKS:
+        file.close()
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def remove_run(path: Path) -> None:

@@ -6,14 +6,22 @@ a killed sweep leaves nothing behind that still writes.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,36 +69,64 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int = 1) -> Iterator[Outcome]:
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
-    if jobs == 1 or len(tasks) <= 1:
+    if jobs == 1 or len(tasks) == 1:
         for task in tasks:
             yield _perform(task)
         return
-    context = multiprocessing.get_context("spawn")
-    slots = context.Queue()
-    for slot in range(1, jobs + 1):
-        slots.put(slot)
+    yield from _run_side_by_side(tasks, jobs)
+
+
+def _run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
+    """Keep ``jobs`` tasks in flight; a worker that dies breaks its pool, so a new one goes on."""
+    waiting = deque(tasks)
+    while waiting:
+        suspects = yield from _run_until_broken(waiting, jobs)
+        if len(suspects) == 1:
+            task, message = suspects[0]
+            yield Outcome(task.name, task.path, "failed", f"the worker process died ({message})")
+            continue
+        for task, _ in suspects:  # alone, each shows whether it was the one; the others resume
+            yield from _run_side_by_side([task], 1)
+
+
+def _run_until_broken(
+    waiting: deque[Task], jobs: int
+) -> Generator[Outcome, None, list[tuple[Task, str]]]:
+    """Take tasks from ``waiting``; return those in flight when a worker died, with the reason."""
+    flying: dict[Future[Outcome], Task] = {}
+    with _pool(min(jobs, len(waiting))) as pool:
+        while waiting or flying:
+            while waiting and len(flying) < jobs:
+                task = waiting.popleft()
+                flying[pool.submit(_perform, task)] = task
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            broken = [f for f in done if isinstance(f.exception(), BrokenExecutor)]
+            for future in done.difference(broken):
+                yield future.result()
+                del flying[future]
+            if broken:
+                return [(task, describe(broken[0].exception())) for task in flying.values()]
+    return []
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     from tqdm import tqdm
 
-    lock = context.RLock()
+    context = multiprocessing.get_context("spawn")
+    slots, lock = context.Queue(), context.RLock()
+    for slot in range(1, jobs + 1):
+        slots.put(slot)
     tqdm.set_lock(lock)
     pool = ProcessPoolExecutor(
-        min(jobs, len(tasks)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(os.getpid(), slots, lock),
+        jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), slots, lock)
     )
     try:
-        futures = {pool.submit(_perform, task): task for task in tasks}
-        for future in as_completed(futures):
-            task = futures[future]
-            try:
-                yield future.result()
-            except Exception as error:
-                message = f"the worker process died ({describe(error)})"
-                yield Outcome(task.name, task.path, "failed", message)
+        yield pool
     finally:
+        processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):
+        for process in processes:
             process.terminate()
 
 

@@ -287,9 +287,8 @@ def augment(bank: ImageBank) -> ImageBank:
     order = bank.dictionary_order
     if order is None:
         order = torch.arange(bank.n_classes)
-    views = torch.empty(
-        (bank.n_classes, VIEWS_PER_CLASS, *bank.images.shape[1:]), dtype=torch.uint8
-    )
+    shape = (bank.n_classes, VIEWS_PER_CLASS, *bank.images.shape[1:])
+    views = torch.empty(shape, dtype=torch.uint8, device=bank.images.device)
     ordered = bank.images[order]
     for flip in range(2):
         flipped = ordered.flip(-1) if flip else ordered

@@ -153,12 +153,12 @@ def _read_split(
 
 def _class_name(record: Mapping[str, Any], features: Mapping[str, Any]) -> str:
     """Return ``<Alphabet>_<character - 1>``, from the label's name or the alphabet's."""
-    if features["label"].names:
-        return features["label"].int2str(int(record["label"]))
-    if "alphabet" in record:
+    label = int(record["label"])
+    name = features["label"].int2str(label)
+    if name == str(label) and "alphabet" in record:  # prepared without label names
         alphabet = features["alphabet"].int2str(int(record["alphabet"]))
         return f"{alphabet}_{int(record['alphabet_char_id'])}"
-    return str(int(record["label"]))
+    return name
 
 
 def _drawing_numbers(

@@ -50,8 +50,9 @@ class DebiasedBatchNorm(nn.Module):
         y = F.batch_norm(x, batch[0], batch[1], self.weight, self.bias, True, 1.0, EPS)
         n_values = x.numel() // x.shape[1]
         with torch.no_grad():
-            batch[1].mul_((n_values - 1) / n_values)
-            self.hidden.lerp_(batch, 1.0 - DECAY)
+            self.hidden.mul_(DECAY)
+            self.hidden[0].add_(batch[0], alpha=1.0 - DECAY)
+            self.hidden[1].add_(batch[1], alpha=(1.0 - DECAY) * (n_values - 1) / n_values)
             self.counter.add_(1)
             torch.div(self.hidden, 1.0 - DECAY**self.counter, out=self.average)
         return y

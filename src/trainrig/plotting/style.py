@@ -123,7 +123,7 @@ def shades(colour: str, count: int) -> list[tuple[float, float, float]]:
     from matplotlib.colors import to_rgb
 
     base = np.array(to_rgb(colour))
-    light, dark = 0.5 * base + 0.5, 0.55 * base
+    light, dark = 0.65 * base + 0.35, 0.45 * base
     if count == 1:
         return [tuple(base)]
     steps = np.linspace(0, 2, count)
@@ -131,6 +131,13 @@ def shades(colour: str, count: int) -> list[tuple[float, float, float]]:
         tuple(light + t * (base - light)) if t <= 1 else tuple(base + (t - 1) * (dark - base))
         for t in steps
     ]
+
+
+def sequence(count: int) -> list[Any]:
+    """Return ``count`` ordered colours, dark first; readable on white and without colour vision."""
+    import matplotlib as mpl
+
+    return [mpl.colormaps["viridis"](value) for value in np.linspace(0, 0.85, count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,8 @@ def label_line_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 7) ->
     """
     low, high = ax.get_ylim()
     height_pt = ax.get_figure().get_figheight() * 72 * ax.get_position().height
-    gap = 1.25 * size / height_pt  # of the axes' height
+    shrunk = 0.75  # about what titles and legends leave of it once the layout is done
+    gap = 1.2 * size / (shrunk * height_pt)  # of the axes' height
     ordered = sorted(labels, key=lambda label: label.y)
     fractions = spread([(label.y - low) / (high - low) for label in ordered], gap)
     for label, fraction in zip(ordered, fractions, strict=True):

@@ -7,6 +7,7 @@ that makes this work: rows up to step k are made durable *before* the checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainrig.files import naming
 from trainrig.tracking.progress import format_line
 
 #: Keys that depend on the clock; they appear in progress.txt alone.
@@ -39,16 +41,19 @@ class MetricLog:
         """Append one row; non-finite numbers become ``null`` in the JSON."""
         shown = {key: row[key] for key in self.columns if key in row}
         kept = {key: _strict(value) for key, value in row.items() if key not in TIMING_KEYS}
-        self._files["progress.txt"].write((format_line(shown) + "\n").encode())
-        self._files["metrics.jsonl"].write((json.dumps(kept, allow_nan=False) + "\n").encode())
-        for file in self._files.values():
-            file.flush()  # a reader sees whole lines at once; durability comes with `sync`
+        lines = {"progress.txt": format_line(shown)}
+        lines["metrics.jsonl"] = json.dumps(kept, allow_nan=False)
+        for name, line in lines.items():
+            with naming(self.paths[name]):
+                self._files[name].write((line + "\n").encode())
+                self._files[name].flush()  # readers see it at once; durability comes with `sync`
 
     def sync(self) -> dict[str, int]:
         """Make all rows durable and return the length of each file in bytes."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        for name, file in self._files.items():
+            with naming(self.paths[name]):
+                file.flush()
+                os.fsync(file.fileno())
         return {name: path.stat().st_size for name, path in self.paths.items()}
 
     def truncate(self, sizes: Mapping[str, int]) -> None:
@@ -57,13 +62,15 @@ class MetricLog:
         Raises:
             ValueError: a file is shorter than recorded, so rows of the past are missing.
         """
-        for name, path in self.paths.items():
-            size, present = int(sizes.get(name, 0)), path.stat().st_size
+        lengths = {path: int(sizes.get(name, 0)) for name, path in self.paths.items()}
+        for path, size in lengths.items():
+            present = path.stat().st_size
             if present < size:
                 raise ValueError(
                     f"{path}: {present} bytes, but the checkpoint was saved after {size}; "
                     "restore the file or start anew with --overwrite"
                 )
+        for path, size in lengths.items():
             os.truncate(path, size)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -72,9 +79,10 @@ class MetricLog:
         return [json.loads(line) for line in text.splitlines()]
 
     def close(self) -> None:
-        """Close both files."""
+        """Close both files; what a full disk did not take was reported when it was written."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def _strict(value: Any) -> Any:

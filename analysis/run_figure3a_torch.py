@@ -1,0 +1,107 @@
+"""Sweep the number of classes (Figure 3a/3b): accuracy against step, one line per class count.
+
+Examples:
+    python analysis/run_figure3a_torch.py --preset quick --plot
+    python analysis/run_figure3a_torch.py --class-counts 100 1600 --device cuda --plot
+
+Presets: paper (100 to 1600 classes, Adam, 50,000 steps, 105-px Omniglot), quick (a small model on
+28-px images, glyphs where Omniglot is absent). Panel a is the in-context regime, panel b the
+in-weights one; both come from the same runs. The same command again continues what is unfinished.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pytorch_port.flags import (
+    SYMBOLIC_NOTE,
+    add_data_flags,
+    add_runtime_flags,
+    configure,
+    dotted_keys,
+    runtime_options,
+)
+from pytorch_port.grid import FIGURE3A_PRESETS, Grid, plan_runs
+from trainrig.cli import Parser, entry
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line; a flag left out keeps the preset's or the file's value."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--preset", choices=tuple(FIGURE3A_PRESETS), default="paper", help="(paper)"
+    )
+    parser.add_argument("--config-path", type=Path, help="configuration file (the preset's)")
+    parser.add_argument("--output-dir", type=Path, help="output (runs/figure3a_torch/<preset>)")
+    parser.add_argument("--panel", choices=("a", "b"), default="a", help="regime to tabulate (a)")
+    parser.add_argument("--plot", action="store_true", help="draw the figure as well")
+    grid = parser.add_argument_group("runs")
+    grid.add_argument(
+        "--class-counts", type=int, nargs="+", help="classes in all (100 200 400 800 1600)"
+    )
+    grid.add_argument("--seeds", type=int, nargs="+", help="(the configuration's one)")
+    grid.add_argument(
+        "--example-type",
+        dest="data.example_type",
+        choices=("omniglot", "symbolic"),
+        help=SYMBOLIC_NOTE,
+    )
+    for flag, dest, kind, text in (
+        ("--optimizer", "optimizer.name", str, "adam, adamw, ... (adam)"),
+        ("--batch-size", "training.batch_size", int, "sequences per batch (32)"),
+        ("--max-steps", "training_steps", int, "optimizer steps (50000)"),
+        ("--eval-interval", "training.eval_interval", int, "steps between evaluations (1000)"),
+        ("--eval-batches", "evaluation.batches", int, "batches per evaluation (64)"),
+    ):
+        grid.add_argument(flag, dest=dest, type=kind, help=text)
+    grid.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
+    add_data_flags(parser)
+    add_runtime_flags(parser)
+    return parser
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Train the class counts, write the tables, and draw them if asked."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    preset = FIGURE3A_PRESETS[arguments.preset]
+    config_path = arguments.config_path or preset["config_path"]
+    output = arguments.output_dir or Path("runs/figure3a_torch") / arguments.preset
+    from pytorch_port.config import load_icl_config
+    from trainrig.config import apply_overrides
+
+    base = apply_overrides(load_icl_config(config_path), preset["overrides"])
+    base = configure(base, arguments, dotted_keys(parser))
+    grid = Grid(
+        class_counts=tuple(arguments.class_counts or preset["class_counts"]),
+        weight_decays=(base.optimizer.weight_decay,),
+        seeds=tuple(arguments.seeds or [base.seed]),
+    )
+    runs = plan_runs(base, grid)
+    from pytorch_port.figure3a import evaluations_of_run, write_figure3a
+    from pytorch_port.sweep import run_facts, train_grid
+    from pytorch_port.train import Runtime
+
+    runtime = Runtime(**runtime_options(arguments), project="figure3a")
+    outcomes = train_grid(runs, output, runtime, config_path=config_path, jobs=arguments.jobs)
+    rows = [
+        row
+        for run in runs
+        for row in evaluations_of_run(
+            run.class_count,
+            output / run.name / "logs",
+            arguments.panel,
+            relative_to=output,
+            facts=run_facts(run, output),
+        )
+    ]
+    files = write_figure3a(rows, output, arguments.panel, plot=arguments.plot)
+    for path in (files.metrics, files.timeseries, *([files.figure] if arguments.plot else [])):
+        print(path)
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

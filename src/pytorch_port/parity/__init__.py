@@ -1,0 +1,58 @@
+"""Proof that the port computes what the reference computed: every case of a recorded directory.
+
+``run`` discovers cases from the files, their JSON and ``meta.json``; nothing here lists them. What
+it cannot judge is reported as unchecked, never passed over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pytorch_port.parity.golden import CASE_ERRORS, Golden
+from pytorch_port.parity.metrics import check_metrics, check_positions, check_schedules
+from pytorch_port.parity.models import check_models
+from trainrig.device import choose_device
+from trainrig.parity import Report
+
+__all__ = ["run"]
+
+DOCUMENTS = ("README.md", "meta.json")
+
+
+def run(golden_dir: Path | str, device: str = "cpu") -> Report:
+    """Check everything in ``golden_dir`` (format: the directory's own README).
+
+    Args:
+        golden_dir: holds ``meta.json`` and recorded arrays.
+        device: where the models run: ``cpu``, ``cuda``, ``cuda:N``; always in full float32.
+
+    Raises:
+        FileNotFoundError: no such directory, or no ``meta.json`` in it.
+        ValueError: an unreadable JSON file, or a device that is not there.
+    """
+    golden = Golden(Path(golden_dir), str(choose_device(device)))
+    report = Report()
+    handled = set(DOCUMENTS)
+    checks = (check_models, check_metrics, check_positions, check_schedules, _check_generator)
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        for check in checks:
+            handled |= check(golden, report)
+    for path in sorted(golden.path.iterdir()):
+        if path.name not in handled:
+            report.unchecked(path.name, "no check knows this file")
+    return report
+
+
+def _check_generator(golden: Golden, report: Report) -> set[str]:
+    """Hand the generator's files to their own checker."""
+    files = {path.name for path in golden.path.glob("generator_*")}
+    if files:
+        from pytorch_port.parity.generator import check_generator
+
+        try:
+            check_generator(golden.path, report)
+        except CASE_ERRORS as error:
+            report.equal("generator", "runs", False, f"{type(error).__name__}: {error}")
+    return files

@@ -1,0 +1,249 @@
+"""Recorded models against ours: logits, loss, scalars, BatchNorm state, gradients, counts."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pytorch_port.embedding import InputEmbedder
+from pytorch_port.jax_weights import as_haiku, load_jax_weights, parameter_map, state_map
+from pytorch_port.losses import icl_scalars, label_sets, make_targets
+from pytorch_port.model import SEQ_MODELS
+from pytorch_port.parity.golden import (
+    CASE_ERRORS,
+    Arrays,
+    Golden,
+    absolute,
+    as_array,
+    checked,
+    list_unknown,
+    relative,
+    under,
+)
+from pytorch_port.parity.initial import check_init_stats, check_shapes
+from pytorch_port.parity.metrics import compare_scalars
+from pytorch_port.parity.subject import ModelCase
+from pytorch_port.parity.traces import check_traces, trace_keys
+from trainrig.parity import Report
+
+SETTINGS = {
+    "embedding",
+    "seq_model",
+    "model",
+    "n_params",
+    "w_interim",
+    "init_stats",
+    "perturb",
+    "shapes",
+    "common",
+    "hold",
+}
+ARRAYS = re.compile(
+    r"(params|state\d+|grad_norm|scalars_train)/.+"
+    r"|(loss|logits)_(train|eval_state\d+)"
+    r"|examples|examples_uint8|examples_divisor|example_index|image_bank_uint8|labels|target"
+)
+PARTITION_SCALARS = ("from_common", "from_rare", "from_support_common", "from_support_rare")
+
+
+def check_models(golden: Golden, report: Report) -> set[str]:
+    """Check every ``model_*.npz`` and every entry of ``models.json``; return files handled."""
+    files = {path.name for path in golden.path.glob("model_*.npz")}
+    cases = golden.json("models.json").get("models", {})
+    for name in sorted(files):
+        stem = name.removesuffix(".npz")
+        case = cases.get(stem)
+        if not isinstance(case, Mapping):
+            report.unchecked(stem, "models.json has no settings for it")
+            continue
+        try:
+            _check_model(golden, report, stem, case, golden.arrays(name))
+        except CASE_ERRORS as error:
+            report.equal(stem, "runs", False, f"{type(error).__name__}: {error}")
+    for stem in sorted(set(cases) - {name.removesuffix(".npz") for name in files}):
+        case = cases[stem]
+        if isinstance(case, Mapping) and "shapes" in case:
+            check_shapes(report, stem, case)
+        else:
+            report.unchecked(stem, "models.json lists it, but it has neither arrays nor shapes")
+    return files | ({"models.json"} if (golden.path / "models.json").is_file() else set())
+
+
+def unknown_settings(case: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a model case that the port has no place for."""
+    unknown = sorted(set(case) - SETTINGS)
+    known = inspect.signature(InputEmbedder.__init__).parameters
+    unknown += [f"embedding/{key}" for key in case["embedding"] if key not in known]
+    if case["seq_model"] not in SEQ_MODELS:
+        return [*unknown, f"seq_model/{case['seq_model']}"]
+    known = inspect.signature(SEQ_MODELS[case["seq_model"]].__init__).parameters
+    return unknown + [f"model/{key}" for key in case["model"] if key not in known]
+
+
+def _check_model(
+    golden: Golden, report: Report, stem: str, case: Mapping[str, Any], arrays: Arrays
+) -> None:
+    unknown = unknown_settings(case)
+    if unknown:
+        list_unknown(report, stem, unknown, "setting")
+        return
+    subject = ModelCase(golden, stem, case, arrays)
+    model = subject.build()
+    if "n_params" in case:
+        ours = sum(p.numel() for p in model.parameters())
+        report.equal(stem, "parameter count", ours == case["n_params"], f"{ours:,}")
+    if "target" in arrays:
+        target = make_targets(subject.labels, concatenate_labels=subject.concatenate)
+        report.equal(stem, "target", absolute(target, arrays["target"]) == 0.0)
+    random_training, random_always = subject.random_parts()
+    if random_training:
+        report.unchecked(stem, "training mode: dropout draws its own random numbers")
+    else:
+        _check_training(subject, report, model)
+        check_traces(subject, report)
+    if random_always:
+        report.unchecked(stem, "evaluation mode: dropout draws its own random numbers")
+    else:
+        _check_evaluation(subject, report, model)
+    if "init_stats" in case:
+        check_init_stats(report, stem, case["init_stats"], subject.blank)
+    known = trace_keys(arrays) | {key for key in arrays if ARRAYS.fullmatch(key)}
+    list_unknown(report, stem, set(arrays) - known, "array")
+
+
+def _check_training(subject: ModelCase, report: Report, model: nn.Module) -> None:
+    """Check one training pass, its gradients, and the states after one and more passes."""
+    golden, arrays, stem = subject.golden, subject.arrays, subject.stem
+    model.train()
+    logits = model(subject.examples, subject.labels)
+    loss = subject.loss(logits, subject.labels)
+    loss.backward()
+    if "logits_train" in arrays:
+        deviation = absolute(logits, arrays["logits_train"])
+        checked(report, stem, "logits train", deviation, golden.bound("logits_abs"))
+    if "loss_train" in arrays:
+        deviation = relative(loss, arrays["loss_train"])
+        checked(report, stem, "loss train", deviation, golden.bound("loss_rel"))
+    _check_scalars(subject, report, logits)
+    _check_gradients(subject, report, model)
+    last = max((int(m[1]) for k in arrays if (m := re.match(r"state(\d+)/", k))), default=0)
+    for n_passes in range(1, last + 1):
+        if n_passes > 1:
+            with torch.no_grad():
+                model(subject.examples, subject.labels)
+        recorded = under(arrays, f"state{n_passes}/")
+        if recorded:
+            ours = as_haiku(state_map(model), dict(model.named_buffers()))
+            deviation = max(absolute(ours[name], value) for name, value in recorded.items())
+            bound = golden.bound("bn_state_abs")
+            checked(report, stem, f"BatchNorm state {n_passes}", deviation, bound)
+
+
+def _check_gradients(subject: ModelCase, report: Report, model: nn.Module) -> None:
+    """Compare [L2 norm, sum, max abs] of every gradient but the declared noise.
+
+    A sum whose terms cancel carries the rounding of its terms, so it is judged against the norm
+    where that is larger.
+    """
+    recorded = under(subject.arrays, "grad_norm/")
+    if not recorded:
+        return
+    golden, stem = subject.golden, subject.stem
+    rel, floor = golden.bound("grad_norm_rel"), golden.bound("grad_norm_abs")
+    entries = parameter_map(model)
+    ours = as_haiku(entries, {name: p.grad for name, p in model.named_parameters()})
+    report.equal(stem, "gradient names", set(ours) == set(recorded))
+    worst: dict[str, tuple[float, str]] = {}
+    for name in sorted(set(ours) & set(recorded)):
+        if subject.skipped(name):
+            continue
+        gradient, expected = as_array(ours[name]), np.asarray(recorded[name], dtype=np.float64)
+        values = (np.sqrt((gradient**2).sum()), gradient.sum(), np.abs(gradient).max())
+        scales = (expected[0], expected[0], expected[2])
+        for what, value, reference, scale in zip(
+            ("gradient norms", "gradient sums", "gradient maxima"),
+            values,
+            expected,
+            scales,
+            strict=True,
+        ):
+            scale = max(abs(scale), abs(reference)) + (floor or 0.0) / (rel or 1.0)
+            deviation = abs(value - reference) / scale if value != reference else 0.0
+            worst[what] = max(worst.get(what, (0.0, "")), (float(deviation), name))
+    for what, (deviation, name) in worst.items():
+        checked(report, stem, what, deviation, rel, name)
+
+
+def _check_evaluation(subject: ModelCase, report: Report, model: nn.Module) -> None:
+    """Check evaluation mode with each recorded state, and the query-only path."""
+    golden, arrays, stem = subject.golden, subject.arrays, subject.stem
+    model.eval()
+    keys = (re.fullmatch(r"(logits|loss)_eval_state(\d+)", key) for key in arrays)
+    for n_passes in sorted({int(m[2]) for m in keys if m}):
+        state = under(arrays, f"state{n_passes}/")
+        load_jax_weights(model, under(arrays, "params/"), state or None)
+        with torch.no_grad():
+            logits = model(subject.examples, subject.labels)
+            query = model(subject.examples, subject.labels, query_only=True)
+            loss = subject.loss(logits, subject.labels)
+        name = f"eval_state{n_passes}"
+        if f"logits_{name}" in arrays:
+            recorded, bound = arrays[f"logits_{name}"], golden.bound("logits_abs")
+            checked(report, stem, f"logits {name}", absolute(logits, recorded), bound)
+            deviation = absolute(query, recorded[:, -1:])
+            checked(report, stem, f"logits {name} query-only", deviation, bound)
+        if f"loss_{name}" in arrays:
+            deviation = relative(loss, arrays[f"loss_{name}"])
+            checked(report, stem, f"loss {name}", deviation, golden.bound("loss_rel"))
+
+
+def _check_scalars(subject: ModelCase, report: Report, logits: Tensor) -> None:
+    """Compare the 13 scalars of the training pass.
+
+    Which classes are rare and which common is recorded only as ``common`` and ``hold``; without
+    them, the four scalars that depend on it must fit *some* partition.
+    """
+    recorded = under(subject.arrays, "scalars_train/")
+    if not recorded:
+        return
+    case, golden, stem = subject.case, subject.golden, subject.stem
+    num_classes = case["model"]["num_classes"]
+    target = make_targets(subject.labels, concatenate_labels=subject.concatenate)
+
+    def scalars(n_rare: int, n_common: int) -> dict[str, Tensor]:
+        sets = label_sets(num_classes, n_rare, n_common, ways=min(2, num_classes))
+        return icl_scalars(
+            logits,
+            target,
+            sets,
+            "bursty",
+            w_interim=subject.w_interim,
+            concatenate_labels=subject.concatenate,
+        )
+
+    if "common" in case and "hold" in case:
+        ours = scalars(num_classes - case["common"] - case["hold"], case["common"])
+        compare_scalars(golden, report, stem, ours, recorded, "scalars_abs")
+        return
+    ours = scalars(num_classes, 0)
+    fixed = {k: v for k, v in recorded.items() if k not in PARTITION_SCALARS}
+    compare_scalars(golden, report, stem, ours, fixed, "scalars_abs")
+    open_ones = {k: v for k, v in recorded.items() if k in PARTITION_SCALARS}
+    predicted = logits.detach()[:, -1].argmax(-1).tolist()
+    cuts = sorted({0, num_classes, *predicted, *(p + 1 for p in predicted)})
+    deviation = min(
+        max((absolute(o[name], value) for name, value in open_ones.items()), default=0.0)
+        for rare in cuts
+        for end in cuts
+        if end >= rare
+        for o in [scalars(rare, end - rare)]
+    )
+    detail = "some partition fits; the recorded one is not in models.json"
+    bound = golden.bound("scalars_abs")
+    checked(report, stem, "scalars of rare and common", deviation, bound, detail)

@@ -1,0 +1,49 @@
+"""Work for the sweep's worker processes, importable there by file name."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def sweep_work(tmp_path_factory):
+    """A module of task functions that worker processes can import."""
+    folder = tmp_path_factory.mktemp("sweep_work")
+    (folder / "sweep_work_for_tests.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, time
+            from trainrig.errors import CheckpointError
+
+            def good(position, path, **_):
+                path.write_text(f"{position} {os.getpid()}")
+                return "complete"
+
+            def diverges(position, **_):
+                return "diverged"
+
+            def refuses(position, **_):
+                raise CheckpointError("two\\nlines")
+
+            def breaks(position, **_):
+                raise ZeroDivisionError("a bug")
+
+            def dies(position, **_):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            def waits(position, path, **_):
+                while True:
+                    with path.open("a") as file:
+                        file.write(f"{os.getpid()}\\n")
+                    time.sleep(0.02)
+            """
+        )
+    )
+    sys.path.insert(0, str(folder))
+    import sweep_work_for_tests
+
+    yield sweep_work_for_tests
+    sys.path.remove(str(folder))

@@ -1,0 +1,195 @@
+"""Run directories: one writer, one configuration, and nothing half-removed that looks whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from trainrig import runs
+from trainrig.checkpoint import save_checkpoint
+from trainrig.files import read_json
+from trainrig.runs import LATEST, OWNED, check_config, open_run, read_status, remove_run
+
+CONFIG = {"lr": 0.1, "part": {"steps": 3}, "list": [1, 2]}
+HOLD_LOCK = """
+import os, sys, time
+from pathlib import Path
+from trainrig.runs import open_run
+with open_run(Path(sys.argv[1]), {"lr": 0.1, "part": {"steps": 3}, "list": [1, 2]}, {}):
+    if os.fork() == 0:  # like a data-loading process, which outlives its parent for seconds
+        print("held", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+def opened(path, config=CONFIG, **options):
+    return open_run(path, config, {"command": ["x"]}, **options)
+
+
+def tree(path):
+    return {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_a_new_run_has_its_configuration_before_anything_else(tmp_path):
+    with opened(tmp_path / "a" / "b") as run:
+        assert run.status() == {"status": "new"}
+        assert read_json(run.path / "config.json") == CONFIG
+        assert read_json(run.path / "environment.json") == {"command": ["x"]}
+        assert run.logs.is_dir()
+        assert run.checkpoints.is_dir()
+        run.set_status("running", step=3)
+    assert read_status(tmp_path / "a" / "b") == {"status": "running", "step": 3}
+
+
+def test_another_configuration_is_refused_with_each_difference_and_nothing_changes(tmp_path):
+    with opened(tmp_path):
+        pass
+    before = tree(tmp_path)
+    other = {"lr": 0.2, "part": {"steps": 3, "new": 1}, "list": [1, 2]}
+    with (
+        pytest.raises(ValueError, match="another configuration") as caught,
+        opened(tmp_path, other),
+    ):
+        pass
+    assert "lr: 0.1 -> 0.2; part.new: (absent) -> 1" in str(caught.value)
+    assert "--overwrite" in str(caught.value)
+    assert tree(tmp_path) == before
+    with opened(tmp_path):
+        pass
+
+
+def test_a_configuration_written_between_check_and_lock_is_seen(tmp_path, monkeypatch):
+    lock = runs._lock
+
+    def slow(path):
+        (path / "config.json").write_text(json.dumps({**CONFIG, "lr": 9}))
+        return lock(path)
+
+    monkeypatch.setattr(runs, "_lock", slow)
+    with pytest.raises(ValueError, match=r"lr: 9 -> 0\.1"), opened(tmp_path / "run"):
+        pass
+
+
+def test_checkpoints_without_their_configuration_are_refused(tmp_path):
+    save_checkpoint(tmp_path / LATEST, 1, {}, {})
+    with pytest.raises(ValueError, match=r"config\.json: missing, but there are checkpoints"):
+        check_config(tmp_path, CONFIG)
+    with opened(tmp_path, overwrite=True) as run:
+        assert list(run.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_an_unreadable_configuration_is_an_error_that_names_it(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json"), opened(tmp_path):
+        pass
+
+
+def test_a_second_writer_is_refused_by_name_and_harms_nothing(tmp_path):
+    with opened(tmp_path) as run:
+        run.set_status("running", step=1)
+        before = tree(tmp_path)
+        with (
+            pytest.raises(ValueError, match=f"another process .pid {os.getpid()} on"),
+            opened(tmp_path, overwrite=True),
+        ):
+            pass
+        assert tree(tmp_path) == before
+    with opened(tmp_path):
+        pass
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the run's lock and has a child of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_the_lock_of_another_process_goes_with_it(tmp_path, holder):
+    with pytest.raises(ValueError, match=f"pid {holder.pid}"), opened(tmp_path):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with opened(tmp_path):  # although the killed process's child still lives
+        pass
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    tmp_path.joinpath(".status.json.77.tmp").write_text('{"sta')
+    with opened(tmp_path):
+        assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_overwrite_removes_what_is_ours_and_nothing_else(tmp_path):
+    with opened(tmp_path) as run:
+        run.set_status("complete")
+        (run.logs / "x").write_text("old")
+        save_checkpoint(run.checkpoints, 1, {}, {})
+    (tmp_path / "notes.md").write_text("mine")
+    with opened(tmp_path, {"other": 1}, overwrite=True) as run:
+        assert run.status() == {"status": "new"}
+        assert list(run.logs.iterdir()) == list(run.checkpoints.iterdir()) == []
+        assert read_json(tmp_path / "config.json") == {"other": 1}
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("removed", range(len(OWNED)))
+def test_killed_while_overwriting_is_never_taken_for_a_finished_or_foreign_run(
+    tmp_path, monkeypatch, removed
+):
+    with opened(tmp_path) as run:
+        run.set_status("complete")
+        save_checkpoint(run.checkpoints, 1, {}, {})
+    monkeypatch.setattr(runs, "OWNED", OWNED[: removed + 1])
+    remove_run(tmp_path)
+    assert read_status(tmp_path)["status"] == "new"
+    left = bool(list((tmp_path / LATEST).glob("step_*")))
+    assert not left or (tmp_path / "config.json").exists()
+
+
+def test_the_environment_of_a_finished_run_stays(tmp_path):
+    with opened(tmp_path) as run:
+        run.set_status("complete")
+    with open_run(tmp_path, CONFIG, {"command": ["later"]}):
+        assert read_json(tmp_path / "environment.json") == {"command": ["x"]}
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"step": 3}'])
+def test_an_unreadable_status_counts_as_failed(tmp_path, content):
+    (tmp_path / "status.json").write_text(content)
+    assert read_status(tmp_path)["status"] == "failed"
+
+
+def test_a_path_that_cannot_be_a_directory(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(NotADirectoryError, match="is a file"), opened(file):
+        pass
+    with pytest.raises(NotADirectoryError), opened(file / "below"):
+        pass
+    assert file.read_text() == "x"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_directory_without_write_permission(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(PermissionError), opened(tmp_path / "run"):
+        pass

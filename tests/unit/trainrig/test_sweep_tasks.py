@@ -1,0 +1,71 @@
+"""Many runs: one that fails is an outcome, the others go on."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainrig.sweep import Task, run_tasks
+
+
+@pytest.fixture
+def tasks(tmp_path, sweep_work):
+    """Return a function: names of work -> tasks."""
+
+    def make(*names):
+        return [
+            Task(
+                name=f"{i}_{name}",
+                path=tmp_path / str(i),
+                work=getattr(sweep_work, name),
+                arguments={"path": tmp_path / f"{i}.txt"},
+            )
+            for i, name in enumerate(names)
+        ]
+
+    return make
+
+
+def statuses(outcomes):
+    return {outcome.name: outcome.status for outcome in outcomes}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failure_is_an_outcome_and_the_others_go_on(tasks, jobs, tmp_path, capfd):
+    outcomes = list(run_tasks(tasks("refuses", "breaks", "diverges", "good", "good"), jobs=jobs))
+    assert statuses(outcomes) == {
+        "0_refuses": "failed",
+        "1_breaks": "failed",
+        "2_diverges": "diverged",
+        "3_good": "complete",
+        "4_good": "complete",
+    }
+    messages = {outcome.name: outcome.message for outcome in outcomes}
+    assert messages["0_refuses"] == "two lines"
+    assert messages["1_breaks"] == "ZeroDivisionError: a bug"
+    positions = {(tmp_path / f"{i}.txt").read_text().split()[0] for i in (3, 4)}
+    assert positions <= ({"0"} if jobs == 1 else {"1", "2"})
+    assert "a bug" in capfd.readouterr().err  # a bug shows its traceback
+
+
+def test_a_killed_worker_costs_its_own_run_only(tasks):
+    outcomes = list(run_tasks(tasks("good", "dies", "good", "good"), jobs=2))
+    assert statuses(outcomes) == {
+        "0_good": "complete",
+        "1_dies": "failed",
+        "2_good": "complete",
+        "3_good": "complete",
+    }
+    assert "worker process died" in next(o.message for o in outcomes if o.name == "1_dies")
+
+
+def test_in_this_process_outcomes_come_as_they_are_made(tasks, tmp_path):
+    stream = run_tasks(tasks("good", "good"))
+    next(stream)
+    assert (tmp_path / "0.txt").exists()
+    assert not (tmp_path / "1.txt").exists()
+
+
+def test_jobs_must_be_positive():
+    with pytest.raises(ValueError, match="--jobs 0"):
+        list(run_tasks([], jobs=0))
+    assert list(run_tasks([], jobs=2)) == []
