@@ -28,6 +28,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded arrays"
     )
     icl.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    ptycho = systems.add_parser(
+        "ptycho",
+        description="Ptychography: physics, grouping, merge, network, metrics, configuration.",
+        help="ptychography's forward model, data path, network and configuration bridge",
+    )
+    ptycho.add_argument(
+        "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded arrays"
+    )
     return parser.parse_args(argv)
 
 
@@ -35,9 +43,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run all checks of one system and print the table."""
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    from pytorch_port.parity import run
+    if args.system == "ptycho":
+        from ptycho_torch import parity as ptycho_parity
 
-    report = run(args.golden, args.device)
+        report = ptycho_parity.run(args.golden)
+    else:
+        from pytorch_port.parity import run
+
+        report = run(args.golden, args.device)
     print(report.table())
     return report.exit_code
 

@@ -1,9 +1,10 @@
 """CXI files (HDF5): frames, mask, geometry and positions of a far-field scan.
 
 A far-field model needs frames that hold the beam: the beam must be wider than the scan step, or
-neighbouring frames share nothing, and narrower than lambdaz/(2·detector pixel), or its diffraction is
-undersampled. Their quotient, the Fresnel number of one step seen through one detector pixel,
-F = step·pixel/(lambdaz), must therefore stay below 1/2; near-field recordings exceed it.
+neighbouring frames share nothing, and narrower than wavelength·z/(2·detector pixel), or its
+diffraction is undersampled. Their quotient, the Fresnel number of one step seen through one
+detector pixel, F = step·pixel/(wavelength·z), must therefore stay below 1/2; near-field
+recordings exceed it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LIMIT = 0.5
 
 
 def fresnel_number(step_m: float, pixel_m: float, wavelength_m: float, distance_m: float) -> float:
-    """step·pixel/(lambdaz)."""
+    """step·pixel/(wavelength·z)."""
     return step_m * pixel_m / (wavelength_m * distance_m)
 
 
@@ -70,8 +71,8 @@ def read_cxi(path: str | Path, probe: np.ndarray | None = None) -> RawDataTorch:
         number = fresnel_number(typical_step(move), pixel, wavelength, distance)
         if number > LIMIT:
             raise ValueError(
-                f"{path}: near field, Fresnel number step·pixel/(lambdaz) = {number:.2f}; the far-field "
-                f"model accepts at most {LIMIT}: use a near-field program"
+                f"{path}: near field, Fresnel number step·pixel/(wavelength·z) = {number:.2f}; the "
+                f"far-field model accepts at most {LIMIT}: use a near-field program"
             )
         frames = np.asarray(file[f"{detector}/data"][()])
         bad = None

@@ -4,7 +4,7 @@ A staged set is a folder ``<cache>/<key>`` with ``frames.npy``, ``scan.npz`` and
 key hashes the sources' paths, sizes and modification times and the settings, so a change builds
 a new set. Building happens in a private folder that is renamed at the end: a second process, or
 another rank, either finds the finished set or builds its own and gives it up; a killed build
-leaves no set. Uncompressed canonical files need no staging (``RawDataTorch.from_file(mapped=True)``).
+leaves no set. Uncompressed canonical files need no staging (``from_file(mapped=True)``).
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def test_weights_of_another_architecture_are_named(trained, tmp_path):
     content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     content["hyper_parameters"]["model_config"]["probe_big"] = False
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="surplus net.generator.amplitude.border_convs"):
+    with pytest.raises(CheckpointError, match=r"surplus net\.generator.amplitude\.border_convs"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
