@@ -50,7 +50,7 @@ class FrameStream:
         grid: where the object lies.
         probe: (m, N, N) probe of the scan.
         factor: input normalisation of the scan (from its first frames, or known).
-        fill: value of pixels that no patch has reached.
+        device: where to compute.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class FrameStream:
     ) -> None:
         self.model = model.to(device).eval()
         self.net = self.model.net
-        self.net.generator.to(memory_format=torch.channels_last)
         self.grid, self.device = grid, device
         settings = model.inference_config
         self.trim = min(settings.middle_trim, probe.shape[-1])
@@ -78,7 +77,7 @@ class FrameStream:
     @torch.inference_mode()
     def patches(self, images: Tensor) -> Tensor:
         """Photon amplitudes (B, C, N, N) → physical object patches (B, C, N, N)."""
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        images = images.to(self.device)
         return self.net.patches(images).expand(-1, images.shape[1], -1, -1) * self.scale
 
     def add(self, frames: np.ndarray, coords: np.ndarray) -> None:

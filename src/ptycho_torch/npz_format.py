@@ -128,10 +128,10 @@ def measurement_domain(frames: np.ndarray, declared: str | None, where: str) -> 
     return domain
 
 
-def check_frames(frames: np.ndarray, where: str, chunk: int = 256) -> None:
+def check_frames(frames: np.ndarray, where: str) -> None:
     """Refuse non-finite or negative frames and a dead detector; warn about empty frames."""
     bad: list[int] = []
-    empty = 0
+    empty, chunk = 0, max(1, 2**22 // (frames.shape[1] * frames.shape[2]))
     for start in range(0, len(frames), chunk):
         block = np.asarray(frames[start : start + chunk])
         if block.dtype.kind == "f":

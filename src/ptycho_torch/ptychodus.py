@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     args = parser.parse_args(argv)
     try:
+        import ptychodus
+
+        ptychodus.__path__.append(str(Path(__file__).parent / "ptychodus_portion"))
         from ptychodus.model import ModelCore
     except ImportError:
         parser.exit(1, "error: ptychodus is not installed; pip install 'ptychodus==1.7.*'\n")

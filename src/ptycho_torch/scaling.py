@@ -17,9 +17,9 @@ from torch import Tensor
 from ptycho_torch.physics import hard_mask, soft_mask
 
 
-def mean_frame_energy(frames: np.ndarray, chunk: int = 256) -> float:
-    """Mean over (n, N, N) stored amplitudes of Σ X'², in float64, read in chunks."""
-    total = 0.0
+def mean_frame_energy(frames: np.ndarray) -> float:
+    """Mean over (n, N, N) stored amplitudes of Σ X'², in float64, 32 MiB at a time."""
+    total, chunk = 0.0, max(1, 2**22 // (frames.shape[1] * frames.shape[2]))
     for start in range(0, len(frames), chunk):
         block = np.asarray(frames[start : start + chunk], dtype=np.float64)
         total += float(np.square(block).sum())

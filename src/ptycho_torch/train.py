@@ -23,6 +23,7 @@ from ptycho_torch.execution import LOGGERS, ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scaling import input_factor, mean_frame_energy
+from trainrig.files import write_atomically
 from trainrig.seeding import set_seed
 
 logger = logging.getLogger(__name__)
@@ -62,16 +63,25 @@ class History:
 
 
 class HistoryCallback(Callback):
-    """Collects the losses that the results report."""
+    """Collects the losses per epoch and rewrites ``metrics.csv`` with all of them.
 
-    def __init__(self) -> None:
-        self.history = History([], [])
+    Lightning's own CSV logger starts an empty file when a run is resumed.
+    """
+
+    def __init__(self, table: Path | None = None) -> None:
+        self.history, self.table = History([], []), table
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Append both losses, if logged."""
         for name, values in vars(self.history).items():
             if name in trainer.callback_metrics:
                 values.append(float(trainer.callback_metrics[name]))
+        if self.table is not None and trainer.is_global_zero:
+            columns = vars(self.history)
+            rows = zip(*columns.values(), strict=False)
+            lines = [",".join(["epoch", *columns])]
+            lines += [f"{i},{','.join(map(repr, row))}" for i, row in enumerate(rows, 1)]
+            write_atomically(self.table, "\n".join(lines) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """Part of the checkpoint, so that a resumed run reports every epoch."""
@@ -96,11 +106,16 @@ class PreviewCallback(Callback):
         from ptycho_torch.figures import draw_object
         from ptycho_torch.inference import reconstruct
 
-        found = reconstruct(pl_module, self.scan)
+        found = reconstruct(pl_module, self.scan, device=str(pl_module.device))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch:04d}.png"
         draw_object(found.object, path, title=f"epoch {epoch}")
         (self.folder / "latest.png").write_bytes(path.read_bytes())
+
+
+def history_table(run_dir: Path, execution: ExecutionConfig) -> Path | None:
+    """Where the losses go with ``--logger csv``."""
+    return run_dir / "logs" / "metrics.csv" if execution.logger_backend == "csv" else None
 
 
 def make_logger(name: str, folder: Path) -> Any:
@@ -112,12 +127,8 @@ def make_logger(name: str, folder: Path) -> Any:
     """
     if name not in LOGGERS:
         raise ValueError(f"--logger: {name!r} is not supported; choose one of {', '.join(LOGGERS)}")
-    if name == "none":
+    if name in ("none", "csv"):  # the table is HistoryCallback's
         return False
-    if name == "csv":
-        from lightning.pytorch.loggers import CSVLogger
-
-        return CSVLogger(save_dir=folder, name="", version="logs")
     if name == "tensorboard":
         if not any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX")):
             raise ImportError("--logger tensorboard: tensorboard is not installed; pip install it")
@@ -173,6 +184,8 @@ def make_trainer(
     callbacks: Iterable[Callback] = (),
 ) -> lightning.Trainer:
     """The Trainer with its checkpoints and logger."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements in the run's output
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than.*")
@@ -236,7 +249,7 @@ def fit(
     """
     set_seed(execution.seed)
     train_set, held = prepare(model, scan, validation, seed=execution.seed, **preparation)
-    history = HistoryCallback()
+    history = HistoryCallback(history_table(run_dir, execution))
     callbacks: list[Callback] = [history]
     if execution.preview_every_epochs:
         folder = run_dir / "previews"

@@ -27,7 +27,13 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.persistence import load_checkpoint
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.train import make_trainer, prepare, run_fit
+from ptycho_torch.train import (
+    HistoryCallback,
+    history_table,
+    make_trainer,
+    prepare,
+    run_fit,
+)
 from trainrig.seeding import derive_seed, set_seed
 
 logger = logging.getLogger(__name__)
@@ -188,7 +194,9 @@ class Trainer:
         self.sets = prepare(
             model.model, dataloader.scan, dataloader.validation, seed=execution.seed
         )
-        self._trainer = make_trainer(model.model, Path(dataloader.output_dir), execution)
+        run_dir = Path(dataloader.output_dir)
+        history = HistoryCallback(history_table(run_dir, execution))
+        self._trainer = make_trainer(model.model, run_dir, execution, [history])
 
     @classmethod
     def _from_lightning(
