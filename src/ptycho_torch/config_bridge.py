@@ -231,6 +231,7 @@ def to_torch_side(
         for item in fields(TrainingConfig)
         if item.name in shared
     }
+    values.pop("output_dir", None)  # where a run lies is no part of what it is
     for name in _PATHS:
         if isinstance(values.get(name), Path):
             values[name] = str(values[name])

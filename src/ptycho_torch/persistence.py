@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 BUNDLE_NAME = "wts.h5.zip"
 BUNDLE_VERSION = "2.0-pytorch"
 MODELS = ("autoencoder", "diffraction_to_obj")
+PLACES = ("output_prefix", "model_path")  # where things lie: no part of the model
 GENERATOR_KEYS = ("net.generator.", "net.log_scale", "input_factor", "intensity_scale")
 
 
@@ -49,9 +50,10 @@ def save_bundle(
     state = model.state_dict()
     configs = {name: plain(getattr(model, name)) for name in CONFIG_CLASSES}
     scale = float(torch.exp(model.net.log_scale.detach()))
+    kept = {k: v for k, v in (params or {}).items() if k not in PLACES}
     stored = {
         "configs": configs,
-        "params": {**(params or {}), "intensity_scale": scale},
+        "params": {**kept, "intensity_scale": scale},
         "_version": BUNDLE_VERSION,
     }
     text = json.dumps(stored, indent=1, sort_keys=True, default=str).encode()
