@@ -93,7 +93,12 @@ def test_twice_is_identical_and_resuming_changes_nothing(trained, scan, tmp_path
             run_cdi_example_with_backend(scan, None, config, execution_config=execution())
             config.nepochs = 2
         run_cdi_example_with_backend(
-            scan, None, config, execution_config=execution(), overrides={"resume": True}
+            scan,
+            None,
+            config,
+            do_stitching=True,  # as in ``trained``: the stitched part is stored with the model
+            execution_config=execution(),
+            overrides={"resume": True},
         )
     bundles = [(f / "wts.h5.zip").read_bytes() for f in (folder, tmp_path / "again")]
     assert bundles[0] == bundles[1]
