@@ -20,9 +20,19 @@ ARCHIVE = Path("runs/torch_regression/archive/bounds.csv")
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--bounds", type=Path, default=ARCHIVE, help="archived bounds (CSV)")
-    parser.add_argument("--config", type=Path, default=Path("configs/icl/quick.py"))
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/torch_regression/quick"))
+    parser.add_argument("--bounds", type=Path, default=ARCHIVE, help=f"bounds, CSV ({ARCHIVE})")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/icl/quick.py"),
+        help="file with get_config() (configs/icl/quick.py)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("runs/torch_regression/quick"),
+        help="output (runs/torch_regression/quick)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     parser.add_argument("--quiet", action="store_true", help="print failures and the verdict only")

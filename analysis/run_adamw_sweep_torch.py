@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     """Train, evaluate and plot the grid; exit status 1 if a run failed."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
+    if arguments.max_eval_batches is not None and arguments.max_eval_batches < 1:
+        parser.error(f"--max_eval_batches is {arguments.max_eval_batches}; at least 1 is expected")
     preset = PRESETS[arguments.preset]
     config_path = arguments.config_path or preset["config_path"]
     output = arguments.base_output_dir or Path("runs/torch_adamw_sweep") / arguments.preset

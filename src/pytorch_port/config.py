@@ -162,8 +162,13 @@ class OptimizerConfig:
         """Check the ranges."""
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
-        if not (self.max_lr > 0 and math.isfinite(self.max_lr)):
-            raise ValueError(f"optimizer.max_lr is {self.max_lr}; a positive number is expected")
+        _positive("optimizer.max_lr", self.max_lr)
+        for key, place in (("lr", "max_lr"), ("weight_decay", "weight_decay")):
+            if key in self.kwargs:
+                raise ValueError(
+                    f"optimizer.kwargs holds {key!r} ({self.kwargs[key]}), which has its own key; "
+                    f"give it as optimizer.{place}"
+                )
         if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
@@ -197,7 +202,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingConfig:
-    """The input embedder."""
+    """The input embedder; ``label_init_std`` 0.02 is the reference's initial label table."""
 
     emb_dim: int = 64
     example_encoding: Literal["resnet", "linear", "embedding"] = "resnet"
@@ -206,24 +211,28 @@ class EmbeddingConfig:
     concatenate_labels: bool = False
     use_positional_encodings: bool = True
     positional_dropout_prob: float = 0.0
+    label_init_std: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _at_least("embedding.emb_dim", self.emb_dim, 2)
+        _positive("embedding.label_init_std", self.label_init_std)
         _probability("embedding.example_dropout_prob", self.example_dropout_prob)
         _probability("embedding.positional_dropout_prob", self.positional_dropout_prob)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
-    """The causal transformer."""
+    """The causal transformer; ``init_scale`` 1 keeps the reference's initial weights."""
 
     num_layers: int = 12
     num_heads: int = 8
     dropout_prob: float = 0.0
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _positive("transformer.init_scale", self.init_scale)
         _at_least("transformer.num_layers", self.num_layers, 1)
         _at_least("transformer.num_heads", self.num_heads, 1)
         _probability("transformer.dropout_prob", self.dropout_prob)
@@ -279,6 +288,8 @@ class IclConfig:
         """Check what involves several parts."""
         _at_least("training_steps", self.training_steps, 1)
         _at_least("seed", self.seed, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; an integer below 2^63 is expected")
         symbolic = self.data.example_type == "symbolic"
         if symbolic != (self.embedding.example_encoding == "embedding"):
             raise ValueError(
@@ -346,7 +357,18 @@ def load_icl_config(path: Path | str) -> IclConfig:
         ValueError: the file fails, has no ``get_config``, or holds an unknown key or bad value.
     """
     path = Path(path)
-    return from_dict(IclConfig, reference_tree(_run_get_config(path)), str(path))
+    tree = _run_get_config(path)
+    if not isinstance(tree, Mapping):
+        kind = type(tree).__name__
+        raise ValueError(f"{path}: get_config() returns {kind}; a mapping of keys is expected")
+    try:
+        reduced = reference_tree(tree)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: experiment_kwargs is not the original's ({type(error).__name__}: {error}); "
+            "experiment_kwargs.config must hold the configuration"
+        ) from None
+    return from_dict(IclConfig, reduced, str(path))
 
 
 def config_tree(values: dict[str, Any]) -> Any:
@@ -374,7 +396,7 @@ def reference_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _run_get_config(path: Path) -> dict[str, Any]:
+def _run_get_config(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file; give one of configs/icl/*.py")
     spec = importlib.util.spec_from_file_location(f"_icl_config_{path.stem}", path)
@@ -395,6 +417,11 @@ def _run_get_config(path: Path) -> dict[str, Any]:
 def _at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ValueError(f"{name} is {value}; a number >= {least} is expected")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}; a positive number is expected")
 
 
 def _probability(name: str, value: float) -> None:

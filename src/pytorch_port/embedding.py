@@ -58,6 +58,7 @@ class InputEmbedder(nn.Module):
             row of the label table. Otherwise 2L-1 tokens, the query's label left out.
         use_positional_encodings: add :func:`sinusoid_positions` to every token.
         positional_dropout_prob: dropout on the positions, in training only.
+        label_init_std: standard deviation of the label table's initial values.
 
     Source: icl reference, ``modules/embedding.py``.
     """
@@ -74,6 +75,7 @@ class InputEmbedder(nn.Module):
         concatenate_labels: bool = False,
         use_positional_encodings: bool = True,
         positional_dropout_prob: float = 0.0,
+        label_init_std: float = LABEL_STD,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -86,7 +88,7 @@ class InputEmbedder(nn.Module):
         self.encoder = _make_encoder(
             example_encoding, num_classes, emb_dim, example_shape, flatten_superpixels
         )
-        self.label_table = table(num_classes + concatenate_labels, emb_dim, LABEL_STD)
+        self.label_table = table(num_classes + concatenate_labels, emb_dim, label_init_std)
         positions = sinusoid_positions(0, self.token_width) if use_positional_encodings else None
         self.register_buffer("positions", positions, persistent=False)
 

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pytorch_port.config import IclConfig
-from trainrig.config import apply_overrides, parse_assignments
+from pytorch_port.config import GeneratorConfig, IclConfig
+from trainrig.config import apply_overrides, from_dict, parse_assignments, to_dict
 
 #: flag, dotted key, type, help
 _MODEL_AND_DATA = (
@@ -132,8 +132,8 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
 def configure(config: IclConfig, arguments: argparse.Namespace, keys: set[str]) -> IclConfig:
     """Apply the dotted flags among ``keys``, then ``--set``; flags win over files.
 
-    ``--example-type symbolic`` alone also chooses the symbol embedding and as many symbols as
-    there are classes, since no other choice is valid.
+    ``--example-type symbolic`` alone also chooses the symbol embedding and, as does any flag for a
+    number of classes, as many symbols as there are classes, since no other choice is valid.
     """
     flags: dict[str, Any] = {
         key: value for key, value in vars(arguments).items() if key in keys and value is not None
@@ -141,12 +141,13 @@ def configure(config: IclConfig, arguments: argparse.Namespace, keys: set[str]) 
     flags |= parse_assignments(getattr(arguments, "assignments", None))
     if flags.get("data.example_type") == "symbolic":
         flags.setdefault("embedding.example_encoding", "embedding")
-        counts = config.data.generator_config
-        names = ("n_rare_classes", "n_common_classes", "n_holdout_classes")
-        total = sum(
-            int(flags.get(f"data.generator_config.{name}", getattr(counts, name))) for name in names
-        )
-        flags.setdefault("data.symbolic_config.dataset_size", total)
+    prefix = "data.generator_config."
+    counts = {k.removeprefix(prefix): v for k, v in flags.items() if k.startswith(f"{prefix}n_")}
+    example_type = flags.get("data.example_type", config.data.example_type)
+    if example_type == "symbolic" and (counts or "data.example_type" in flags):
+        present = to_dict(config.data.generator_config)
+        partition = from_dict(GeneratorConfig, present | counts, "command line", prefix)
+        flags.setdefault("data.symbolic_config.dataset_size", partition.n_classes)
     return apply_overrides(config, flags)
 
 

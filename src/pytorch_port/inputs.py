@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_port.config import DataConfig, IclConfig
+from pytorch_port.config import IclConfig
 from pytorch_port.data import (
     SequenceBatch,
     SequenceDataset,
@@ -21,7 +21,14 @@ from pytorch_port.data import (
     make_spec,
 )
 from pytorch_port.losses import LabelSets, label_sets
-from trainrig.data import ImageBank, augment, keep_classes, load_images, select_exemplars
+from trainrig.data import (
+    ImageBank,
+    augment,
+    check_source,
+    keep_classes,
+    load_images,
+    select_exemplars,
+)
 from trainrig.seeding import derive_seed
 
 #: The evaluation regimes and the reference's names of their sequences.
@@ -133,11 +140,10 @@ def load_inputs(
         FileNotFoundError: no Omniglot where the configuration insists on it.
         ValueError: damaged data, or settings that the data cannot serve.
     """
+    check_source(config.data.source)
     if config.data.example_type == "symbolic":
         return IclInputs(config, device, None, {"image_source": "symbolic", "synthetic": False})
-    images, description = _images(
-        config.data, config.preproc.downsample, device, data_dir, download
-    )
+    images, description = _images(config, device, data_dir, download)
     return IclInputs(config, device, images, description)
 
 
@@ -148,15 +154,15 @@ def _bank(source: str, split: str, data_dir: str | None, download: bool, order: 
 
 
 def _images(
-    data: DataConfig, downsample: bool, device: torch.device, data_dir: str | None, download: bool
+    config: IclConfig, device: torch.device, data_dir: str | None, download: bool
 ) -> tuple[Tensor, dict[str, Any]]:
-    choices = data.omniglot_config
+    data, choices = config.data, config.data.omniglot_config
     # Which drawing is a class's first, and how augmented classes are numbered, is a matter of the
     # order in which the reference reads them.
     reordered = choices.exemplars != "all" or choices.augment_images
     order = "tfds" if reordered else "drawing"
     key = (data.source, choices.omniglot_split, data_dir, download, order)
-    return _prepared(key, choices, downsample, device)
+    return _prepared(key, choices, config.preproc.downsample, device)
 
 
 @lru_cache(maxsize=2)

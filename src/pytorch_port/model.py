@@ -36,6 +36,7 @@ class TransformerICL(nn.Module):
         num_layers: number of blocks.
         num_heads: attention heads per block.
         dropout_prob: residual dropout in training.
+        init_scale: factor on the reference's initial values of all attention and MLP weights.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TransformerICL(nn.Module):
         num_layers: int = 12,
         num_heads: int = 8,
         dropout_prob: float = 0.0,
+        init_scale: float = 1.0,
     ) -> None:
         super().__init__()
         width = embedder.token_width
@@ -53,6 +55,9 @@ class TransformerICL(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width, num_heads, dropout_prob) for _ in range(num_layers)
         )
+        for parameter in self.blocks.parameters() if init_scale != 1.0 else ():
+            if parameter.ndim > 1:
+                parameter.data.mul_(init_scale)
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = dense(width, num_classes, corrected=True)
 

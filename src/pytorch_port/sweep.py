@@ -63,18 +63,22 @@ def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) ->
 
 
 def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) -> Path:
-    """Write ``runs.csv`` from the run directories: every run of the grid with a checkpoint.
+    """Write ``runs.csv`` from the run directories: every run with a checkpoint, or diverged.
 
-    It is rebuilt from the directories each time, so no crash can leave it wrong.
+    A run that diverged before its first checkpoint names the folder where that would be. The table
+    is rebuilt from the directories each time, so no crash can leave it wrong.
     """
     rows = []
     for run in runs:
         path = base_dir / run.name
-        checkpoints = list_checkpoints(path / LATEST)
-        if not checkpoints:
+        checkpoints, status = list_checkpoints(path / LATEST), read_status(path)
+        if checkpoints:
+            step, newest = checkpoints[-1][0], checkpoints[-1][1] / "weights.pt"
+        elif status["status"] == "diverged":
+            step, newest = 0, path / LATEST
+        else:
             continue
-        step, newest = checkpoints[-1]
-        config, status = run.config, read_status(path)
+        config = run.config
         generator, optimizer = config.data.generator_config, config.optimizer
         summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
         decoupled = optimizer.l2_mode == "decoupled"
@@ -83,7 +87,7 @@ def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) 
                 **run_facts(run, base_dir),
                 "class_count": run.class_count,
                 "weight_decay": optimizer.weight_decay,
-                "checkpoint": str(newest.relative_to(base_dir) / "weights.pt"),
+                "checkpoint": str(newest.relative_to(base_dir)),
                 "backend": "torch",
                 "optimizer": optimizer.name,
                 "completed_steps": step,

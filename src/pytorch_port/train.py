@@ -363,6 +363,8 @@ class Trainer:
         self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
         remove_leftovers(folder)
         prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
+        if checkpoint is not None:
+            self.logger.info("resumed from %s", checkpoint.path)
         for message in ignored:
             from tqdm import tqdm
 
@@ -382,7 +384,6 @@ class Trainer:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
         self.start_step = self.step = self.last_finite_step = checkpoint.step
-        self.logger.info("resumed from %s", checkpoint.path)
 
     def _announce(self) -> None:
         counts = sum(p.numel() for p in self.model.parameters())

@@ -116,8 +116,27 @@ def parse_assignments(pairs: list[str] | None) -> dict[str, str]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the configuration as nested builtins, fit for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Return the configuration as nested builtins, fit for JSON.
+
+    Raises:
+        ValueError: a value that JSON cannot hold, such as an object in a dictionary of arguments.
+    """
+    try:
+        return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        keys = [k for k, v in flatten(dataclasses.asdict(config)).items() if not _is_plain(v)]
+        raise ValueError(
+            f"configuration: {', '.join(keys) or 'a value'} cannot be recorded ({error}); numbers, "
+            "texts, lists and mappings are accepted"
+        ) from None
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -92,6 +92,42 @@ def test_control_perturbed_weight(recorded):
     assert {"logits train", "logits eval_state2"} <= failures(parity.run(folder))
 
 
+@pytest.mark.parametrize(
+    ("key", "quantity"),
+    [
+        ("grad_norm/rnn/linear/w", "gradient norms"),
+        ("scalars_train/accuracy_query", "scalars"),
+        ("logits_eval_state2", "logits eval_state2"),
+    ],
+)
+def test_control_nan_is_never_passed_over(recorded, key, quantity):
+    folder = recorded(SMALL)
+
+    def spoil(arrays):
+        arrays[key] = np.full_like(arrays[key], np.nan)
+
+    edit_npz(folder / SMALL, spoil)
+    assert quantity in failures(parity.run(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("models.json", '{"models": [1]}'),
+        ("models.json", "[]"),
+        ("metrics.json", "[1]"),
+        ("generator_sequences.json", '{"cases": [1]}'),
+    ],
+)
+def test_a_file_of_another_form_fails_and_the_others_are_checked(recorded, name, text):
+    folder = recorded("positional_encodings.npz", "metrics.npz", SMALL)
+    (folder / name).write_text(text)
+    report = parity.run(folder)
+    assert report.exit_code == 1
+    assert "runs" in failures(report)
+    assert {r.quantity for r in report.rows if r.ok} >= {"sinusoids"}
+
+
 def test_control_wrong_gelu(recorded, monkeypatch):
     exact = torch.nn.functional.gelu
     monkeypatch.setattr(transformer.F, "gelu", lambda x, approximate: exact(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -18,7 +19,15 @@ from trainrig.parity import Report
 Arrays = dict[str, np.ndarray]
 
 #: What a malformed or unexpected case can raise; it becomes a failed row, not a traceback.
-CASE_ERRORS = (KeyError, ValueError, IndexError, TypeError, RuntimeError, OSError)
+CASE_ERRORS = (
+    AttributeError,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    OSError,
+)
 
 
 class Golden:
@@ -125,22 +134,31 @@ def list_unknown(report: Report, case: str, names: Iterable[str], what: str) -> 
 
 
 def absolute(ours: Any, recorded: Any) -> float:
-    """Return the largest absolute difference; infinite where the shapes differ."""
+    """Return the largest absolute difference; infinite where shapes differ or NaN occurs."""
     ours, recorded = as_array(ours), as_array(recorded)
     if ours.shape != recorded.shape:
-        return float("inf")
-    return float(np.max(np.abs(ours - recorded), initial=0.0))
+        return math.inf
+    return never_nan(np.max(np.abs(ours - recorded), initial=0.0))
 
 
 def relative(ours: Any, recorded: Any, floor: float = 0.0) -> float:
     """Return the largest ``|ours - recorded| / (|recorded| + floor)``, with 0/0 = 0."""
     ours, recorded = as_array(ours), as_array(recorded)
     if ours.shape != recorded.shape:
-        return float("inf")
+        return math.inf
     difference, scale = np.abs(ours - recorded), np.abs(recorded) + floor
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(difference == 0.0, 0.0, difference / scale)
-    return float(np.max(ratio, initial=0.0))
+    return never_nan(np.max(ratio, initial=0.0))
+
+
+def never_nan(deviation: float) -> float:
+    """Return a deviation, infinite for NaN: ``max`` would pass over a NaN, and so over a failure.
+
+    >>> max(0.0, float("nan")), max(0.0, never_nan(float("nan")))
+    (0.0, inf)
+    """
+    return math.inf if math.isnan(deviation) else float(deviation)
 
 
 def as_array(value: Any) -> np.ndarray:

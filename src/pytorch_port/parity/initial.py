@@ -13,7 +13,7 @@ from torch import nn
 
 from pytorch_port.jax_weights import as_haiku, parameter_map
 from pytorch_port.model import build_model
-from pytorch_port.parity.golden import CASE_ERRORS, as_array
+from pytorch_port.parity.golden import CASE_ERRORS, as_array, never_nan
 from trainrig.models.init import TRUNCATION_STD
 from trainrig.parity import Report
 
@@ -64,7 +64,7 @@ def check_init_stats(
                 wrong_constants.append(name)
         else:
             for what, value in _deviations(ours, mean, std, max(-low, high)).items():
-                worst[what] = max(worst[what], (value, name))
+                worst[what] = max(worst[what], (never_nan(value), name))
     report.equal(case, "initial shapes", not wrong_shapes, ", ".join(wrong_shapes[:3]))
     report.equal(case, "initial constants", not wrong_constants, ", ".join(wrong_constants[:3]))
     for what, (value, name) in worst.items():

@@ -23,6 +23,7 @@ from pytorch_port.parity.golden import (
     as_array,
     checked,
     list_unknown,
+    never_nan,
     relative,
     under,
 )
@@ -175,7 +176,7 @@ def _check_gradients(subject: ModelCase, report: Report, model: nn.Module) -> No
         ):
             scale = max(abs(scale), abs(reference)) + (floor or 0.0) / (rel or 1.0)
             deviation = abs(value - reference) / scale if value != reference else 0.0
-            worst[what] = max(worst.get(what, (0.0, "")), (float(deviation), name))
+            worst[what] = max(worst.get(what, (0.0, "")), (never_nan(deviation), name))
     for what, (deviation, name) in worst.items():
         checked(report, stem, what, deviation, rel, name)
 

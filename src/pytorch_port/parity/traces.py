@@ -18,6 +18,7 @@ from pytorch_port.parity.golden import (
     as_array,
     checked,
     list_unknown,
+    never_nan,
     relative,
     under,
 )
@@ -263,5 +264,5 @@ def _worst(
         scale = expected[0] * (np.sqrt(sizes[name]) if i else 1.0)
         difference = abs(float(ours[name][i] - expected[i]))
         if difference:
-            worst = max(worst, (difference / scale if scale else float("inf"), name))
+            worst = max(worst, (never_nan(difference / scale if scale else np.inf), name))
     return worst

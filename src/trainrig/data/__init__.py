@@ -26,6 +26,7 @@ __all__ = [
     "ImageBank",
     "augment",
     "cache_dir",
+    "check_source",
     "check_symbolic",
     "data_root",
     "downsample_images",
@@ -72,6 +73,20 @@ def _synthetic(
 IMAGE_SOURCES.register("omniglot")(_files)
 
 
+def check_source(source: str) -> None:
+    """Refuse a word that names no image source, whether images will be read or not.
+
+    Raises:
+        ValueError: naming the nearest one and all that are accepted.
+    """
+    known = sorted([*IMAGE_SOURCES, "auto"])
+    if source not in known:
+        raise ValueError(
+            f"image source: {source!r} is unknown{nearest(source, known)}; "
+            f"accepted are {', '.join(known)}"
+        )
+
+
 def load_images(
     source: str = "auto",
     data_dir: str | os.PathLike[str] | None = None,
@@ -94,15 +109,10 @@ def load_images(
         FileNotFoundError: no data; one line names the expected path and the ways out.
         ValueError: an unknown source, or damaged data.
     """
+    check_source(source)
     if source == "auto":
         from trainrig.data.omniglot import is_present
 
         found = is_present(data_dir) or options.get("download", False)
         source = "synthetic" if allow_synthetic and not found else "files"
-    if source not in IMAGE_SOURCES:
-        known = sorted([*IMAGE_SOURCES, "auto"])
-        raise ValueError(
-            f"image source: {source!r} is unknown{nearest(source, known)}; "
-            f"accepted are {', '.join(known)}"
-        )
     return IMAGE_SOURCES[source](data_dir, **options)

@@ -94,8 +94,9 @@ def make_optimizer(
         kwargs["fused"] = True
     try:
         return factory(params, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"optimizer {name!r}: {error}") from None
+    except (TypeError, IndexError) as error:  # such as one beta where two are needed
+        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise ValueError(f"optimizer {name!r}: refuses {given} ({error})") from None
 
 
 def _all_fusable(params: list[Any]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainrig.config import (
@@ -116,11 +116,13 @@ def test_texts_become_values(values, key, expected):
     assert type(value) is type(expected)
 
 
+@settings(deadline=None)  # a busy machine is no counterexample
 @given(st.integers())
 def test_integers_survive_text_exactly(number):
     assert build(steps=str(number)).steps == number
 
 
+@settings(deadline=None)  # a busy machine is no counterexample
 @given(st.floats(min_value=1e-300, allow_infinity=False))
 def test_floats_survive_text_exactly(number):
     assert build(part={"lr": repr(number)}).part.lr == number

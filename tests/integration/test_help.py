@@ -1,0 +1,87 @@
+"""Every script answers --help at once, and everything imports without the optional packages."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("analysis", "scripts")
+    for path in (ROOT / folder).glob("*.py")
+)
+HELP = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} was imported")
+
+sys.meta_path.insert(0, NoTorch())
+sys.argv = [{script!r}, "--help"]
+import runpy
+runpy.run_path({script!r}, run_name="__main__")
+"""
+HEAVY = ("torch", "torchvision", "matplotlib", "trackio", "tensorflow", "scipy", "lightning")
+OPTIONAL = (
+    *("yaml", "matplotlib", "tqdm", "trackio", "ml_collections", "PIL", "torchvision"),
+    *("tensorflow_datasets", "scipy", "lightning", "h5py", "pandas"),
+)
+IMPORTS = """
+import importlib, json, pkgutil, sys
+
+for name in {blocked!r}:
+    sys.modules[name] = None  # as if it were not installed
+failed = {{}}
+for package in ("trainrig", "pytorch_port"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        if module.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            failed[module.name] = str(error)
+from pytorch_port.config import load_icl_config
+load_icl_config("configs/icl/quick.py")
+print(json.dumps(failed))
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_instant_and_spells_every_flag_both_ways(script):
+    code = HELP.format(blocked=HEAVY, script=script)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds <= 1.0
+    flags = set(re.findall(r"(?<![\w-])--[a-z0-9][\w-]*", done.stdout))
+    parser_flags = {flag for flag in flags if "-" in flag[2:] and not flag.startswith("--no-")}
+    listed = done.stdout.partition("options:")[2]
+    for flag in parser_flags:
+        if re.search(rf"^\s+.*{re.escape(flag)}\b", listed, re.M):
+            assert "--" + flag[2:].replace("-", "_") in flags, flag
+
+
+def test_everything_imports_without_the_optional_packages():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS.format(blocked=OPTIONAL)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}

@@ -1,0 +1,36 @@
+"""docs/architecture.md lists every module and the layers that the import contract has."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def page(repo_root):
+    return (repo_root / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_module_has_one_line(page, repo_root):
+    listed = re.findall(r"^\| `(\w+/[\w/]*\w+\.py)` \|", page, re.MULTILINE)
+    packages = {name.split("/")[0] for name in listed}
+    source = repo_root / "src"
+    present = [
+        p.relative_to(source).as_posix() for d in packages for p in source.glob(f"{d}/**/*.py")
+    ]
+    assert sorted(listed) == sorted(present)
+
+
+def test_layers_are_those_of_the_contract(page, repo_root):
+    settings = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {c["name"]: c for c in settings["tool"]["importlinter"]["contracts"]}
+    layers = contracts["The core is layered"]["layers"]
+    assert "\n".join(f"    {layer}" for layer in layers) in page
+
+
+def test_the_index_names_every_page(repo_root):
+    docs = repo_root / "docs"
+    named = re.findall(r"\]\((\w+\.md)\)", (docs / "index.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(p.name for p in docs.glob("*.md") if p.name != "index.md")
