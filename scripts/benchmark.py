@@ -2,9 +2,13 @@
 
 Example:
     python scripts/benchmark.py icl --max-steps 200
+    python scripts/benchmark.py cifar
 
 ``icl``: steps/s of a real run (sampler, logging, bookkeeping) against a bare hand-written loop over
 the same model and ready-made batches; 12 layers, 8 heads, batch 32, symbolic, one thread.
+
+``cifar``: the resident data path against torchvision's, and ResNet-8's training step in several
+modes, in CPU seconds of one thread.
 """
 
 from __future__ import annotations
@@ -25,13 +29,30 @@ def make_parser() -> argparse.ArgumentParser:
     icl.add_argument("--repeats", type=int, default=5, help="pairs of timings (5)")
     icl.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     icl.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    cifar = systems.add_parser("cifar", help="data path and training step of ResNet-8")
+    cifar.add_argument("--repeats", type=int, default=4, help="timings of each mode (4)")
+    cifar.add_argument("--modes", nargs="+", default=[], help="e.g. 'fp32 NCHW' (all)")
     return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
-    """Print every repeat and the median ratio."""
+    """Print what was measured."""
     arguments = make_parser().parse_args(argv)
+    return {"icl": _icl, "cifar": _cifar}[arguments.system](arguments)
+
+
+def _cifar(arguments: argparse.Namespace) -> int:
+    from optimizer_quality.benchmark import measure_data_path, measure_steps, report
+    from trainrig.device import set_threads
+
+    set_threads(1)
+    steps = measure_steps(repeats=arguments.repeats, modes=tuple(arguments.modes))
+    print(report(steps, measure_data_path(repeats=arguments.repeats)))
+    return 0
+
+
+def _icl(arguments: argparse.Namespace) -> int:
     from pytorch_port.config import load_icl_config
     from trainrig.config import apply_overrides
 

@@ -10,47 +10,39 @@ Example:
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from trainrig.cli import Parser, entry
+
+#: system: (module with ``run(golden_dir) -> Report``, help)
+SYSTEMS = {
+    "icl": ("pytorch_port.parity", "in-context learning: models, loss, metrics, sequences"),
+    "deepobs": ("deepobs.parity", "DeepOBS: test problems, data pipelines, runner"),
+    "ptycho": ("ptycho_torch.parity", "ptychography: physics, data path, network, configuration"),
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     systems = parser.add_subparsers(dest="system", required=True, metavar="SYSTEM")
-    icl = systems.add_parser(
-        "icl",
-        description="In-context learning: models, loss, metrics, schedule, sequence generator.",
-        help="in-context learning transformer and its sequence generator",
-    )
-    icl.add_argument(
-        "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded arrays"
-    )
-    icl.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    deepobs = systems.add_parser(
-        "deepobs",
-        description="DeepOBS: parameter lists, forward passes, gradients, pipelines, whole runs.",
-        help="the DeepOBS test problems, data pipelines and runner",
-    )
-    deepobs.add_argument(
-        "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded values"
-    )
+    for name, (_, text) in SYSTEMS.items():
+        system = systems.add_parser(name, description=text, help=text)
+        system.add_argument(
+            "--golden", type=Path, required=True, metavar="DIR", help="directory of recorded arrays"
+        )
+        if name == "icl":
+            system.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     return parser.parse_args(argv)
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Run all checks of one system and print the table."""
-    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    if args.system == "deepobs":
-        from deepobs.parity import run as run_deepobs
-
-        report = run_deepobs(args.golden)
-    else:
-        from pytorch_port.parity import run
-
-        report = run(args.golden, args.device)
+    options = vars(parse_args(argv))  # torch is imported after this line: --help is instant
+    module, _ = SYSTEMS[options.pop("system")]
+    report = importlib.import_module(module).run(options.pop("golden"), **options)
     print(report.table())
     return report.exit_code
 

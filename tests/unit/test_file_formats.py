@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from optimizer_quality import experiment, sweep
+from optimizer_quality.comparison import MEASURES
 from pytorch_port import figure3_tables, figure3a
 from pytorch_port.train import PROGRESS_COLUMNS
 
@@ -17,6 +19,9 @@ WRITTEN = {
     "figure3a_torch_metrics.csv, figure3a_torch_timeseries.csv": [
         [*figure3a.FIRST_COLUMNS, *figure3a.METRIC_COLUMNS, *figure3a.LAST_COLUMNS]
     ],
+    "Optimizer quality: runs.csv": [experiment.RUNS_COLUMNS],
+    "Optimizer quality: summary.csv": [sweep.SUMMARY_COLUMNS],
+    "Optimizer quality: comparison": [measure.columns for measure in MEASURES.values()],
 }
 KINDS = {int: "integer", float: "float", str: "word"}
 

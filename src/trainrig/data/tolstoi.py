@@ -41,9 +41,7 @@ def read_tolstoi(folder: Path, split: str) -> Text:
 
 def _read_array(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: missing; prepare the text with scripts/prepare_data.py"
-        )
+        raise FileNotFoundError(f"{path}: missing; prepare the text with scripts/prepare_data.py")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

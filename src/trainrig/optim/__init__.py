@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from trainrig.errors import nearest
+from trainrig.optim import composite, extras  # noqa: F401 - they register their entries
 from trainrig.optim.torch_builtin import FUSED, OPTIMIZERS
 
 __all__ = ["OPTIMIZERS", "check_arguments", "make_optimizer", "resolve_optimizer"]
@@ -24,11 +26,18 @@ def resolve_optimizer(name: str) -> type[torch.optim.Optimizer]:
 
     Raises:
         KeyError: an unknown alias.
-        ValueError: a dotted name that cannot be imported, or is no ``torch.optim.Optimizer``.
+        ValueError: a dotted name that cannot be imported, or is no ``torch.optim.Optimizer``; or
+            an alias whose package is not installed.
     """
-    if "." not in name:
-        return OPTIMIZERS[name]
-    module_name, _, class_name = name.rpartition(".")
+    entry = name if "." in name else OPTIMIZERS[name]
+    if not isinstance(entry, str):
+        return entry
+    if entry != name and importlib.util.find_spec(entry.partition(".")[0]) is None:
+        raise ValueError(
+            f"optimizer {name!r}: needs the package {entry.partition('.')[0]}, which is not "
+            "installed; pip install 'trainrig[optimizers]'"
+        )
+    module_name, _, class_name = entry.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:

@@ -1,4 +1,7 @@
-"""Every optimizer that ships with the installed torch, under its lower-case class name."""
+"""Every optimizer that ships with the installed torch, under its lower-case class name.
+
+Except Muon, which takes matrices only: the name ``muon`` is the composite in ``composite.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ for _name, _class in sorted(vars(torch.optim).items()):
     if (
         inspect.isclass(_class)
         and issubclass(_class, torch.optim.Optimizer)
-        and _class is not torch.optim.Optimizer
+        and _class not in (torch.optim.Optimizer, torch.optim.Muon)
     ):
         OPTIMIZERS.register(_name.lower())(_class)
 

@@ -11,6 +11,9 @@ from torch.testing import assert_close
 
 from trainrig.optim import OPTIMIZERS, check_arguments, make_optimizer, resolve_optimizer
 
+#: Entries of other packages are names; `test_optimizer_conformance.py` holds those to account.
+CLASSES = sorted(name for name in OPTIMIZERS if not isinstance(OPTIMIZERS[name], str))
+
 
 class Sign(torch.optim.Optimizer):
     """A user's own optimizer, reachable by its dotted name."""
@@ -48,7 +51,7 @@ def advance(name, parameter, optimizer, n_steps, start=0):
     return parameter.detach().clone()
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", CLASSES)
 def test_contract_moves_resumes_bitwise_and_repeats(name):
     parameter, optimizer = build(name)
     start = parameter.detach().clone()
@@ -66,7 +69,7 @@ def test_contract_moves_resumes_bitwise_and_repeats(name):
     assert torch.equal(advance(name, again, repeated, 6), whole)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", CLASSES)
 def test_contract_refuses_misspelt_arguments(name):
     first = list(inspect.signature(OPTIMIZERS[name]).parameters)[1]
     with pytest.raises(ValueError, match=f"unknown argument '{first}x'; did you mean '{first}'"):

@@ -1,0 +1,41 @@
+r"""Reconstruct a scan: with a trained network, refined by iterations, or by iterations alone.
+
+Left in the output folder: reconstruction.npz, reconstructed_amplitude.png,
+reconstructed_phase.png; with --refine also refinement.npz; with --uncertainty also
+reconstructed_spread.png.
+
+Example:
+    python scripts/infer_ptycho.py --model_path runs/ptycho/first --test_data scan.npz \
+        --output_dir runs/ptycho/first/inference --refine 40
+    python scripts/infer_ptycho.py --test_data scan.npz --output_dir out --refine 60
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from trainrig.cli import Parser, entry
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; ``None`` means "keep the default"."""
+    from ptycho_torch.cli import add_inference_flags
+
+    parser = Parser(description=__doc__)
+    add_inference_flags(parser)
+    return parser.parse_args(argv)
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Reconstruct and save."""
+    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
+    from ptycho_torch.cli import infer_from_args
+
+    for line in infer_from_args(args):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

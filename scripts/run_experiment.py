@@ -1,0 +1,70 @@
+"""Train ResNet-8 with one optimizer and record the run.
+
+Examples:
+    python scripts/run_experiment.py --optimizer adamw --lr 1e-3 --seed 0
+    python scripts/run_experiment.py --set dataset=fashion_mnist --set num_epochs=5
+
+The same command again continues an unfinished run. Another optimizer without --lr uses that
+optimizer's own default rate, not the file's. Figures in brackets are those of base_config.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainrig.cli import Parser, entry
+
+BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
+RUNTIME = ("threads", "overwrite", "no_track", "quiet")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line; a flag left out keeps the file's value."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=BASE_CONFIG, help=f"({BASE_CONFIG})")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--optimizer", dest="optimizer.type", help="name or package.Class (sgd)")
+    run.add_argument("--lr", dest="optimizer.lr", help="learning rate (0.1)")
+    run.add_argument("--seed", type=int, help="(42)")
+    run.add_argument("--experiment-name", help="trackio project (resnet8_cifar10_baseline)")
+    run.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
+    run.add_argument("--data-dir", help="folder of data sets (./data)")
+    run.add_argument("--download", action="store_const", const=True, help="fetch an absent set")
+    run.add_argument("--pipeline", help="resident, or the oracle torchvision (resident)")
+    run.add_argument("--precision", help="fp32 or bf16 (fp32)")
+    run.add_argument("--num-epochs", type=int, help="(200)")
+    run.add_argument("--num-workers", type=int, help="of the torchvision pipeline (4)")
+    run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
+    run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
+    process = parser.add_argument_group("this process")
+    process.add_argument("--threads", type=int, help="torch threads (1)")
+    process.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    process.add_argument("--no-track", action="store_true", help="leave trackio out")
+    process.add_argument("--quiet", action="store_true", help="print the result only")
+    return parser
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Run one experiment and print where it was written."""
+    flags = vars(make_parser().parse_args(argv))
+    from optimizer_quality.config import CifarConfig, switch_overrides
+    from optimizer_quality.experiment import Runtime, run
+    from trainrig.config import apply_overrides, load_config, parse_assignments
+
+    config = load_config(flags.pop("config"), CifarConfig)
+    threads, overwrite, no_track, quiet = (flags.pop(name) for name in RUNTIME)
+    overrides = {**flags, **parse_assignments(flags.pop("set"))}
+    overrides.pop("set", None)
+    config = apply_overrides(config, switch_overrides(config, overrides))
+    runtime = Runtime(threads=threads, overwrite=overwrite, track=not no_track, quiet=quiet)
+    summary = run(config, runtime)
+    if summary.status == "diverged":
+        raise ValueError(f"{summary.run_dir}: diverged: {summary.message}")
+    print(f"{summary.run_dir}: test accuracy {summary.metrics['test']['accuracy']:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

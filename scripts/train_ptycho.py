@@ -1,0 +1,39 @@
+"""Train the ptychography network on a scan, without labels, and write a reconstruction.
+
+Precedence: flag, then the YAML file, then the default. A killed run continues with --resume.
+Left in the output folder: wts.h5.zip, checkpoints/, logs/metrics.csv, config.yaml,
+reconstruction.npz, reconstructed_amplitude.png, reconstructed_phase.png, previews/.
+
+Example:
+    python scripts/train_ptycho.py --train_data_file scan.npz --output_dir runs/ptycho/first
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from trainrig.cli import Parser, entry
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; ``None`` means "keep the file's value"."""
+    from ptycho_torch.cli import add_training_flags
+
+    parser = Parser(description=__doc__)
+    add_training_flags(parser)
+    return parser.parse_args(argv)
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Train, reconstruct, save."""
+    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
+    from ptycho_torch.cli import train_from_args
+
+    for line in train_from_args(args):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

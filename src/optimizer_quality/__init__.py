@@ -1,0 +1,1 @@
+"""Do optimizers find different solutions? Deterministic training and the measures that compare."""

@@ -1,0 +1,189 @@
+"""Configuration of one run: the specification's keys, checked before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optimizer_quality.models import MODELS
+from trainrig.config import to_dict
+from trainrig.data.image_sets import IMAGE_SETS
+from trainrig.errors import nearest
+from trainrig.optim import check_arguments, resolve_optimizer
+
+BETAS_FOR = ("adam", "adamw", "nadam", "radam")
+MOMENTUM_FOR = ("sgd",)
+#: Keys that do not change a run's numbers, so that a resumed run may have other values.
+NOT_IDENTITY = (
+    "experiment_name",
+    "device",
+    "data_dir",
+    "download",
+    "num_workers",
+    "log_dir",
+    "results_dir",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """One optimizer and its settings.
+
+    Attributes:
+        type: registered name (``sgd``, ``adamw``, ``muon`` ...) or ``package.module.Class``.
+        lr: learning rate; None takes the default of the optimizer's constructor.
+        momentum: given to ``sgd``; other optimizers keep their own default.
+        betas: given to the Adam family.
+        weight_decay: given to every optimizer whose constructor takes it.
+        arguments: further keyword arguments; they win over the keys above.
+    """
+
+    type: str = "sgd"
+    lr: float | None = 0.1
+    momentum: float = 0.9
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the name, the keywords and the ranges."""
+        try:
+            check_arguments(self.type, self.keywords())
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
+        for name in ("lr", "weight_decay", "momentum"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"optimizer.{name} is {value}; a finite number >= 0 is expected")
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the constructor's keyword arguments that this configuration stands for."""
+        taken = inspect.signature(resolve_optimizer(self.type)).parameters
+        values: dict[str, Any] = {}
+        if self.lr is not None:
+            values["lr"] = self.lr
+        if "weight_decay" in taken:
+            values["weight_decay"] = self.weight_decay
+        if self.type in MOMENTUM_FOR:
+            values["momentum"] = self.momentum
+        if self.type in BETAS_FOR:
+            values["betas"] = tuple(self.betas)
+        return values | {key: _literal(value) for key, value in self.arguments.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CifarConfig:
+    """One run; see ``configs/optimizer_quality/base_config.yaml``.
+
+    Attributes:
+        experiment_name: the trackio project.
+        seed: of the split, the initial weights and the order of the images.
+        device: ``cuda`` falls back to the CPU with a message; ``cuda:N`` does not.
+        dataset: a name in ``IMAGE_SETS``.
+        data_dir: folder of data sets.
+        download: fetch an absent set.
+        check_files: compare files with published sizes and digests.
+        pipeline: ``resident`` keeps the set on the device; ``torchvision`` is the slow oracle.
+        num_workers: loader processes of the ``torchvision`` pipeline.
+        train_val_split: share of the training part, inside (0, 1).
+        train_items: use only the first so many images of the training part; None uses all.
+        model: a name in ``MODELS``.
+        num_classes: must be the set's.
+        channels_last: memory format of images and kernels.
+        precision: ``bf16`` runs the forward pass in bfloat16 autocast.
+        batch_size: images per step.
+        num_epochs: passes over the training part.
+        eval_every: epochs between rows of per-layer weight norms and console lines.
+        optimizer: see ``OptimizerConfig``.
+        log_dir: folder of ``{optimizer}_seed{S}/trackio_logs.json``.
+        results_dir: folder of the run directories ``{optimizer}_seed{S}``.
+    """
+
+    experiment_name: str = "resnet8_cifar10_baseline"
+    seed: int = 42
+    device: str = "cuda"
+    dataset: str = "cifar10"
+    data_dir: str = "./data"
+    download: bool = False
+    check_files: bool = True
+    pipeline: Literal["resident", "torchvision"] = "resident"
+    num_workers: int = 4
+    train_val_split: float = 0.9
+    train_items: int | None = None
+    model: str = "resnet8"
+    num_classes: int = 10
+    channels_last: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = 128
+    num_epochs: int = 200
+    eval_every: int = 10
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    log_dir: str = "runs/optimizer_quality/logs"
+    results_dir: str = "runs/optimizer_quality/results"
+
+    def __post_init__(self) -> None:
+        """Check ranges and names."""
+        for key, table in (("dataset", IMAGE_SETS), ("model", MODELS)):
+            value = getattr(self, key)
+            if value not in table:
+                known = ", ".join(table)
+                raise ValueError(f"{key} is {value!r}{nearest(value, table)} (accepted: {known})")
+        for key, low in (("num_classes", 2), ("batch_size", 1), ("num_epochs", 1), ("seed", 0)):
+            if getattr(self, key) < low:
+                raise ValueError(f"{key} is {getattr(self, key)}; at least {low} is expected")
+        if self.train_items is not None and self.train_items < 1:
+            raise ValueError(f"train_items is {self.train_items}; at least 1 is expected")
+        for key in ("num_workers", "eval_every"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} is {getattr(self, key)}; at least 0 is expected")
+        if not 0.0 < self.train_val_split < 1.0:
+            raise ValueError(
+                f"train_val_split is {self.train_val_split}; a number inside (0, 1) is expected"
+            )
+
+    @property
+    def run_name(self) -> str:
+        """``{optimizer}_seed{S}``."""
+        return f"{self.optimizer.type}_seed{self.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the keys that decide a run's numbers."""
+        return {key: value for key, value in to_dict(self).items() if key not in NOT_IDENTITY}
+
+
+def with_optimizer(config: CifarConfig, name: str, lr: float | None) -> CifarConfig:
+    """Return ``config`` with another optimizer at ``lr`` (None: its own default)."""
+    optimizer = dataclasses.replace(config.optimizer, type=name, lr=lr)
+    return dataclasses.replace(config, optimizer=optimizer)
+
+
+def switch_overrides(config: CifarConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete command-line overrides: another optimizer without ``lr`` uses its own default.
+
+    The file's learning rate belongs to the file's optimizer; 0.1 is no rate for AdamW.
+    """
+    completed = dict(overrides)
+    name = completed.get("optimizer.type")
+    switched = name is not None and name != config.optimizer.type
+    if switched and completed.get("optimizer.lr") is None:
+        completed["optimizer.lr"] = "none"
+    return completed
+
+
+def _literal(value: Any) -> Any:
+    """Return a text from the command line as the number, flag or list that it spells."""
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    import yaml
+
+    try:
+        return float(value) if "e" in value.lower() else yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value

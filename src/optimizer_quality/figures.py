@@ -1,0 +1,316 @@
+"""One figure per table of the comparison; drawing only, from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainrig.plotting.style import (
+    MARKERS,
+    MUTED,
+    TEXT_IN,
+    colours,
+    mean_and_sd,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+JITTER = 0.14
+
+
+def _by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Group rows by one key's value, or by the tuple of several."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        key = row[keys[0]] if len(keys) == 1 else tuple(row[k] for k in keys)
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def _colours(rows: Sequence[Row], key: str = "optimizer") -> dict[Any, str]:
+    return colours(sorted({row[key] for row in rows}))
+
+
+def _kinds(rows: Sequence[Row]) -> list[str]:
+    """Kinds of pairs, those between seeds first."""
+    return sorted({row["kind"] for row in rows}, key=lambda kind: (" / " in kind, kind))
+
+
+def _one_legend(ax: Axes) -> None:
+    """Draw a legend in which every label stands once."""
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    if unique:
+        ax.legend(unique.values(), unique.keys())
+
+
+def _dots(ax: Axes, groups: Mapping[str, Sequence[float]], colour: Mapping[str, str]) -> None:
+    """Draw every value as a dot beside its group's mean and standard deviation."""
+    for place, (name, values) in enumerate(groups.items()):
+        mean, sd = mean_and_sd(values)
+        spread = np.linspace(-JITTER, JITTER, len(values)) if len(values) > 1 else [0.0]
+        ax.scatter(place + np.asarray(spread), values, s=14, color=colour[name], zorder=3)
+        ax.errorbar(
+            place + 0.28, mean, yerr=sd, fmt="_", color=colour[name], markersize=9, zorder=3
+        )
+    ax.set_xticks(range(len(groups)), list(groups))
+    ax.set_xlim(-0.5, len(groups) - 0.3)
+    ax.grid(axis="x", visible=False)
+
+
+def draw_curves(rows: Sequence[Row]) -> Figure:
+    """Loss and accuracy over epochs; a thin line per seed, a thick one for the mean."""
+    figure = new_figure(TEXT_IN, 2.5)
+    axes = figure.subplots(1, 3)
+    panels = (("train", "loss"), ("val", "loss"), ("val", "accuracy"))
+    colour = _colours(rows)
+    for ax, (split, key) in zip(axes, panels, strict=True):
+        chosen = [row for row in rows if row["split"] == split]
+        for optimizer, own in _by(chosen, "optimizer").items():
+            for run in _by(own, "run").values():
+                epochs = [row["epoch"] for row in run]
+                values = [row[key] for row in run]
+                ax.plot(epochs, values, color=colour[optimizer], linewidth=0.6, alpha=0.5)
+            mean = {e: mean_and_sd([r[key] for r in g])[0] for e, g in _by(own, "epoch").items()}
+            ax.plot(
+                list(mean),
+                list(mean.values()),
+                color=colour[optimizer],
+                label=optimizer,
+                marker=MARKERS[0] if len(mean) < 12 else None,
+                markersize=3,
+            )
+        long = "training" if split == "train" else "validation"
+        ax.set(title=f"{long} {key}", xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    _one_legend(axes[0])
+    return figure
+
+
+def draw_accuracy(rows: Sequence[Row]) -> Figure:
+    """Final test accuracy and test loss: seeds as dots, mean and standard deviation beside."""
+    figure = new_figure(TEXT_IN, 2.4)
+    for ax, key, scale, label in zip(
+        figure.subplots(1, 2),
+        ("test_accuracy", "test_loss"),
+        (100, 1),
+        ("test accuracy (%)", "test loss (nats)"),
+        strict=True,
+    ):
+        groups = {n: [scale * r[key] for r in g] for n, g in _by(rows, "optimizer").items()}
+        _dots(ax, groups, _colours(rows))
+        ax.set(title=label)
+    return figure
+
+
+def draw_disagreement(rows: Sequence[Row]) -> Figure:
+    """Disagreement by kind of pair, beside the distance of the predicted distributions."""
+    figure = new_figure(TEXT_IN, 2.4)
+    kinds = _kinds(rows)
+    panels = ("disagreement", "total_variation")
+    titles = ("different class (% of test images)", "total variation of predictions (%)")
+    for ax, key, title in zip(figure.subplots(1, 2), panels, titles, strict=True):
+        groups = {k: [100 * r[key] for r in rows if r["kind"] == k] for k in kinds}
+        _dots(ax, groups, colours(kinds))
+        ax.set_ylim(bottom=0)
+        ax.set(title=title)
+    return figure
+
+
+def draw_barrier(rows: Sequence[Row]) -> Figure:
+    """Test loss along the lines, BatchNorm statistics interpolated and re-estimated."""
+    figure = new_figure(TEXT_IN, 2.6)
+    kinds, modes = _kinds(rows), ("interpolated", "re-estimated")
+    colour = colours(kinds)
+    for ax, mode in zip(figure.subplots(1, 2, sharey=True), modes, strict=True):
+        chosen = [row for row in rows if row["batchnorm"] == mode]
+        for (kind, _, _), line in _by(chosen, "kind", "run_a", "run_b").items():
+            ax.plot(
+                [row["t"] for row in line],
+                [row["loss"] for row in line],
+                color=colour[kind],
+                marker=MARKERS[kinds.index(kind) % len(MARKERS)],
+                markersize=2.5,
+                linewidth=1,
+                label=kind,
+            )
+        ax.set(title=f"BatchNorm {mode}", xlabel="position between the two solutions")
+    axes = figure.axes
+    axes[0].set_ylabel("test loss (nats)")
+    _one_legend(axes[1])
+    return figure
+
+
+def draw_cka(rows: Sequence[Row]) -> Figure:
+    """CKA of equal layers by kind of pair, and one whole matrix between optimizers."""
+    figure = new_figure(TEXT_IN, 2.9)
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    kinds = _kinds(rows)
+    colour = colours(kinds)
+    layers = list(dict.fromkeys(row["layer_a"] for row in rows))
+    for kind in kinds:
+        same = [r for r in rows if r["kind"] == kind and r["layer_a"] == r["layer_b"]]
+        stats = [mean_and_sd([r["cka"] for r in same if r["layer_a"] == name]) for name in layers]
+        means, sds = zip(*stats, strict=True)
+        left.errorbar(
+            range(len(layers)), means, yerr=sds, color=colour[kind], marker="o", label=kind
+        )
+    left.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+    left.set(
+        title="same layer (mean ± sd over pairs)",
+        ylabel="CKA",
+        ylim=(min(0, *left.get_ylim()), 1.03),
+    )
+    left.legend(loc="lower left")
+    pair = next(iter(_by([r for r in rows if r["kind"] == kinds[-1]], "run_a", "run_b").values()))
+    matrix = np.array([row["cka"] for row in pair]).reshape(len(layers), len(layers))
+    image = right.imshow(matrix, vmin=0, vmax=1, cmap="viridis", origin="lower")
+    right.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+    right.set_yticks(range(len(layers)), layers)
+    right.grid(visible=False)
+    right.set(title="every layer", ylabel=pair[0]["run_a"], xlabel=pair[0]["run_b"])
+    figure.colorbar(image, ax=right, shrink=0.8, label="CKA")
+    return figure
+
+
+def draw_hessian(rows: Sequence[Row]) -> Figure:
+    """Largest eigenvalues and trace of the Hessian, on logarithmic axes where all are positive."""
+    figure = new_figure(TEXT_IN, 2.5)
+    left, right = figure.subplots(1, 2)
+    colour = _colours(rows)
+    for (optimizer, _), own in _by(rows, "optimizer", "run").items():
+        left.plot(
+            [row["rank"] for row in own],
+            [row["eigenvalue"] for row in own],
+            color=colour[optimizer],
+            marker="o",
+            linewidth=0.9,
+            label=optimizer,
+        )
+    left.set(title="largest eigenvalues", xlabel="rank")
+    if all(row["eigenvalue"] > 0 for row in rows):
+        left.set_yscale("log")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    _one_legend(left)
+    first = [row for row in rows if row["rank"] == 1]
+    _dots(right, {n: [r["trace"] for r in g] for n, g in _by(first, "optimizer").items()}, colour)
+    right.set(title="trace")
+    if all(row["trace"] > 0 for row in first):
+        right.set_yscale("log")
+    return figure
+
+
+def draw_calibration(rows: Sequence[Row]) -> Figure:
+    """Reliability diagram, and the expected calibration error by optimizer."""
+    figure = new_figure(TEXT_IN, 2.8)
+    left, right = figure.subplots(1, 2)
+    colour = _colours(rows)
+    left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
+    for (optimizer, _), own in _by(rows, "optimizer", "run").items():
+        left.plot(
+            [row["bin_confidence"] for row in own],
+            [row["bin_accuracy"] for row in own],
+            color=colour[optimizer],
+            marker="o",
+            markersize=2.5,
+            linewidth=0.9,
+            label=optimizer,
+        )
+    left.set(title="reliability", xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    _one_legend(left)
+    runs = [own[0] for own in _by(rows, "run").values()]
+    groups = {n: [100 * r["ece"] for r in g] for n, g in _by(runs, "optimizer").items()}
+    _dots(right, groups, colour)
+    right.set_ylim(bottom=0)
+    right.set(title="expected calibration error (%)")
+    return figure
+
+
+def _draw_layers(rows: Sequence[Row], panels: Sequence[tuple[str, str]]) -> Figure:
+    """Draw one small panel per statistic, layers from input to output, means over seeds."""
+    figure = new_figure(TEXT_IN, 2.9)
+    colour = _colours(rows)
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    for ax, (key, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for optimizer, own in _by(rows, "optimizer").items():
+            stats = [mean_and_sd([r[key] for r in own if r["layer"] == name]) for name in layers]
+            means, sds = zip(*stats, strict=True)
+            ax.errorbar(
+                range(len(layers)),
+                means,
+                yerr=sds,
+                color=colour[optimizer],
+                label=optimizer,
+                marker="o",
+                markersize=2.5,
+                linewidth=0.9,
+            )
+        ax.set_title(title)
+        ax.set_xticks(range(len(layers)), layers, rotation=90, fontsize=5.5)
+    _one_legend(figure.axes[0])
+    return figure
+
+
+def draw_weights(rows: Sequence[Row]) -> Figure:
+    """Kernel norm, stable rank and distance from the start, layer by layer."""
+    return _draw_layers(
+        rows,
+        (
+            ("l2", "kernel norm"),
+            ("stable_rank", "stable rank"),
+            ("distance_from_start", "relative distance from start"),
+        ),
+    )
+
+
+def draw_activations(rows: Sequence[Row]) -> Figure:
+    """Spread, zeros and directions in use of the activations, layer by layer."""
+    return _draw_layers(
+        rows,
+        (
+            ("sd", "standard deviation"),
+            ("zeros", "share of exact zeros"),
+            ("participation_ratio", "directions in use"),
+        ),
+    )
+
+
+def draw_features(pictures: Mapping[str, Any]) -> Figure:
+    """Feature images: a row per optimizer, a column per class.
+
+    Args:
+        pictures: optimizer → tensor (classes, C, H, W) in 0..1.
+    """
+    n_classes = len(next(iter(pictures.values())))
+    figure = new_figure(TEXT_IN, 0.25 + 0.72 * len(pictures))
+    axes = figure.subplots(len(pictures), n_classes, squeeze=False)
+    for number, (optimizer, images) in enumerate(pictures.items()):
+        line = axes[number]
+        for k, (ax, image) in enumerate(zip(line, images, strict=True)):
+            array = image.permute(1, 2, 0).numpy()
+            ax.imshow(array[:, :, 0] if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if number == 0:
+                ax.set_title(str(k), fontweight="normal", loc="center")
+        line[0].set_ylabel(optimizer)
+    return figure
+
+
+DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "curves": draw_curves,
+    "accuracy": draw_accuracy,
+    "disagreement": draw_disagreement,
+    "barrier": draw_barrier,
+    "cka": draw_cka,
+    "hessian": draw_hessian,
+    "calibration": draw_calibration,
+    "weights": draw_weights,
+    "activations": draw_activations,
+}

@@ -1,0 +1,185 @@
+"""The one-page HTML report: a table of answers, then every figure with what it shows."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainrig.files import write_atomically
+from trainrig.plotting.style import mean_and_sd
+
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
+CAPTIONS = {
+    "curves": (
+        "How they got there",
+        "Loss and accuracy by epoch. Thin: one seed. Thick: mean over seeds.",
+    ),
+    "accuracy": (
+        "Where they arrived",
+        "Dots: seeds. Bar: mean ± standard deviation. The test set decided nothing.",
+    ),
+    "disagreement": (
+        "Do they predict the same?",
+        "Share of test images for which two networks name different classes. Pairs of different "
+        "optimizers mean something only against pairs of different seeds.",
+    ),
+    "barrier": (
+        "Are they connected?",
+        "Test loss on the straight line between two solutions. A bump is a barrier. Right: "
+        "BatchNorm statistics re-estimated at every point, without which the middle of a line is "
+        "unfairly bad.",
+    ),
+    "cka": (
+        "Do layers represent the same?",
+        "Unbiased linear CKA of activations: 1 is equal up to rotation and scale, 0 unrelated.",
+    ),
+    "hessian": (
+        "How sharp are they?",
+        "Largest eigenvalues (Lanczos) and trace (Hutchinson) of the Hessian of the loss over "
+        "fixed training images.",
+    ),
+    "calibration": (
+        "Do they know what they know?",
+        "Accuracy against confidence in 15 bins; the dashed line is perfect calibration.",
+    ),
+    "weights": ("Weights, layer by layer", "Mean ± standard deviation over seeds."),
+    "activations": ("Activations, layer by layer", "Over the probe images; mean ± sd over seeds."),
+    "features": (
+        "What excites each class",
+        "Images found by ascent on each class's logit; one row per optimizer, first seed.",
+    ),
+}
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .2rem; }
+p { margin: .3rem 0 .6rem; max-width: 46rem; } .note { color: #666; }
+.warn { border-left: 4px solid #B3261E; padding-left: .8rem; }
+table { border-collapse: collapse; margin: .8rem 0; } td, th { padding: .3rem .8rem; text-align:
+ right; border-bottom: 1px solid #ddd; } th:first-child, td:first-child { text-align: left; }
+img { width: 100%; height: auto; }
+"""
+
+
+def summary_rows(tables: Tables) -> list[dict[str, str]]:
+    """Return one row per optimizer: mean ± standard deviation of its headline figures."""
+    wanted = (
+        ("accuracy", "test_accuracy", "test accuracy", 100, "{:.2f}", " %"),
+        ("accuracy", "train_loss", "training loss", 1, "{:.3f}", ""),
+        ("calibration", "ece", "calibration error", 100, "{:.2f}", " %"),
+        ("hessian", "eigenvalue", "top eigenvalue", 1, "{:.3g}", ""),
+        ("hessian", "trace", "Hessian trace", 1, "{:.3g}", ""),
+    )
+    rows = []
+    for name in dict.fromkeys(row["optimizer"] for row in tables.get("accuracy", ())):
+        shown = {"optimizer": name}
+        for table, key, title, scale, form, unit in wanted:
+            found = {  # the first row of each run: rank 1, or any bin
+                row["run"]: scale * row[key]
+                for row in reversed(tables.get(table, ()))
+                if row["optimizer"] == name
+            }
+            if found:
+                shown["seeds"] = str(len(found))
+                shown[title] = _spread(list(found.values()), form) + unit
+        rows.append(shown)
+    return rows
+
+
+def pair_rows(tables: Tables) -> list[dict[str, str]]:
+    """Return one row per kind of pair: disagreement, barriers and last-block CKA."""
+    kinds = dict.fromkeys(row["kind"] for row in tables.get("disagreement", ()))
+    rows = []
+    for kind in sorted(kinds, key=lambda kind: (" / " in kind, kind)):
+        shown = {"pair": kind}
+        own = {name: [r for r in rows if r["kind"] == kind] for name, rows in _pairs(tables)}
+        values = [100 * row["disagreement"] for row in own["disagreement"]]
+        shown["pairs"] = str(len(values))
+        shown["disagreement"] = _spread(values, "{:.2f}") + " %"
+        for mode in ("interpolated", "re-estimated"):
+            lines = [r for r in own.get("barrier", ()) if r["batchnorm"] == mode and r["t"] == 0]
+            if lines:
+                found = [row["barrier"] for row in lines]
+                shown[f"barrier, BatchNorm {mode}"] = _spread(found, "{:.2f}")
+        last = [r["cka"] for r in own.get("cka", ()) if r["layer_a"] == r["layer_b"] == "pool"]
+        if last:
+            shown["CKA before the last layer"] = _spread(last, "{:.3f}")
+        rows.append(shown)
+    return rows
+
+
+def _pairs(tables: Tables) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    return [(name, rows) for name, rows in tables.items() if rows and "kind" in rows[0]]
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    mean, sd = mean_and_sd(values)
+    return form.format(mean) + (f" ± {form.format(sd)}" if len(values) > 1 else "")
+
+
+def verdict(tables: Tables) -> str:
+    """Return the one-sentence answer to the question, from the disagreement table.
+
+    Between optimizers only pairs of different seeds count, where there are any: both sides then
+    differ in their seeds, and one of them in its optimizer as well.
+    """
+    rows = tables.get("disagreement", ())
+    crossed = [row for row in rows if row["between"] == "optimizers"]
+    fair = [row for row in crossed if not row["same_seed"]] or crossed
+    by = {
+        "seeds": [100 * row["disagreement"] for row in rows if row["between"] == "seeds"],
+        "optimizers": [100 * row["disagreement"] for row in fair],
+    }
+    if not all(by.values()):
+        return "No verdict: it needs two seeds of one optimizer and two optimizers."
+    seeds, optimizers = (mean_and_sd(by[key])[0] for key in ("seeds", "optimizers"))
+    return (
+        f"Networks of different optimizers name different classes for {optimizers:.1f} % of the "
+        f"test images, networks of one optimizer with different seeds for {seeds:.1f} %: the "
+        f"optimizer changes what the seed alone does by {optimizers - seeds:+.1f} points."
+    )
+
+
+def write_page(path: Path, tables: Tables, folder: Path, notes: Sequence[str]) -> Path:
+    """Write the report as one self-contained file.
+
+    Args:
+        path: the HTML file.
+        tables: rows by measure.
+        folder: where ``{measure}.png`` are.
+        notes: lines on data, runs and settings.
+    """
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'><title>Solutions compared</title>",
+        f"<style>{STYLE}</style><h1>Do optimizers find different solutions?</h1>",
+        f"<p>{html.escape(verdict(tables))}</p>",
+    ]
+    parts += [f"<p class=note>{html.escape(note)}</p>" for note in notes]
+    parts += [_table(summary_rows(tables)), _table(pair_rows(tables))]
+    for name, (title, text) in CAPTIONS.items():
+        png = folder / f"{name}.png"
+        if name in tables and png.exists():
+            data = base64.b64encode(png.read_bytes()).decode()
+            parts.append(
+                f"<h2>{html.escape(title)}</h2><p>{html.escape(text)} "
+                f"<span class=note>{name}.csv</span></p>"
+                f"<img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>"
+            )
+    write_atomically(path, "\n".join(parts) + "\n")
+    return path
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    titles = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{html.escape(title)}" for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(row.get(title, ''))}" for title in titles)
+        for row in rows
+    )
+    return f"<table><tr>{head}{body}</table>"

@@ -1,0 +1,93 @@
+"""From run directories to the comparison's files: a CSV and a figure per measure, one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from optimizer_quality.comparison import MEASURES, Settings, Work
+from optimizer_quality.figures import DRAW, draw_features
+from optimizer_quality.page import write_page
+from optimizer_quality.solutions import load_images, load_solutions
+from trainrig.errors import nearest
+from trainrig.plotting.style import paper_style, save_figure
+from trainrig.seeding import make_deterministic
+from trainrig.tracking.tables import write_table
+
+
+def compare(
+    paths: Sequence[Path],
+    output_dir: Path,
+    settings: Settings,
+    *,
+    data_dir: str | None = None,
+    only: Sequence[str] = (),
+    say: Callable[[str], Any] = lambda line: None,
+) -> Path:
+    """Measure the runs and write ``{measure}.csv``, ``{measure}.png`` and ``report.html``.
+
+    Args:
+        paths: finished run directories of one network and data set.
+        output_dir: where the files go.
+        settings: how thorough to be.
+        data_dir: folder of data sets; default what the runs used.
+        only: measures to take; default all.
+        say: takes a line when a measure is done.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: an unknown measure, or runs that cannot be compared.
+        FileNotFoundError: no such run or data.
+    """
+    for name in only:
+        if name not in MEASURES:
+            known = ", ".join(MEASURES)
+            raise ValueError(f"measure {name!r}{nearest(name, MEASURES)} (known: {known})")
+    make_deterministic()
+    solutions = load_solutions(paths)
+    images = load_images(
+        solutions,
+        data_dir,
+        n_probe=settings.n_probe,
+        n_hessian=settings.n_hessian,
+        n_statistics=settings.n_statistics,
+    )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    work = Work(solutions, images, settings, {}, {})
+    tables = {}
+    for name, measure in MEASURES.items():
+        if only and name not in only:
+            continue
+        tables[name] = measure.compute(work)
+        write_table(tables[name], output_dir / f"{name}.csv", measure.columns)
+        with paper_style():
+            figure = (
+                draw_features(work.pictures) if name == "features" else DRAW[name](tables[name])
+            )
+        save_figure(figure, output_dir / f"{name}.png")
+        say(f"{name}: {len(tables[name])} rows")
+    return write_page(output_dir / "report.html", tables, output_dir, notes(work))
+
+
+def notes(work: Work) -> list[str]:
+    """Return what a reader must know about the runs, the data and the settings."""
+    solutions, settings = work.solutions, work.settings
+    config = solutions[0].config
+    epochs = sorted({solution.config.num_epochs for solution in solutions})
+    rates = sorted({f"{s.optimizer} lr {s.config.optimizer.lr}" for s in solutions})
+    lines = [
+        f"{len(solutions)} runs of {config.model} on {work.images.source}, "
+        f"{' or '.join(map(str, epochs))} epochs, batch {config.batch_size}; {', '.join(rates)}.",
+        f"CKA, activations and lines: {min(settings.n_probe, len(work.images.data.test_labels))} "
+        f"test images. Hessian: {sum(len(y) for _, y in work.images.train)} training images, "
+        f"{settings.lanczos_steps} Lanczos steps, {settings.trace_probes} trace probes. Lines: "
+        f"{settings.n_points} points. Runs of one seed share split, start and order of images.",
+    ]
+    if config.train_items:
+        lines.append(f"Trained on the first {config.train_items} images of the training part only.")
+    if work.images.data.synthetic:
+        lines.append("The data are drawn, not photographed: this page shows that the tools work.")
+    return lines

@@ -1,0 +1,161 @@
+"""What a run writes while it trains: rows, ``trackio_logs.json`` and the rolling checkpoint."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.errors import CheckpointError
+from trainrig.files import read_json, write_atomically
+from trainrig.runs import RunDirectory
+from trainrig.seeding import capture_rng, restore_rng
+from trainrig.tracking.metric_log import MetricLog
+from trainrig.tracking.trackio_sink import Tracker
+
+PROGRESS_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "grad_norm", "elapsed")
+
+
+class RunTracker:
+    """Rows, checkpoints and resume of one run.
+
+    Args:
+        directory: the locked run directory.
+        log_path: folder of ``trackio_logs.json``.
+        project: the trackio project.
+        config: the resolved configuration, for trackio.
+        steps_per_epoch: to number checkpoints by step.
+        console_every: epochs between printed lines; 0 prints none.
+        track: send rows to trackio too.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        log_path: Path,
+        *,
+        project: str,
+        config: dict[str, Any],
+        steps_per_epoch: int,
+        console_every: int = 0,
+        track: bool = True,
+    ) -> None:
+        self.directory, self.log_path, self.project, self.config = (
+            directory,
+            log_path,
+            project,
+            config,
+        )
+        self.steps_per_epoch, self.console_every = steps_per_epoch, console_every
+        self.start_epoch, self.seconds = 0, 0.0
+        self.messages: list[str] = []
+        self._log = MetricLog(directory.logs, PROGRESS_COLUMNS)
+        self._track, self._sink = track, None
+        self._stamps: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Continue from the rolling checkpoint if there is a valid one, else from epoch 0.
+
+        Raises:
+            CheckpointError: the checkpoint does not fit the model or the optimizer.
+        """
+        remove_leftovers(self.directory.checkpoints)
+        device = next(model.parameters()).device
+        found, self.messages = latest_checkpoint(self.directory.checkpoints, device)
+        if found is None:
+            self._log.truncate({})
+        else:
+            try:
+                model.load_state_dict(found.weights)
+                optimizer.load_state_dict(found.state["optimizer"])
+            except (RuntimeError, ValueError, KeyError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise CheckpointError(
+                    f"{found.path}: does not fit this model or optimizer ({reason}); "
+                    "use another directory, or --overwrite to start anew"
+                ) from None
+            restore_rng(found.state["rng"])
+            self._log.truncate(found.state["log_sizes"])
+            self.start_epoch = int(found.state["epoch"])
+            self.seconds = float(found.state["seconds"])
+            self._stamps = self._read_stamps()
+        self._sink = Tracker(
+            self.project,
+            self.directory.path.name,
+            self.config,
+            folder=self.log_path.parent / "trackio",
+            rows=self._log.rows(),
+            enabled=self._track,
+        )
+        self._started = time.perf_counter()
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row to every log."""
+        self._log.append(row)
+        self._stamps[_stamp_key(row)] = time.time()
+        if self._sink is not None:
+            self._sink.log(row)
+        epoch = row["epoch"]
+        if self.console_every and row["split"] == "val" and epoch % self.console_every == 0:
+            print(  # noqa: T201 - what a person watches
+                f"epoch {epoch}: validation loss {row['loss']:.4f}, "
+                f"accuracy {row['accuracy']:.4f}, {row['elapsed']:.1f} s",
+                flush=True,
+            )
+
+    def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Make the rows durable, then replace the rolling checkpoint."""
+        sizes = self._log.sync()
+        self.write_logs()
+        state = {
+            "epoch": epoch,
+            "optimizer": optimizer.state_dict(),
+            "rng": capture_rng(),
+            "log_sizes": sizes,
+            "seconds": self.elapsed(),
+        }
+        step = epoch * self.steps_per_epoch
+        save_checkpoint(self.directory.checkpoints, step, model.state_dict(), state, keep_last=1)
+        self.directory.set_status("running", epoch=epoch)
+
+    def elapsed(self) -> float:
+        """Return the seconds of training over all processes that worked on this run."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows so far."""
+        return self._log.rows()
+
+    def write_logs(self) -> None:
+        """Write ``trackio_logs.json`` from our own rows, so that it exists without trackio too."""
+        logs = [{"timestamp": self._stamps.get(_stamp_key(r)), **r} for r in self._log.rows()]
+        value = {
+            "run": self.directory.path.name,
+            "project": self.project,
+            "config": self.config,
+            "logs": logs,
+        }
+        write_atomically(self.log_path / "trackio_logs.json", json.dumps(value) + "\n")
+
+    def close(self) -> None:
+        """Close the logs and trackio's run."""
+        if self._sink is not None:
+            self._sink.finish()
+        self._log.close()
+
+    def _read_stamps(self) -> dict[str, float]:
+        try:
+            logs = read_json(self.log_path / "trackio_logs.json")["logs"]
+            return {_stamp_key(row): row["timestamp"] for row in logs}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # times of day are a courtesy; the rows themselves are in metrics.jsonl
+
+
+def _stamp_key(row: dict[str, Any]) -> str:
+    return f"{row['epoch']} {row['split']}"

@@ -1,0 +1,210 @@
+"""Finished runs as networks to compare, and the images they are compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizer_quality.config import CifarConfig
+from optimizer_quality.experiment import make_model
+from optimizer_quality.models import ResNet
+from trainrig.config import from_dict
+from trainrig.data.device_loader import ImageBatches, Layout
+from trainrig.data.image_sets import ImageSet, load_image_set
+from trainrig.errors import CheckpointError
+from trainrig.files import read_json
+from trainrig.runs import read_status
+
+BATCH = 250
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One finished run.
+
+    Attributes:
+        name: the run directory's name.
+        config: its configuration.
+        model: the final network, in evaluation mode.
+        start: the same network with the weights that training began from.
+        history: rows of epoch, split, loss, accuracy.
+        final: final metrics by split.
+        images: what it was trained on (source and content hash).
+    """
+
+    name: str
+    config: CifarConfig
+    model: ResNet
+    start: ResNet
+    history: list[dict[str, Any]]
+    final: dict[str, dict[str, float]]
+    images: dict[str, Any]
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return self.config.optimizer.type
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Return the columns that every table of single runs starts with."""
+        return {"run": self.name, "optimizer": self.optimizer, "seed": self.config.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two solutions and how they are related."""
+
+    a: Solution
+    b: Solution
+
+    @property
+    def kind(self) -> str:
+        """``sgd seeds``, or ``adamw / sgd`` in alphabetical order."""
+        names = sorted({self.a.optimizer, self.b.optimizer})
+        return f"{names[0]} seeds" if len(names) == 1 else " / ".join(names)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Return the columns that every table of pairs starts with."""
+        same = int(self.a.config.seed == self.b.config.seed)
+        return {
+            "run_a": self.a.name,
+            "run_b": self.b.name,
+            "kind": self.kind,
+            "between": "seeds" if self.a.optimizer == self.b.optimizer else "optimizers",
+            "same_seed": same,
+        }
+
+
+def load_solution(path: Path) -> Solution:
+    """Read one run directory.
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: the run is not complete.
+        CheckpointError: the weights do not fit the configured network.
+    """
+    stored = read_json(path / "config.json")
+    status = read_status(path)["status"]
+    if status != "complete":
+        raise ValueError(f"{path}: the run is {status}; only complete runs can be compared")
+    known = {field.name for field in fields(CifarConfig)} - {"device"}
+    config = from_dict(CifarConfig, {k: v for k, v in stored.items() if k in known}, str(path))
+    saved = torch.load(path / "final_model.pt", map_location="cpu", weights_only=True)
+    channels = saved["model"]["stem.0.weight"].shape[1]
+    model, start = make_model(config, channels), make_model(config, channels)
+    try:
+        model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path / 'final_model.pt'}: does not fit ({reason})") from None
+    metrics = read_json(path / "metrics.json")
+    return Solution(
+        path.name,
+        config,
+        model.eval(),
+        start,
+        metrics["history"],
+        metrics["final"],
+        stored["images"],
+    )
+
+
+def load_solutions(paths: Sequence[Path]) -> list[Solution]:
+    """Read runs that can be compared: one network, one data set.
+
+    Raises:
+        ValueError: fewer than two runs, equal names, or runs of different networks or data.
+    """
+    solutions = [load_solution(path) for path in paths]
+    if len(solutions) < 2:
+        raise ValueError(f"{len(solutions)} run given; at least two are needed for a comparison")
+    first = solutions[0]
+    for other in solutions[1:]:
+        for what, a, b in (
+            ("model", first.config.model, other.config.model),
+            ("data", first.images["content_sha256"], other.images["content_sha256"]),
+        ):
+            if a != b:
+                raise ValueError(f"{other.name}: {what} {b}; {first.name} has {a}; compare equals")
+    names = [solution.name for solution in solutions]
+    if len(set(names)) < len(names):
+        raise ValueError(f"runs {names}: names occur twice; rename the directories")
+    return sorted(solutions, key=lambda s: (s.optimizer, s.config.seed))
+
+
+def all_pairs(solutions: Sequence[Solution]) -> list[Pair]:
+    """Return every pair, in the order of the solutions."""
+    return [Pair(a, b) for a, b in combinations(solutions, 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a comparison, normalised, in batches.
+
+    Attributes:
+        test: the whole test set.
+        probe: its first images, for CKA, activations and the line between solutions.
+        train: the first training images, for the Hessian.
+        statistics: the same, as many as BatchNorm is re-estimated on.
+        source: where they are from.
+        data: the set itself.
+    """
+
+    test: Batches
+    probe: Batches
+    train: Batches
+    statistics: Batches
+    source: str
+    data: ImageSet
+
+
+def load_images(
+    solutions: Sequence[Solution],
+    data_dir: str | None,
+    *,
+    n_probe: int,
+    n_hessian: int,
+    n_statistics: int,
+) -> Images:
+    """Read the set that the solutions were trained on.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: it is another copy than the solutions were trained on.
+    """
+    config, recorded = solutions[0].config, solutions[0].images
+    data = load_image_set(config.dataset, data_dir or config.data_dir, check=config.check_files)
+    found = data.describe()["content_sha256"]
+    if found != recorded["content_sha256"]:
+        raise ValueError(
+            f"{config.dataset}: content hash {found}; the runs were trained on "
+            f"{recorded['content_sha256']} ({recorded['source']})"
+        )
+
+    def batches(images: Tensor, labels: Tensor, count: int | None) -> Batches:
+        layout = Layout(
+            batch_size=BATCH,
+            mean=data.mean,
+            std=data.std,
+            channels_last=config.channels_last,
+        )
+        indices = torch.arange(len(labels))[:count]
+        return list(ImageBatches(images, labels, indices, layout))
+
+    return Images(
+        test=batches(data.test_images, data.test_labels, None),
+        probe=batches(data.test_images, data.test_labels, n_probe),
+        train=batches(data.train_images, data.train_labels, n_hessian),
+        statistics=batches(data.train_images, data.train_labels, n_statistics),
+        source=str(recorded["source"]),
+        data=data,
+    )

@@ -1,0 +1,209 @@
+"""Optimizers by learning rates by seeds: plan, run side by side, choose on validation, compare.
+
+The learning rate of each optimizer is the one with the highest mean validation accuracy; the test
+set decides nothing. Two optimizers whose test accuracies do not differ by Welch's t-test at the 5 %
+level are marked "not distinguishable".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimizer_quality.config import CifarConfig, with_optimizer
+from optimizer_quality.experiment import Runtime, run
+from trainrig.files import read_json, write_atomically
+from trainrig.plotting.style import mean_and_sd
+from trainrig.runs import FINAL, read_status
+from trainrig.sweep import Outcome, Task, run_tasks
+from trainrig.tracking.tables import write_table
+
+SUMMARY_COLUMNS = (
+    "optimizer",
+    "lr",
+    "n_seeds",
+    "val_accuracy_mean",
+    "val_accuracy_sd",
+    "test_accuracy_mean",
+    "test_accuracy_sd",
+    "chosen",
+    "against_best",
+)
+#: Two-sided 5 % critical values of Student's t for 1..30 degrees of freedom.
+T_CRITICAL = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """One run of the grid: its configuration and its directory's name."""
+
+    name: str
+    config: CifarConfig
+
+
+def parse_grid(items: Sequence[str], lrs: Sequence[float]) -> dict[str, tuple[float, ...]]:
+    """Read ``NAME`` or ``NAME=LR,LR`` items into learning rates by optimizer.
+
+    Raises:
+        ValueError: not a number, or an optimizer without any learning rate.
+
+    >>> parse_grid(["sgd=0.1,0.03", "adamw"], [1e-3])
+    {'sgd': (0.1, 0.03), 'adamw': (0.001,)}
+    """
+    grid = {}
+    for item in items:
+        name, _, listed = item.partition("=")
+        try:
+            rates = tuple(float(text) for text in listed.split(",")) if listed else tuple(lrs)
+        except ValueError:
+            raise ValueError(f"--optimizers {item}: {listed!r} is no list of numbers") from None
+        if not rates:
+            raise ValueError(f"--optimizers {item}: no learning rate; write {name}=LR, or --lrs")
+        grid[name] = rates
+    return grid
+
+
+def plan_runs(
+    base: CifarConfig, grid: dict[str, tuple[float, ...]], seeds: Sequence[int]
+) -> list[SweepRun]:
+    """Return the runs in the grid's order; every name and value is checked here."""
+    runs = []
+    for optimizer, rates in grid.items():
+        for lr in rates:
+            for seed in seeds:
+                config = dataclasses.replace(with_optimizer(base, optimizer, lr), seed=seed)
+                runs.append(SweepRun(f"{optimizer}_lr{lr:g}_seed{seed}", config))
+    return runs
+
+
+def execute(
+    runs: Sequence[SweepRun], folder: Path, runtime: Runtime, jobs: int
+) -> Iterator[Outcome]:
+    """Train what is not finished yet, ``jobs`` runs side by side; yield each outcome."""
+    tasks = []
+    for one in runs:
+        path = folder / one.name
+        status = read_status(path)["status"]
+        if status in FINAL and not runtime.overwrite:
+            yield Outcome(one.name, path, status, "was finished before")
+        else:
+            arguments = {"config": one.config, "path": path, "runtime": runtime}
+            tasks.append(Task(name=one.name, path=path, work=train_run, arguments=arguments))
+    yield from run_tasks(tasks, jobs=jobs)
+
+
+def train_run(config: CifarConfig, path: Path, runtime: Runtime, position: int) -> str:
+    """Train one run of a sweep in this process and return its status."""
+    del position  # of a progress bar, which these runs do not draw
+    return run(config, runtime, path=path, log_path=path / "logs").status
+
+
+def summarise(runs: Sequence[SweepRun], folder: Path) -> list[dict[str, Any]]:
+    """Return one row per optimizer and learning rate with mean and standard deviation over seeds.
+
+    Diverged and failed runs count as absent, and a rate with any is never chosen over one with
+    more finished seeds.
+    """
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for one in runs:
+        found = groups.setdefault((one.config.optimizer.type, float(one.config.optimizer.lr)), [])
+        if read_status(folder / one.name)["status"] == "complete":
+            found.append(read_json(folder / one.name / "metrics.json")["final"])
+    rows = [_group_row(*key, finals) for key, finals in groups.items()]
+    chosen = []
+    for name in dict.fromkeys(row["optimizer"] for row in rows):
+        own = [row for row in rows if row["optimizer"] == name and row["n_seeds"]]
+        if own:
+            best = max(own, key=lambda row: (row["n_seeds"], row["val_accuracy_mean"]))
+            best["chosen"] = 1
+            chosen.append((best, _test_accuracies(groups[best["optimizer"], best["lr"]])))
+    _compare(chosen)
+    return rows
+
+
+def _test_accuracies(finals: Sequence[dict[str, Any]]) -> list[float]:
+    return [final["test"]["accuracy"] for final in finals]
+
+
+def _group_row(optimizer: str, lr: float, finals: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
+    row |= {"optimizer": optimizer, "lr": lr, "n_seeds": len(finals), "chosen": 0}
+    for split in ("val", "test") if finals else ():
+        mean, sd = mean_and_sd([final[split]["accuracy"] for final in finals])
+        row[f"{split}_accuracy_mean"] = mean
+        row[f"{split}_accuracy_sd"] = sd if len(finals) > 1 else None
+    return row
+
+
+def _compare(chosen: list[tuple[dict[str, Any], list[float]]]) -> None:
+    """Mark each chosen row against the one with the best mean test accuracy."""
+    if not chosen:
+        return
+    best, best_values = max(chosen, key=lambda pair: pair[0]["test_accuracy_mean"])
+    for row, values in chosen:
+        if row is best:
+            row["against_best"] = "best"
+        elif distinguishable(values, best_values):
+            row["against_best"] = "worse"
+        else:
+            row["against_best"] = "not distinguishable"
+
+
+def distinguishable(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Say whether two samples' means differ by Welch's t-test at the two-sided 5 % level.
+
+    Source: B. L. Welch, Biometrika 34 (1947); degrees of freedom by Welch-Satterthwaite, rounded
+    down. Samples of one value are never distinguishable.
+
+    >>> distinguishable([0.90, 0.91, 0.92], [0.70, 0.71, 0.72])
+    True
+    >>> distinguishable([0.90], [0.10])
+    False
+    """
+    if min(len(a), len(b)) < 2:
+        return False
+    (mean_a, sd_a), (mean_b, sd_b) = mean_and_sd(a), mean_and_sd(b)
+    var_a, var_b = sd_a**2 / len(a), sd_b**2 / len(b)
+    if var_a + var_b == 0:
+        return mean_a != mean_b
+    freedom = (var_a + var_b) ** 2 / (var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1))
+    critical = T_CRITICAL[min(int(freedom), len(T_CRITICAL)) - 1]
+    return abs(mean_a - mean_b) > critical * math.sqrt(var_a + var_b)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the chosen rows as a Markdown table, best first."""
+    lines = [
+        "| optimizer | lr (chosen on validation) | seeds | validation | test | against the best |",
+        "|---|---|---|---|---|---|",
+    ]
+    chosen = [row for row in rows if row["chosen"]]
+    for row in sorted(chosen, key=lambda row: -row["test_accuracy_mean"]):
+        val, test = (_spread(row, split) for split in ("val", "test"))
+        lines.append(
+            f"| {row['optimizer']} | {row['lr']:g} | {row['n_seeds']} | {val} | {test} "
+            f"| {row['against_best']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(row: dict[str, Any], split: str) -> str:
+    mean, sd = row[f"{split}_accuracy_mean"], row[f"{split}_accuracy_sd"]
+    return f"{100 * mean:.2f} %" + (f" ± {100 * sd:.2f}" if sd is not None else "")
+
+
+def write_summary(runs: Sequence[SweepRun], folder: Path) -> str:
+    """Write ``summary.csv`` and ``summary.md`` and return the latter's text."""
+    rows = summarise(runs, folder)
+    write_table(rows, folder / "summary.csv", SUMMARY_COLUMNS)
+    text = markdown(rows)
+    write_atomically(folder / "summary.md", text)
+    return text

@@ -1,0 +1,239 @@
+"""Train one network with one optimizer: ``run(config, ...)``, and the functions it is made of.
+
+An epoch is the unit: its order, crops and flips follow from (seed, epoch), its rows are logged,
+then one rolling checkpoint is written. A killed run continues from its last whole epoch and ends
+bit-identical to an uninterrupted one. The test set is evaluated once, after the last epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimizer_quality.config import CifarConfig
+from trainrig.errors import DivergedError
+from trainrig.metrics import l2_norm
+
+Metrics = dict[str, Any]
+
+
+class NullTracker:
+    """Where rows go when nobody asked for them; also the interface of ``RunTracker``."""
+
+    start_epoch = 0
+
+    def log(self, row: Metrics) -> None:
+        """Take one row of one epoch and split."""
+
+    def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Make everything up to ``epoch`` durable."""
+
+
+def train_one_epoch(
+    model: nn.Module,
+    train_loader: Any,
+    optimizer: torch.optim.Optimizer,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device | str,
+    epoch: int,
+) -> Metrics:
+    """Perform one pass of optimizer steps.
+
+    Every optimizer is stepped with a closure, so that those that evaluate the loss several times
+    (LBFGS) or at another point (SAM) run as well; loss, accuracy and gradients are those of the
+    closure's first evaluation.
+
+    Args:
+        model: trained in place.
+        train_loader: yields (images, labels); its ``set_epoch(epoch)`` is called if it has one.
+        optimizer: its ``train()`` is called if it has one (schedule-free methods).
+        criterion: (logits (B, K), labels (B,)) → mean loss.
+        device: where the model is.
+        epoch: from 1.
+
+    Returns:
+        ``loss`` and ``accuracy`` (means over images), ``steps``, ``grad_norm`` (mean over steps of
+        the global norm) and ``grad_norm_by_layer``.
+
+    Raises:
+        DivergedError: the mean loss is not finite.
+    """
+    model.train()
+    _switch(optimizer, "train")
+    if hasattr(train_loader, "set_epoch"):
+        train_loader.set_epoch(epoch)
+    totals = _Totals(device)
+    norms = GradientNorms(model)
+    second_order = needs_graph(optimizer)
+    for images, labels in train_loader:
+        images, labels = images.to(device), labels.to(device)
+        seen = False
+
+        def closure(images: Tensor = images, labels: Tensor = labels) -> Tensor:
+            nonlocal seen
+            optimizer.zero_grad(set_to_none=True)
+            logits = model(images)
+            loss = criterion(logits, labels)
+            loss.backward(create_graph=second_order)
+            if not seen:
+                seen = True
+                totals.add(loss.detach(), logits.detach(), labels)
+                norms.add()
+            return loss
+
+        optimizer.step(closure)
+    result = totals.result()
+    if not math.isfinite(result["loss"]):
+        raise DivergedError(f"epoch {epoch}: the training loss is {result['loss']}")
+    return {**result, "steps": totals.steps, **norms.result()}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    val_loader: Iterable[tuple[Tensor, Tensor]],
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device | str,
+) -> Metrics:
+    """Return mean ``loss`` and ``accuracy`` over a loader, in evaluation mode."""
+    model.eval()
+    totals = _Totals(device)
+    for images, labels in val_loader:
+        logits, labels = model(images.to(device)), labels.to(device)
+        totals.add(criterion(logits, labels), logits, labels)
+    return totals.result()
+
+
+def train(
+    model: nn.Module,
+    train_loader: Any,
+    val_loader: Any,
+    test_loader: Any,
+    optimizer: torch.optim.Optimizer,
+    config: CifarConfig,
+    tracker: Any = None,
+) -> Metrics:
+    """Train for ``config.num_epochs`` epochs and evaluate the test set once, at the end.
+
+    Args:
+        model: on its device already.
+        train_loader: see ``train_one_epoch``.
+        val_loader: evaluated after every epoch.
+        test_loader: touched once.
+        optimizer: over the model's parameters.
+        config: ``num_epochs`` and ``eval_every`` are used.
+        tracker: a ``RunTracker`` (rows, checkpoints, resume), or None.
+
+    Returns:
+        The last epoch's train and validation metrics and the test metrics, by split.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    tracker = NullTracker() if tracker is None else tracker
+    device = next(model.parameters()).device
+    criterion = nn.CrossEntropyLoss()
+    results: Metrics = {"train": {}, "val": {}, "test": {}}
+    for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
+        started = time.perf_counter()
+        trained = train_one_epoch(model, train_loader, optimizer, criterion, device, epoch)
+        by_layer = trained.pop("grad_norm_by_layer")
+        step = epoch * trained.pop("steps")
+        row = {"step": step, "epoch": epoch, "split": "train", **trained}
+        row |= {f"grad_norm/{name}": value for name, value in by_layer.items()}
+        if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.num_epochs):
+            row |= weight_norms(model)
+        row["elapsed"] = time.perf_counter() - started
+        tracker.log(row)
+        _switch(optimizer, "eval")
+        measured = validate(model, val_loader, criterion, device)
+        results |= {"train": trained, "val": measured}
+        elapsed = time.perf_counter() - started
+        tracker.log({"step": step, "epoch": epoch, "split": "val", **measured, "elapsed": elapsed})
+        if not math.isfinite(measured["loss"]):
+            raise DivergedError(f"epoch {epoch}: the validation loss is {measured['loss']}")
+        tracker.end_epoch(epoch, model, optimizer)
+    _switch(optimizer, "eval")
+    results["test"] = validate(model, test_loader, criterion, device)
+    return results
+
+
+class _Totals:
+    """Sums over an epoch, kept on the device: no wait for it inside the loop."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
+        self.steps = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        correct = (logits.argmax(dim=1) == labels).sum()
+        count = torch.full_like(correct, len(labels))
+        self.sums += torch.stack([loss.double() * len(labels), correct.double(), count.double()])
+        self.steps += 1
+
+    def result(self) -> dict[str, float]:
+        loss, correct, count = self.sums.tolist()
+        return {"loss": loss / count, "accuracy": correct / count}
+
+
+class GradientNorms:
+    """Mean over steps of each layer's gradient norm; a layer is a module with own parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = {
+            name: list(module.parameters(recurse=False))
+            for name, module in model.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        }
+        self._sum: Tensor | None = None
+        self._steps = 0
+
+    def add(self) -> None:
+        """Take the gradients that stand in ``.grad`` now."""
+        gradients = [
+            [p.grad.detach() for p in parameters if p.grad is not None]
+            for parameters in self._layers.values()
+        ]
+        flat = torch._foreach_norm([g for layer in gradients for g in layer])
+        squares = torch.stack([norm.double() for norm in flat]).square()
+        sizes = [len(layer) for layer in gradients]
+        by_layer = torch.stack([part.sum() for part in squares.split(sizes)])
+        norms = torch.cat([by_layer, by_layer.sum().view(1)]).sqrt()
+        self._sum = norms if self._sum is None else self._sum + norms
+        self._steps += 1
+
+    def result(self) -> dict[str, Any]:
+        """Return ``grad_norm`` and ``grad_norm_by_layer``."""
+        if self._sum is None:
+            return {"grad_norm": 0.0, "grad_norm_by_layer": {}}
+        *layers, total = (self._sum / self._steps).tolist()
+        return {
+            "grad_norm": total,
+            "grad_norm_by_layer": dict(zip(self._layers, layers, strict=True)),
+        }
+
+
+def weight_norms(model: nn.Module) -> dict[str, float]:
+    """Return the L2 norm of each convolution's and linear layer's kernel."""
+    return {
+        f"weight_norm/{name}": l2_norm([module.weight]).item()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+def needs_graph(optimizer: torch.optim.Optimizer) -> bool:
+    """Say whether the optimizer differentiates the gradient again (AdaHessian and its kin)."""
+    return type(optimizer).__name__ in ("AdaHessian", "SophiaH")
+
+
+def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    """Call ``optimizer.train()`` or ``.eval()`` where it has one (schedule-free methods)."""
+    switch = getattr(optimizer, mode, None)
+    if callable(switch):
+        switch()

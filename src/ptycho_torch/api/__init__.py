@@ -1,0 +1,1 @@
+"""The surface that Ptychodus calls; see ``base_api``."""

@@ -1,0 +1,285 @@
+"""The flags of the ptychography scripts and what they run; torch is imported only when running.
+
+Precedence: explicit flag, then YAML file, then default. Every canonical field is a flag under its
+own name; booleans are ``--flag`` and ``--no-flag``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
+from ptycho_torch.execution import ExecutionConfig
+from trainrig.errors import nearest
+
+TYPES = {"int": int, "float": float, "str": str, "Path": Path}
+EXTRA_SPELLINGS = {"nepochs": ("--max-epochs", "--epochs"), "n_groups": ("--n-groups",)}
+EXECUTION_FLAGS: dict[str, tuple[str, ...]] = {
+    "accelerator": ("--accelerator", "--torch-accelerator", "--device"),
+    "devices": ("--devices",),
+    "strategy": ("--strategy",),
+    "precision": ("--precision",),
+    "accum_steps": ("--accumulate-grad-batches", "--torch-accumulate-grad-batches"),
+    "num_workers": ("--num-workers", "--torch-num-workers"),
+    "learning_rate": ("--learning-rate", "--torch-learning-rate", "--lr"),
+    "checkpoint_save_top_k": ("--checkpoint-save-top-k", "--torch-checkpoint-save-top-k"),
+    "checkpoint_monitor_metric": ("--checkpoint-monitor",),
+    "checkpoint_mode": ("--checkpoint-mode",),
+    "early_stop_patience": ("--early-stop-patience",),
+    "logger_backend": ("--logger", "--torch-logger"),
+    "inference_batch_size": ("--inference-batch-size",),
+    "preview_every_epochs": ("--preview-every-epochs",),
+    "seed": ("--seed",),
+}
+EXECUTION_SWITCHES: dict[str, tuple[str, ...]] = {
+    "deterministic": ("--deterministic", "--torch-deterministic"),
+    "enable_checkpointing": ("--enable-checkpointing", "--torch-enable-checkpointing"),
+    "enable_progress_bar": ("--progress-bar",),
+}
+
+
+def _kind(annotation: str) -> str:
+    return annotation.split("|")[0].strip()
+
+
+def _add_fields(parser: Any, cls: type, skip: tuple[str, ...] = ()) -> None:
+    for item in fields(cls):
+        if item.name in skip or item.name == "model":
+            continue
+        names = (f"--{item.name}", *EXTRA_SPELLINGS.get(item.name, ()))
+        text = f"default {item.default}"
+        kind = _kind(str(item.type))
+        if kind == "bool":
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(*names, dest=item.name, action=action, default=None, help=text)
+        else:
+            parser.add_argument(*names, dest=item.name, type=TYPES[kind], help=text)
+
+
+def _add_refine_flags(parser: Any) -> None:
+    parser.add_argument("--refine", type=int, metavar="N", help="epochs of iterative refinement")
+    parser.add_argument("--refine-batch-size", type=int, help="frames per update (32)")
+    parser.add_argument("--refine-loss", help="amplitude (default) or poisson")
+    parser.add_argument("--refine-smoothness", type=float, help="weight of squared gradients (0)")
+    parser.add_argument("--learn-probe", action="store_true", default=None)
+    parser.add_argument("--learn-positions", action="store_true", default=None)
+    parser.add_argument("--learn-background", action="store_true", default=None)
+    parser.add_argument("--probe-modes", type=int, help="incoherent modes while refining")
+
+
+def add_training_flags(parser: Any) -> None:
+    """Flags of ``train_ptycho.py``."""
+    parser.add_argument("--config", type=Path, help="YAML with training, model and execution keys")
+    model = parser.add_argument_group("model")
+    _add_fields(model, ModelConfig)
+    training = parser.add_argument_group("training")
+    _add_fields(training, TrainingConfig)
+    run = parser.add_argument_group("execution")
+    for name, flags in EXECUTION_FLAGS.items():
+        kind = _kind(str(next(f.type for f in fields(ExecutionConfig) if f.name == name)))
+        run.add_argument(*flags, dest=name, type=TYPES[kind])
+    for name, flags in EXECUTION_SWITCHES.items():
+        run.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=None)
+    run.add_argument("--disable-checkpointing", dest="enable_checkpointing", action="store_false")
+    run.add_argument("--disable_mlflow", action="store_true", help="deprecated: --logger none")
+    run.add_argument("--quiet", action="store_true", help="no progress lines")
+    run.add_argument("--resume", action="store_true", help="continue a killed run")
+    run.add_argument("--mapped", action="store_true", help="memory-map uncompressed frames")
+    stitch = argparse.BooleanOptionalAction
+    run.add_argument("--do_stitching", action=stitch, default=True, help="write a reconstruction")
+    _add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
+
+
+def add_inference_flags(parser: Any) -> None:
+    """Flags of ``infer_ptycho.py``."""
+    parser.add_argument("--model_path", type=Path, help="training folder, wts.h5.zip or .ckpt")
+    parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
+    parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"))
+    parser.add_argument("--n_images", "--n_groups", dest="n_images", type=int, help="groups to use")
+    parser.add_argument("--n_subsample", type=int, help="frames kept before grouping")
+    parser.add_argument("--subsample_seed", type=int)
+    parser.add_argument("--accelerator", "--torch-accelerator", "--device", default="auto")
+    parser.add_argument("--inference-batch-size", type=int)
+    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre")
+    parser.add_argument("--uncertainty", type=int, metavar="N", help="repeated draws for a spread")
+    parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
+    parser.add_argument("--phase_vmin", type=float)
+    parser.add_argument("--phase_vmax", type=float)
+    parser.add_argument("--comparison_plot", action="store_true", help="evaluate against the truth")
+    parser.add_argument("--trust-pickle", action="store_true", help="read pickled archives")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    _add_refine_flags(parser.add_argument_group("refinement"))
+
+
+def _yaml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a YAML configuration")
+    import yaml
+
+    content = yaml.safe_load(path.read_text()) or {}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(value if isinstance(value, dict) else {key: value})
+    known = {f.name for cls in (ModelConfig, TrainingConfig, ExecutionConfig) for f in fields(cls)}
+    for key in flat:
+        if key not in known:
+            raise ValueError(f"{path}: unknown key {key!r}{nearest(key, known)}")
+    return flat
+
+
+def resolve_training(
+    args: argparse.Namespace, frame_side: int | None = None
+) -> tuple[TrainingConfig, ExecutionConfig]:
+    """Flag over YAML over default; without N the frames' own side is used."""
+    values = _yaml(args.config)
+    given = {key: value for key, value in vars(args).items() if value is not None}
+    values.update(given)
+    if args.disable_mlflow:
+        warnings.warn("--disable_mlflow is deprecated; use --logger none", stacklevel=2)
+        values["logger_backend"] = "none"
+    if frame_side is not None:
+        values.setdefault("N", frame_side)
+
+    def part(cls: type) -> dict[str, Any]:
+        kinds = {f.name: _kind(str(f.type)) for f in fields(cls) if f.name != "model"}
+        return {
+            key: Path(values[key]) if kind == "Path" else values[key]
+            for key, kind in kinds.items()
+            if key in values
+        }
+
+    training = TrainingConfig(model=ModelConfig(**part(ModelConfig)), **part(TrainingConfig))
+    training.backend = values.get("backend", "pytorch")
+    execution = ExecutionConfig(**part(ExecutionConfig))
+    return training, execution
+
+
+def _refine_settings(args: argparse.Namespace) -> Any:
+    from ptycho_torch.refine import RefineSettings
+
+    names = {
+        "refine": "epochs",
+        "refine_batch_size": "batch_size",
+        "refine_loss": "loss",
+        "refine_smoothness": "smoothness",
+        "learn_probe": "learn_probe",
+        "learn_positions": "learn_positions",
+        "learn_background": "learn_background",
+    }
+    chosen = {
+        new: getattr(args, old) for old, new in names.items() if getattr(args, old) is not None
+    }
+    return RefineSettings(**{"epochs": 0, **chosen})
+
+
+def _log(quiet: bool) -> None:
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
+    for name in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def train_from_args(args: argparse.Namespace) -> Iterator[str]:
+    """Train, reconstruct, optionally refine; yields lines to print."""
+    _log(args.quiet)
+    training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
+    if training_file is None:
+        raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
+    from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.report import save_outputs, write_config
+    from ptycho_torch.workflows import run_cdi_example_with_backend
+
+    scan = RawDataTorch.from_file(training_file, mapped=args.mapped)
+    config, execution = resolve_training(args, scan.N)
+    if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
+        config.n_groups = _yaml(args.config).get("n_groups", len(scan))
+    config.train_data_file = Path(training_file)
+    config.validate()
+    out = Path(config.output_dir)
+    write_config(out / "config.yaml", config, execution)
+    test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
+    options: dict[str, Any] = {"do_stitching": args.do_stitching, "M": 20 if scan.N == 64 else 32}
+    if config.backend == "pytorch":
+        options |= {"execution_config": execution, "overrides": {"resume": args.resume}}
+    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+    losses = results["history"]["train_loss"]
+    final = f", loss {losses[-1]:.5f}" if losses else ""
+    yield f"{out}: trained {len(losses)} epochs on {len(scan)} frames{final}"
+    if "reconstruction" in results:
+        found = results["reconstruction"]
+        yield f"network: {found.patterns_per_s:.0f} patterns/s"
+        settings = _refine_settings(args)
+        yield from save_outputs(
+            found, test or scan, out, settings, args.probe_modes or 1, execution.seed
+        )
+
+
+def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
+    """Reconstruct with the network, the iterations, or both; yields lines to print."""
+    _log(args.quiet)
+    from ptycho_torch.raw_data import load_data
+    from ptycho_torch.report import infer, save_outputs
+
+    if args.model_path is None and not args.refine:
+        raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
+    scan = load_data(
+        args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
+    )
+    found = None
+    if args.model_path is not None:
+        found = infer(args, scan)
+        yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
+    limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
+    settings = _refine_settings(args)
+    yield from save_outputs(
+        found, scan, args.output_dir, settings, args.probe_modes or 1, args.seed, limits
+    )
+    if args.comparison_plot:
+        args.reconstruction, args.truth = args.output_dir / "reconstruction.npz", args.test_data
+        args.centre_px, args.margin_px, args.register_by = None, 0.0, "amplitude"
+        yield from evaluate_from_args(args)
+
+
+def evaluate_from_args(args: argparse.Namespace) -> Iterator[str]:
+    """Score against the truth, write metrics.json and evaluation.png."""
+    from ptycho_torch.evaluate import evaluate, read_reconstruction
+    from ptycho_torch.figures import draw_evaluation
+    from ptycho_torch.raw_data import RawDataTorch
+    from trainrig.files import write_json
+
+    scan = RawDataTorch.from_file(args.truth)
+    if scan.objectGuess is None:
+        raise KeyError(f"{args.truth}: no objectGuess; the truth is needed to evaluate")
+    obj, grid = read_reconstruction(args.reconstruction)
+    scores, truth, aligned = evaluate(
+        scan.objectGuess,
+        obj,
+        grid,
+        scan.coords,
+        centre_px=args.centre_px,
+        margin_px=args.margin_px,
+        by=args.register_by,
+    )
+    out = args.output_dir or args.reconstruction.parent
+    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+    numbers["scored_height_px"], numbers["scored_width_px"] = (float(v) for v in truth.shape)
+    write_json(out / "metrics.json", numbers)
+    draw_evaluation(truth, aligned, scores, out / "evaluation.png")
+    yield "  ".join(
+        f"{key} {numbers[key]:.4f}"
+        for key in ("ssim_amp", "ssim_phase", "mae_amp", "mae_phase", "frc50_amp", "frc50_phase")
+    )
+    yield f"{out / 'metrics.json'} {out / 'evaluation.png'}"

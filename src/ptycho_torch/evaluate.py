@@ -1,0 +1,92 @@
+"""Score a reconstruction against a scan's true object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptycho_torch import metrics
+from ptycho_torch.canvas import Grid
+from ptycho_torch.physics import sample_windows
+
+MAX_SIDE_MARGIN = 12  # pixels kept beside the scored area, for the registration
+
+
+def common_support(
+    truth: np.ndarray, obj: np.ndarray, grid: Grid, coords: np.ndarray, margin_px: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and reconstruction on the same pixels: positions' bounding box less a margin.
+
+    Args:
+        truth: (H, W), pixel [0, 0] at coordinate (0, 0).
+        obj: reconstruction on ``grid``.
+        grid: its place.
+        coords: (n, 2) scan positions.
+        margin_px: kept beyond the outermost positions; negative values shrink the area.
+    """
+    low = np.floor(coords.min(0) - margin_px).astype(int)
+    high = np.ceil(coords.max(0) + margin_px).astype(int)
+    low = np.maximum(low, [int(np.ceil(max(grid.x0, 0))), int(np.ceil(max(grid.y0, 0)))])
+    ends = [min(truth.shape[1], grid.x0 + grid.shape[1] - 1)]
+    ends.append(min(truth.shape[0], grid.y0 + grid.shape[0] - 1))
+    high = np.minimum(high, np.floor(ends).astype(int))
+    width, height = (high - low).tolist()
+    if width < 32 or height < 32:
+        raise ValueError(
+            f"evaluate: the common area is {height}x{width} px; at least 32x32 are needed"
+        )
+    start = torch.tensor([[low[1] - grid.y0, low[0] - grid.x0]], dtype=torch.float64)
+    source = torch.from_numpy(np.ascontiguousarray(obj, dtype=np.complex128))
+    cut = sample_windows(source[None], start, (height, width))[0].numpy()
+    return truth[low[1] : high[1], low[0] : high[0]].astype(np.complex128), cut
+
+
+def evaluate(
+    truth: np.ndarray,
+    obj: np.ndarray,
+    grid: Grid,
+    coords: np.ndarray,
+    *,
+    centre_px: int | None = None,
+    margin_px: float = 0.0,
+    by: str = "amplitude",
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Scores, and the pair that was scored.
+
+    Args:
+        truth: (H, W) complex.
+        obj: reconstruction.
+        grid: its place.
+        coords: scan positions.
+        centre_px: score the central square of this side only.
+        margin_px: see ``common_support``.
+        by: what the registration correlates.
+    """
+    true, cut = common_support(truth, obj, grid, coords, margin_px)
+    if centre_px is not None:
+        side = min(centre_px + 2 * metrics.BORDER_PX, *true.shape)
+        true = metrics.centre_crop(true, (side, side))
+        cut = metrics.centre_crop(cut, (side, side))
+    shift = metrics.register(np.abs(true), np.abs(cut))
+    aligned = metrics.align(true, cut, by=by)
+    border = metrics.BORDER_PX
+    inner = true[border:-border, border:-border]
+    scores = metrics.score(inner, metrics.remove_ambiguity(inner, aligned))
+    scores["shift_y_px"], scores["shift_x_px"] = float(shift[0]), float(shift[1])
+    return scores, inner, aligned
+
+
+def read_reconstruction(path: Path) -> tuple[np.ndarray, Grid]:
+    """An object and its grid from ``reconstruction.npz``."""
+    from ptycho_torch.npz_format import read_arrays
+
+    arrays = read_arrays(path)
+    for key in ("object", "origin_xy"):
+        if key not in arrays:
+            raise KeyError(f"{path}: missing {key}; give a reconstruction.npz")
+    obj = arrays["object"]
+    x0, y0 = (float(v) for v in arrays["origin_xy"])
+    return obj, Grid(obj.shape, x0, y0)

@@ -1,0 +1,91 @@
+"""The network's result as the start of an iterative refinement, or the refinement on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ptycho_torch.canvas import Grid
+from ptycho_torch.inference import Reconstruction
+from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.refine import RefineSettings, RefineState, orthogonal_modes, refine
+
+COVER_SHARE = 1e-3  # of the brightest illumination: darker pixels are not reconstructed
+
+
+def coverage(scan: RawDataTorch, grid: Grid) -> np.ndarray:
+    """(H, W) bool: where the scan's summed illumination says anything about the object."""
+    from ptycho_torch.physics import accumulate
+
+    power = torch.from_numpy((np.abs(scan.probe_modes) ** 2).sum(0).astype(np.float32))
+    place = torch.from_numpy(np.rint(grid.pixels(scan.coords)[:, ::-1] - scan.N / 2).astype(int))
+    light = accumulate(torch.zeros(1, *grid.shape), power.expand(len(scan), *power.shape), place)[
+        0
+    ].numpy()
+    return light > COVER_SHARE * light.max()
+
+
+def start_from(found: Reconstruction) -> np.ndarray:
+    """A network's object with its uncovered part set to the covered part's mean amplitude."""
+    start = found.object.astype(np.complex64).copy()
+    if found.covered.any():
+        start[~found.covered] = np.abs(start[found.covered]).mean()
+    return start
+
+
+def hybrid(
+    scan: RawDataTorch,
+    settings: RefineSettings,
+    *,
+    network: Reconstruction | None = None,
+    grid: Grid | None = None,
+    modes: int = 1,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[RefineState], None] | None = None,
+) -> tuple[Reconstruction, RefineState | None]:
+    """Refine a network's reconstruction, or start flat when there is none.
+
+    Args:
+        scan: frames, positions, start probe.
+        settings: of the refinement; 0 epochs returns the start.
+        network: the start; its grid wins.
+        grid: canvas of a flat start.
+        modes: probe modes; more than the scan's own are added as weak orthogonal ones.
+        device: where to compute.
+        on_epoch: called after every epoch, for live views.
+    """
+    if modes > len(scan.probe_modes):
+        scan = replace(scan, probeGuess=orthogonal_modes(scan.probe_modes, modes))
+    grid = network.grid if network is not None else grid
+    grid = Grid.of(scan.coords, scan.N) if grid is None else grid
+    start = None if network is None else start_from(network)
+    state = None
+    for state in refine(scan, settings, grid=grid, start=start, device=device):
+        if on_epoch is not None:
+            on_epoch(state)
+    if state is None:
+        obj = np.ones(grid.shape, np.complex64) if start is None else start
+    else:
+        obj = state.numpy()
+    rate = 0.0 if network is None else network.patterns_per_s
+    return Reconstruction(obj, grid, coverage(scan, grid), rate), state
+
+
+def save_state(state: RefineState, path: Path) -> None:
+    """Write what the refinement learnt besides the object: probe, shifts, background, losses."""
+    from ptycho_torch.npz_format import write_scan
+
+    write_scan(
+        path,
+        {
+            "probe": state.probe.detach().cpu().numpy(),
+            "shifts_xy": state.shifts_xy.cpu().numpy(),
+            "background": state.background.detach().cpu().numpy(),
+            "losses": np.asarray(state.losses),
+        },
+        compressed=True,
+    )

@@ -1,0 +1,54 @@
+"""The configuration bridge against recorded snapshots of the flat dictionary."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ptycho_torch import canonical_config
+from ptycho_torch.params import LEGACY_DEFAULTS, update_legacy_dict
+from ptycho_torch.parity.cases import Golden, checks
+from trainrig.parity import Report
+
+PATHS = {"train_data_file", "test_data_file", "model_path", "output_dir"}
+
+
+def build(description: dict[str, Any]) -> Any:
+    """The canonical dataclass that a snapshot describes."""
+    cls = getattr(canonical_config, description["class"])
+    fields = {k: Path(v) if k in PATHS else v for k, v in description["fields"].items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return cls(model=canonical_config.ModelConfig(**description["model"]), **fields)
+
+
+def snapshot(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """The flat dictionary after the update, or updates, of one snapshot."""
+    described = record["snapshots"][name]["dataclass"]
+    target = dict(record["defaults_before_update"])
+    for step in described.get("sequence", [name]):
+        update_legacy_dict(target, build(record["snapshots"][step]["dataclass"]))
+    return target
+
+
+@checks("params_cfg_snapshots.json")
+def snapshots(golden: Golden, path: Path, report: Report) -> None:
+    """Defaults and every snapshot, values and types."""
+    record = json.loads(path.read_text())
+    _same(report, path.stem, "defaults", LEGACY_DEFAULTS, record["defaults_before_update"])
+    for name, entry in record["snapshots"].items():
+        _same(report, path.stem, name, snapshot(record, name), entry["params_cfg"])
+
+
+def _same(report: Report, case: str, name: str, found: dict, wanted: dict) -> None:
+    wrong = [
+        f"{key}: {found.get(key, 'missing')!r} for {wanted.get(key, 'nothing')!r}"
+        for key in sorted(set(found) | set(wanted))
+        if key not in found
+        or key not in wanted
+        or found[key] != wanted[key]
+        or type(found[key]) is not type(wanted[key])
+    ]
+    report.equal(case, name, not wrong, "; ".join(wrong) or f"{len(wanted)} keys")

@@ -1,0 +1,142 @@
+"""The physics-informed model: generator, merge, illumination, diffraction, and its loss.
+
+Legend: B batch, C = gridsize² frames per group, N frame side, m probe modes. Inputs are
+normalised amplitudes X (mean frame energy (N/2)²). The network sees s·X/e^w and predicts
+amplitudes times e^w, with one registered parameter w for both directions, initialised log s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptycho_torch import physics
+from ptycho_torch.assembly import extract_group, fitting_canvas, merge_group
+from ptycho_torch.canonical_config import ModelConfig
+from ptycho_torch.network import Generator
+from ptycho_torch.scaling import mask_for
+
+
+class PtychoPINN(nn.Module):
+    """Diffraction amplitudes to object patches, and back to diffraction amplitudes.
+
+    Args:
+        config: network and physics switches; validated here.
+        probe: (m, N, N) complex64 in the network's units (see ``scaling.probe_norm``).
+        intensity_scale: s, photon amplitude per unit of normalised amplitude.
+        train_scale: whether w is trained.
+        train_probe: whether the probe is trained.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        probe: Tensor,
+        intensity_scale: float,
+        *,
+        train_scale: bool = False,
+        train_probe: bool = False,
+    ) -> None:
+        super().__init__()
+        config.validate()
+        if probe.dim() != 3 or probe.shape[-2:] != (config.N, config.N):
+            raise ValueError(
+                f"PtychoPINN: probe of shape {tuple(probe.shape)}; give (modes, {config.N}, "
+                f"{config.N})"
+            )
+        self.config = config
+        self.generator = Generator(
+            config.N,
+            config.gridsize,
+            config.n_filters_scale,
+            amp_activation=config.amp_activation,
+            object_big=config.object_big,
+            pad_object=config.pad_object,
+            probe_big=config.probe_big,
+        )
+        self.generator.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        scale = torch.tensor(math.log(intensity_scale), dtype=torch.float32)
+        self.log_scale = nn.Parameter(scale, requires_grad=train_scale)
+        parts = torch.view_as_real(probe.to(torch.complex64).resolve_conj()).clone()
+        self.probe_parts = nn.Parameter(parts, requires_grad=train_probe)
+        kind = "soft" if config.probe_mask else "none"
+        mask = mask_for(config.N, kind, config.probe_mask_sigma, config.probe_mask_diameter)
+        self.register_buffer("mask", mask.float(), persistent=False)
+
+    @property
+    def probe(self) -> Tensor:
+        """(m, N, N) complex64."""
+        return torch.view_as_complex(self.probe_parts)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Scaled amplitudes s·X (B, C, N, N) → raw object patches (B, n, N, N)."""
+        x = x * torch.exp(-self.log_scale)
+        return self.generator(x.contiguous(memory_format=torch.channels_last))
+
+    def consistent(self, patches: Tensor, relative: Tensor) -> Tensor:
+        """Patches (B, C, N, N) that agree where they overlap: merged and cut again.
+
+        A single frame per group is returned as it is; without ``object_big`` one patch serves
+        the whole group.
+        """
+        count = relative.shape[1]
+        if not self.config.object_big:
+            return patches.expand(-1, count, -1, -1)
+        if count == 1:
+            return patches
+        canvas = merge_group(patches, relative, fitting_canvas(self.config.N, relative))
+        return extract_group(canvas, relative, self.config.N)
+
+    def diffract(self, patches: Tensor) -> Tensor:
+        """Object patches (B, C, N, N) → photon amplitudes e^w·A (B, C, N, N)."""
+        mask = self.mask if self.config.probe_mask else None
+        sigma = self.config.gaussian_smoothing_sigma
+        waves = physics.illuminate(patches, self.probe, sigma=sigma, mask=mask)
+        return physics.diffract(waves) * torch.exp(self.log_scale)
+
+    def forward(self, x: Tensor, relative: Tensor) -> Tensor:
+        """Predicted photon amplitudes.
+
+        Args:
+            x: (B, C, N, N) photon amplitudes s·X.
+            relative: (B, C, 2) coordinates relative to the group's centre, sign as in
+                ``grouping``.
+
+        Returns:
+            (B, C, N, N)
+        """
+        return self.diffract(self.consistent(self.patches(x), relative))
+
+    def forward_predict(
+        self, x: Tensor, positions: Tensor, probe: Any = None, input_scale: Tensor | float = 1.0
+    ) -> Tensor:
+        """Object patches for inference, without the physics.
+
+        Args:
+            x: (B, C, N, N) stored amplitudes.
+            positions: (B, C, 1, 2); unused by the generator, kept for callers.
+            probe: unused, kept for callers.
+            input_scale: factor from stored amplitudes to s·X.
+
+        Returns:
+            (B, C, N, N) complex64
+        """
+        patches = self.patches(x * input_scale)
+        return patches.expand(-1, x.shape[1], -1, -1)
+
+
+def pinn_loss(predicted: Tensor, measured: Tensor, mode: str) -> Tensor:
+    """Mean Poisson likelihood of squared amplitudes, or mean absolute amplitude error."""
+    if mode == "mae":
+        return physics.amplitude_mae(predicted, measured).mean()
+    return physics.poisson_nll(predicted.square(), measured.square()).mean()
+
+
+def supervised_loss(patches: Tensor, labels: Tensor) -> Tensor:
+    """2·amplitude + 4·phase mean absolute errors, weighted as the torch reference weighs them."""
+    amplitude = (patches.abs() - labels.abs()).abs().mean()
+    phase = torch.angle(patches * labels.conj()).abs().mean()
+    return 2 * amplitude + 4 * phase

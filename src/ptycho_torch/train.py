@@ -1,0 +1,278 @@
+"""Training with the Lightning Trainer: loaders, checkpoints, loggers, exact resume.
+
+``fit`` trains a model on a scan and leaves in the run directory: ``checkpoints/best-*.ckpt``,
+``checkpoints/last.ckpt``, ``logs/metrics.csv`` and, if asked for, ``previews/*.png``. A run that
+was killed continues from ``last.ckpt`` with the same weights as an uninterrupted one (CPU).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from ptycho_torch.dataset import GroupDataset, loader, split_tail
+from ptycho_torch.execution import LOGGERS, ExecutionConfig
+from ptycho_torch.model import PtychoPINN_Lightning
+from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.scaling import input_factor, mean_frame_energy
+from trainrig.files import write_atomically
+from trainrig.seeding import set_seed
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Best and last checkpoints whose contents do not depend on where the run directory lies."""
+
+    _PATHS = ("best_model_path", "last_model_path", "kth_best_model_path", "dirpath")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The callback's state with paths relative to the checkpoint folder."""
+        state = super().state_dict()
+        for key in self._PATHS:
+            state[key] = Path(state[key]).name if state.get(key) else state.get(key)
+        kept = state.get("best_k_models", {})
+        state["best_k_models"] = {Path(path).name: score for path, score in kept.items()}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state for the folder the run lies in now."""
+        state = dict(state_dict)
+        for key in self._PATHS[:-1]:
+            state[key] = str(Path(self.dirpath) / state[key]) if state.get(key) else state.get(key)
+        state["dirpath"] = self.dirpath
+        kept = state.get("best_k_models", {})
+        state["best_k_models"] = {str(Path(self.dirpath) / n): s for n, s in kept.items()}
+        super().load_state_dict(state)
+
+
+@dataclass
+class History:
+    """Losses per epoch."""
+
+    train_loss: list[float]
+    val_loss: list[float]
+
+
+class HistoryCallback(Callback):
+    """Collects the losses per epoch and rewrites ``metrics.csv`` with all of them.
+
+    Lightning's own CSV logger starts an empty file when a run is resumed.
+    """
+
+    def __init__(self, table: Path | None = None) -> None:
+        self.history, self.table = History([], []), table
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Append both losses, if logged."""
+        for name, values in vars(self.history).items():
+            if name in trainer.callback_metrics:
+                values.append(float(trainer.callback_metrics[name]))
+        if self.table is not None and trainer.is_global_zero:
+            columns = vars(self.history)
+            rows = zip(*columns.values(), strict=False)
+            lines = [",".join(["epoch", *columns])]
+            lines += [f"{i},{','.join(map(repr, row))}" for i, row in enumerate(rows, 1)]
+            write_atomically(self.table, "\n".join(lines) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Part of the checkpoint, so that a resumed run reports every epoch."""
+        return {name: list(values) for name, values in vars(self.history).items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the losses so far."""
+        self.history = History(**state_dict)
+
+
+class PreviewCallback(Callback):
+    """Writes the stitched amplitude and phase every so many epochs."""
+
+    def __init__(self, scan: RawDataTorch, folder: Path, every_epochs: int) -> None:
+        self.scan, self.folder, self.every = scan, folder, every_epochs
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw on rank 0; the image of the last epoch is also ``latest.png``."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every or not trainer.is_global_zero:
+            return
+        from ptycho_torch.figures import draw_object
+        from ptycho_torch.inference import reconstruct
+
+        found = reconstruct(pl_module, self.scan, device=str(pl_module.device))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"epoch_{epoch:04d}.png"
+        draw_object(found.object, path, title=f"epoch {epoch}")
+        (self.folder / "latest.png").write_bytes(path.read_bytes())
+
+
+def history_table(run_dir: Path, execution: ExecutionConfig) -> Path | None:
+    """Where the losses go with ``--logger csv``."""
+    return run_dir / "logs" / "metrics.csv" if execution.logger_backend == "csv" else None
+
+
+def make_logger(name: str, folder: Path) -> Any:
+    """The Lightning logger of that name.
+
+    Raises:
+        ValueError: unknown, with the list.
+        ImportError: its package is not installed.
+    """
+    if name not in LOGGERS:
+        raise ValueError(f"--logger: {name!r} is not supported; choose one of {', '.join(LOGGERS)}")
+    if name in ("none", "csv"):  # the table is HistoryCallback's
+        return False
+    if name == "tensorboard":
+        if not any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX")):
+            raise ImportError("--logger tensorboard: tensorboard is not installed; pip install it")
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(save_dir=folder, name="", version="logs")
+    from ptycho_torch.trackio_logger import TrackioLogger
+
+    return TrackioLogger(folder)
+
+
+def prepare(
+    model: PtychoPINN_Lightning,
+    scan: RawDataTorch,
+    validation: RawDataTorch | None,
+    *,
+    nsamples: int | None = None,
+    seed: int = 42,
+    grouping: dict[str, Any] | None = None,
+    intensity_scale: float | None = None,
+) -> tuple[GroupDataset, GroupDataset]:
+    """Fix the scan's scales in the model and build training and validation sets."""
+    data = model.data_config
+    if scan.N != data.N:
+        raise ValueError(
+            f"{scan.source}: frames of {scan.N} pixels for a network of N = {data.N}; "
+            "set N to the frames' size"
+        )
+    settings = {"K": max(data.K, data.C), "seed": seed, **(grouping or {})}
+    count = len(scan) if nsamples is None else nsamples
+    groups = scan.group(data.grid_size[0], count, **settings)
+    factor = input_factor(mean_frame_energy(scan.diff3d), scan.N)
+    model.set_scan(scan.probe_modes, factor, intensity_scale)
+    photons = factor * float(model.intensity_scale)
+    if validation is None:
+        train_rows, held = split_tail(len(groups))
+        other, other_groups = scan, groups
+    else:
+        train_rows, held = None, None
+        other = validation
+        other_groups = other.group(data.grid_size[0], len(other), **settings)
+    labels = model.supervised
+    return (
+        GroupDataset(scan, groups, photons, labels=labels, rows=train_rows),
+        GroupDataset(other, other_groups, photons, labels=labels, rows=held),
+    )
+
+
+def make_trainer(
+    model: PtychoPINN_Lightning,
+    run_dir: Path,
+    execution: ExecutionConfig,
+    callbacks: Iterable[Callback] = (),
+) -> lightning.Trainer:
+    """The Trainer with its checkpoints and logger."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements in the run's output
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than.*")
+    hooks: list[Callback] = list(callbacks)
+    if execution.enable_checkpointing:
+        hooks.append(
+            RunCheckpoint(
+                dirpath=run_dir / "checkpoints",
+                filename="best-{epoch:04d}",
+                monitor=execution.checkpoint_monitor_metric,
+                mode=execution.checkpoint_mode,
+                save_top_k=execution.checkpoint_save_top_k,
+                save_last=True,
+                enable_version_counter=False,
+            )
+        )
+    if execution.early_stop_patience < model.training_config.epochs:
+        hooks.append(
+            EarlyStopping(model.val_loss_name, patience=execution.early_stop_patience, mode="min")
+        )
+    return lightning.Trainer(
+        default_root_dir=run_dir,
+        max_epochs=model.training_config.epochs,
+        accelerator=execution.resolved_accelerator(),
+        devices=execution.devices,
+        strategy=execution.strategy,
+        precision=execution.precision,
+        accumulate_grad_batches=execution.accum_steps,
+        gradient_clip_val=model.training_config.gradient_clip_val,
+        deterministic=execution.deterministic,
+        logger=make_logger(execution.logger_backend, run_dir),
+        callbacks=hooks,
+        enable_checkpointing=execution.enable_checkpointing,
+        enable_progress_bar=execution.enable_progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def fit(
+    model: PtychoPINN_Lightning,
+    scan: RawDataTorch,
+    run_dir: Path,
+    execution: ExecutionConfig,
+    *,
+    validation: RawDataTorch | None = None,
+    resume: bool = False,
+    **preparation: Any,
+) -> History:
+    """Train; see the module's docstring for what is left in ``run_dir``.
+
+    Args:
+        model: built from its configurations, untrained.
+        scan: training scan.
+        run_dir: created if needed.
+        execution: hardware, logging, checkpoints.
+        validation: scan for validation; the last 5 % of the training groups by default.
+        resume: continue from ``checkpoints/last.ckpt`` if it is there.
+        preparation: keywords of ``prepare``.
+    """
+    set_seed(execution.seed)
+    train_set, held = prepare(model, scan, validation, seed=execution.seed, **preparation)
+    history = HistoryCallback(history_table(run_dir, execution))
+    callbacks: list[Callback] = [history]
+    if execution.preview_every_epochs:
+        folder = run_dir / "previews"
+        callbacks.append(PreviewCallback(scan, folder, execution.preview_every_epochs))
+    trainer = make_trainer(model, run_dir, execution, callbacks)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    run_fit(trainer, model, train_set, held, execution, last if resume and last.is_file() else None)
+    return history.history
+
+
+def run_fit(
+    trainer: lightning.Trainer,
+    model: PtychoPINN_Lightning,
+    train_set: GroupDataset,
+    held: GroupDataset,
+    execution: ExecutionConfig,
+    checkpoint: Path | None = None,
+) -> None:
+    """Build the loaders and run the Trainer; the model ends on the CPU in evaluation mode."""
+    size = model.training_config.batch_size
+    workers = execution.num_workers
+    batches = loader(train_set, size, seed=execution.seed, num_workers=workers)
+    check = loader(held, size, num_workers=workers)
+    model.train()
+    trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))
+    model.cpu().eval()

@@ -1,0 +1,227 @@
+"""The programmatic workflow: train, stitch, save, in one call; and the choice of backend.
+
+``run_cdi_example_torch`` mirrors the reference's entry point. ``run_cdi_example_with_backend``
+writes the configuration into the flat dictionary first and then routes by ``config.backend``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptycho_torch import params
+from ptycho_torch.canonical_config import TrainingConfig
+from ptycho_torch.config_bridge import to_torch_side
+from ptycho_torch.data_container import PtychoDataContainerTorch
+from ptycho_torch.execution import ExecutionConfig
+from ptycho_torch.raw_data import RawDataTorch
+
+logger = logging.getLogger(__name__)
+
+Scan = Any  # RawDataTorch, a duck-typed RawData, or a container
+
+
+def as_raw(data: Scan, where: str) -> RawDataTorch:
+    """A ``RawDataTorch`` from one, or from any object with the reference's RawData attributes.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(data, RawDataTorch):
+        return data
+    names = ("xcoords", "ycoords", "diff3d", "probeGuess")
+    if all(getattr(data, name, None) is not None for name in names):
+        arrays = {name: np.asarray(getattr(data, name)) for name in names}
+        obj = getattr(data, "objectGuess", None)
+        if obj is not None:
+            arrays["objectGuess"] = np.asarray(obj)
+        return RawDataTorch.from_arrays(arrays, where)
+    raise TypeError(f"{where}: {type(data).__name__} is not a scan; give RawData or RawDataTorch")
+
+
+def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
+    """An untrained ``PtychoPINN_Lightning`` for a canonical configuration, from its seed."""
+    from ptycho_torch.model import PtychoPINN_Lightning
+    from trainrig.seeding import derive_seed
+
+    config.validate()
+    torch.manual_seed(derive_seed("weights", execution.seed))
+    data, model, training, inference = to_torch_side(
+        config, learning_rate=execution.learning_rate, seed=execution.seed
+    )
+    return PtychoPINN_Lightning(model, data, training, inference)
+
+
+def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
+    train: Scan,
+    test: Scan | None,
+    config: TrainingConfig,
+    flip_x: bool = False,
+    flip_y: bool = False,
+    transpose: bool = False,
+    M: int = 20,  # noqa: N803 - the reference's name
+    do_stitching: bool = False,
+    execution_config: ExecutionConfig | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, Any]]:
+    """Train on a scan; optionally stitch the test scan (the training scan without one).
+
+    Args:
+        train: training scan.
+        test: scan for validation and stitching.
+        config: canonical configuration.
+        flip_x: mirror the reconstruction's columns.
+        flip_y: mirror its rows.
+        transpose: swap its axes.
+        M: side of the central part of each patch that is stitched.
+        do_stitching: whether to reconstruct.
+        execution_config: hardware, logging, checkpoints.
+        overrides: canonical training fields to replace; ``resume`` continues a killed run.
+
+    Returns:
+        Amplitude and phase (None without stitching) and the results: ``history``, ``models``,
+        containers, ``intensity_scale``, and after stitching ``obj_tensor_full``,
+        ``global_offsets``, ``recon_amp``, ``recon_phase``.
+    """
+    from ptycho_torch.inference import reconstruct
+    from ptycho_torch.persistence import save_bundle
+    from ptycho_torch.train import fit
+
+    settings = dict(overrides or {})
+    resume = bool(settings.pop("resume", False))
+    for name, value in settings.items():
+        if not hasattr(config, name):
+            raise ValueError(f"overrides: unknown field {name!r} of TrainingConfig")
+        setattr(config, name, value)
+    execution = execution_config or ExecutionConfig()
+    params.update_legacy_dict(params.cfg, config)
+    scan = as_raw(train, "train")
+    held = None if test is None else as_raw(test, "test")
+    if config.n_subsample is not None:
+        scan = scan.subsample(config.n_subsample, config.subsample_seed)
+    model = build_model(config, execution)
+    history = fit(
+        model,
+        scan,
+        Path(config.output_dir),
+        execution,
+        validation=held,
+        resume=resume,
+        nsamples=group_count(config, len(scan)),
+        grouping={
+            "K": config.neighbor_count,
+            "sequential": config.sequential_sampling,
+            "enable_oversampling": config.enable_oversampling,
+            "neighbor_pool_size": config.neighbor_pool_size,
+        },
+    )
+    scale = float(torch.exp(model.net.log_scale.detach()))
+    params.cfg["intensity_scale"] = scale
+    results: dict[str, Any] = {
+        "history": {
+            "loss": history.train_loss,
+            "train_loss": history.train_loss,
+            "val_loss": history.val_loss,
+        },
+        "models": {"autoencoder": model, "diffraction_to_obj": model},
+        "train_container": LazyContainer(scan, config.model.gridsize),
+        "test_container": None if held is None else LazyContainer(held, config.model.gridsize),
+        "intensity_scale": scale,
+        "backend": "pytorch",
+    }
+    amplitude = phase = None
+    if do_stitching:
+        model.inference_config.middle_trim = M
+        target = scan if held is None else held
+        found = reconstruct(model, target, batch_size=execution.inference_batch_size)
+        obj = oriented(found.object, flip_x, flip_y, transpose)
+        amplitude, phase = np.abs(obj), np.angle(obj)
+        results |= {
+            "obj_tensor_full": obj,
+            "global_offsets": target.coords,
+            "recon_amp": amplitude,
+            "recon_phase": phase,
+            "reconstruction": found,
+        }
+    if config.output_dir:
+        save_bundle(model, config.output_dir, dict(params.cfg))
+    return amplitude, phase, results
+
+
+def group_count(config: TrainingConfig, frames: int) -> int:
+    """Groups to train on: ``n_groups``, and no more than the frames unless oversampling."""
+    wanted = frames if config.n_groups is None else config.n_groups
+    return wanted if config.enable_oversampling else min(wanted, frames)
+
+
+def oriented(obj: np.ndarray, flip_x: bool, flip_y: bool, transpose: bool) -> np.ndarray:
+    """Transpose, then mirror columns and rows."""
+    obj = obj.T if transpose else obj
+    return obj[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+class LazyContainer:
+    """The reference's container, built when somebody reads it (frames are not copied before)."""
+
+    def __init__(self, scan: RawDataTorch, gridsize: int) -> None:
+        self._scan, self._gridsize = scan, gridsize
+        self._built: PtychoDataContainerTorch | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._built is None:
+            K = max(4, self._gridsize**2)  # noqa: N806 - the field's name
+            self._built = PtychoDataContainerTorch.from_raw(
+                self._scan, gridsize=self._gridsize, K=K, seed=0
+            )
+        return getattr(self._built, name)
+
+
+def run_cdi_example_with_backend(
+    train: Scan, test: Scan | None, config: TrainingConfig, **settings: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Route by ``config.backend``.
+
+    Raises:
+        ValueError: unknown backend.
+        RuntimeError: the backend's package is not installed.
+    """
+    params.update_legacy_dict(params.cfg, config)
+    if config.backend == "pytorch":
+        if importlib.util.find_spec("lightning") is None:
+            raise RuntimeError(
+                "PyTorch backend selected, but lightning is not installed; install the extra "
+                "'ptycho'"
+            )
+        amplitude, phase, results = run_cdi_example_torch(train, test, config, **settings)
+    elif config.backend == "tensorflow":
+        if importlib.util.find_spec("ptycho") is None:
+            raise RuntimeError(
+                "TensorFlow backend selected, but the package 'ptycho' is not installed; install "
+                "it, or set backend to pytorch"
+            )
+        components = importlib.import_module("ptycho.workflows.components")
+        settings.pop("execution_config", None)
+        settings.pop("overrides", None)
+        amplitude, phase, results = components.run_cdi_example(train, test, config, **settings)
+    else:
+        raise ValueError(f"backend: {config.backend!r} is unknown; use tensorflow or pytorch")
+    results["backend"] = config.backend
+    return amplitude, phase, results
+
+
+def load_inference_bundle(
+    folder: str | Path, *, trust_pickle: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """Load a bundle and restore its flat dictionary, the trained intensity scale included."""
+    from ptycho_torch.persistence import load_bundle
+
+    model, stored = load_bundle(folder, trust_pickle=trust_pickle)
+    params.cfg.update(stored)
+    return model, stored

@@ -1,0 +1,83 @@
+"""The comparison on three small runs: every table, every figure, one page."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import pytest
+
+from optimizer_quality.comparison import MEASURES
+
+SMALL = {
+    "--n-probe": 40,
+    "--n-hessian": 30,
+    "--n-statistics": 40,
+    "--lanczos-steps": 5,
+    "--trace-probes": 2,
+    "--n-points": 3,
+    "--lines-per-kind": 1,
+    "--feature-steps": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def compared_runs(repo_root, tmp_path_factory):
+    """Two seeds of one optimizer and one run of another."""
+    from run_experiment import main
+
+    folder = tmp_path_factory.mktemp("solutions")
+    config = repo_root / "configs/optimizer_quality/base_config.yaml"
+    for optimizer, lr, seed in (("sgd", "0.1", "0"), ("sgd", "0.1", "1"), ("adamw", "1e-3", "0")):
+        arguments = [
+            *("--config", str(config), "--optimizer", optimizer, "--lr", lr, "--seed", seed),
+            *("--dataset", "synthetic", "--num-epochs", "1", "--no-track", "--quiet"),
+            *("--set", "model=resnet8_6n2", "--set", "train_items=100"),
+            *("--set", f"results_dir={folder}/r", "--set", f"log_dir={folder}/l"),
+        ]
+        assert main(arguments) == 0
+    return folder / "r"
+
+
+@pytest.fixture
+def compare(compared_runs, tmp_path):
+    def run(*extra, paths=None):
+        from compare_solutions import main
+
+        runs = paths or sorted(compared_runs.glob("*_seed*"))
+        settings = [str(part) for pair in SMALL.items() for part in pair]
+        return main([*map(str, runs), "--output-dir", str(tmp_path / "out"), *settings, *extra])
+
+    return run
+
+
+def test_every_measure_leaves_a_table_and_a_figure(compare, tmp_path):
+    assert compare() == 0
+    out = tmp_path / "out"
+    for name, measure in MEASURES.items():
+        rows = list(csv.DictReader((out / f"{name}.csv").open()))
+        assert rows, name
+        assert tuple(rows[0]) == measure.columns
+        assert (out / f"{name}.png").stat().st_size > 5000
+        assert (out / f"{name}.pdf").exists()
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == len(MEASURES)
+    assert "src='http" not in page
+    assert "different optimizers name different classes" in page
+    assert "drawn, not photographed" in page
+    for row in csv.DictReader((out / "accuracy.csv").open()):
+        assert float(row["test_accuracy"]) == float(row["logged_test_accuracy"])
+    kinds = {row["kind"] for row in csv.DictReader((out / "disagreement.csv").open())}
+    assert kinds == {"sgd seeds", "adamw / sgd"}
+
+
+def test_mistakes_are_one_line(compare, compared_runs, tmp_path, capsys):
+    assert compare("--only", "hesian") == 1
+    assert "did you mean 'hessian'" in capsys.readouterr().err
+    assert compare(paths=[compared_runs / "sgd_seed0"]) == 1
+    assert "at least two" in capsys.readouterr().err
+    copy = tmp_path / "unfinished"
+    shutil.copytree(compared_runs / "sgd_seed0", copy)
+    (copy / "status.json").write_text('{"status": "running"}')
+    assert compare(paths=[copy, compared_runs / "sgd_seed1"]) == 1
+    assert "only complete runs" in capsys.readouterr().err

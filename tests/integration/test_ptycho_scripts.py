@@ -1,0 +1,195 @@
+"""The ptychography scripts through ``main([...])`` on a toy scan, and their one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
+
+import convert_ptycho
+import evaluate_ptycho
+import infer_ptycho
+import simulate_ptycho
+import train_ptycho
+
+SCRIPTS = ("simulate", "train", "infer", "evaluate", "convert")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    assert simulate_ptycho.main([str(path), "--rows", "7", "--photons", "2e5"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(scan, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    code = train_ptycho.main(
+        ["--train_data_file", str(scan), "--output_dir", str(out), "--nepochs", "1",
+         "--n_filters_scale", "1", "--accelerator", "cpu", "--preview-every-epochs", "1", "--quiet"]
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_training_leaves_its_files(run):
+    for name in (
+        "wts.h5.zip", "config.yaml", "reconstruction.npz", "reconstructed_amplitude.png",
+        "reconstructed_phase.png", "checkpoints/last.ckpt", "logs/metrics.csv",
+        "previews/latest.png",
+    ):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+
+
+def test_network_refined_and_scored(run, scan, tmp_path, capsys):
+    arguments = ["--model_path", str(run), "--test_data", str(scan), "--output_dir", str(tmp_path)]
+    assert infer_ptycho.main([*arguments, "--refine", "15", "--accelerator", "cpu"]) == 0
+    assert evaluate_ptycho.main([str(tmp_path / "reconstruction.npz"), "--truth", str(scan)]) == 0
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    assert scores["ssim_phase"] > 0.8
+    assert abs(scores["shift_x_px"]) < 1
+    assert abs(scores["shift_y_px"]) < 1
+    assert (tmp_path / "evaluation.png").stat().st_size > 10_000
+    assert "ssim_amp" in capsys.readouterr().out
+
+
+def test_stream_and_uncertainty(run, scan, tmp_path):
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    base = ["--model_path", str(run), "--test_data", str(scan), "--accelerator", "cpu", "--quiet"]
+    assert infer_ptycho.main([*base, "--output_dir", a, "--stream", "10"]) == 0
+    assert infer_ptycho.main([*base, "--output_dir", b, "--uncertainty", "2"]) == 0
+    with np.load(tmp_path / "b" / "reconstruction.npz") as found:
+        assert found["spread"].shape == found["object"].shape
+        assert found["spread"].max() > 0
+
+
+def test_iterations_alone_need_no_network(scan, tmp_path):
+    arguments = ["--test_data", str(scan), "--output_dir", str(tmp_path), "--quiet"]
+    assert infer_ptycho.main([*arguments, "--refine", "2", "--learn-probe"]) == 0
+    assert infer_ptycho.main(arguments) == 1
+
+
+def test_flag_over_yaml_over_default(scan, tmp_path):
+    from ptycho_torch.cli import resolve_training
+
+    (tmp_path / "c.yaml").write_text("model: {gridsize: 2}\ntraining: {batch_size: 4, nepochs: 9}")
+    flags = ["--config", str(tmp_path / "c.yaml"), "--nepochs", "3", "--no-probe_big"]
+    training, execution = resolve_training(train_ptycho.parse_args(flags), 64)
+    assert (training.model.gridsize, training.batch_size, training.nepochs) == (2, 4, 3)
+    assert training.model.probe_big is False
+    assert execution.logger_backend == "csv"
+    (tmp_path / "c.yaml").write_text("sede: 3")
+    with pytest.raises(ValueError, match="did you mean 'seed'"):
+        resolve_training(train_ptycho.parse_args(flags), 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train_data_file", "absent.npz"], "no such file"),
+        ([], "--train_data_file: missing"),
+        (["--logger", "mlflow"], "csv, tensorboard, trackio, none"),
+        (["--batch_size", "12"], "power of two"),
+        (["--gridsize", "3", "--neighbor_count", "4"], "neighbours are fewer"),
+        (["--N", "100"], "64, 128, 256"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, scan, tmp_path, capsys):
+    if "absent.npz" not in arguments and arguments:
+        arguments = ["--train_data_file", str(scan), *arguments]
+    out = ["--output_dir", str(tmp_path / "x"), "--nepochs", "1", "--accelerator", "cpu", "--quiet"]
+    assert train_ptycho.main([*arguments, *out]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_imports_no_torch(name, repo_root):
+    code = (
+        f"import sys; sys.path.insert(0, 'scripts'); import {name}_ptycho as s\n"
+        "try: s.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'h5py' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Example:" in done.stdout
+
+
+def test_tike_layout_with_negative_positions(tmp_path):
+    rng = np.random.default_rng(0)
+    probe = np.zeros((1, 1, 1, 1, 64, 64), np.complex64)
+    probe[..., 20:44, 20:44] = 1
+    scan = (rng.uniform(-80, -20, (1, 9, 2))).astype(np.float32)
+    frames = rng.poisson(3, (1, 9, 64, 64)).astype(np.float32)
+    frames[0, :, 0, 0] = 500  # zero frequency
+    np.savez(tmp_path / "t.npz", data=frames, scan=scan, probe=probe)
+    assert convert_ptycho.main([str(tmp_path / "t.npz"), str(tmp_path / "c.npz")]) == 0
+    with np.load(tmp_path / "c.npz") as found:
+        np.testing.assert_allclose(found["diff3d"][:, 32, 32] ** 2, 500, rtol=1e-5)
+        step = np.diff(scan[0], axis=0)
+        np.testing.assert_allclose(np.diff(found["xcoords"]), step[:, 1], atol=1e-4)
+        np.testing.assert_allclose(np.diff(found["ycoords"]), step[:, 0], atol=1e-4)
+    assert (
+        convert_ptycho.main([str(tmp_path / "c.npz"), str(tmp_path / "p"), "--to-ptychodus"]) == 0
+    )
+    assert convert_ptycho.main([str(tmp_path / "p"), str(tmp_path / "d.npz")]) == 0
+    with np.load(tmp_path / "d.npz") as again, np.load(tmp_path / "c.npz") as found:
+        np.testing.assert_allclose(again["diff3d"], found["diff3d"], atol=1e-4)
+        shift = again["xcoords"] - found["xcoords"]
+        np.testing.assert_allclose(shift, shift[0], atol=1e-9)
+
+
+def write_cxi(path, step_m, distance_m=2.0):
+    import h5py
+
+    grid = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2) * step_m
+    with h5py.File(path, "w") as file:
+        detector = file.create_group("entry_1/instrument_1/detector_1")
+        detector["data"] = np.random.default_rng(0).poisson(5, (16, 64, 64)).astype(np.int32)
+        detector["distance"], detector["x_pixel_size"] = distance_m, 75e-6
+        file["entry_1/instrument_1/source_1/energy"] = 8000 * 1.602176634e-19
+        file["entry_1/sample_1/geometry_1/translation"] = np.pad(grid, ((0, 0), (0, 1)))
+
+
+def test_cxi_far_field_is_read_and_near_field_refused(tmp_path, capsys):
+    pytest.importorskip("h5py")
+    write_cxi(tmp_path / "far.cxi", 400e-9)
+    assert convert_ptycho.main([str(tmp_path / "far.cxi"), str(tmp_path / "far.npz")]) == 0
+    with np.load(tmp_path / "far.npz") as found:
+        assert np.ptp(found["xcoords"]) == pytest.approx(3 * 400e-9 / 64.5751e-9, rel=1e-4)
+    write_cxi(tmp_path / "near.cxi", 3e-6)
+    assert convert_ptycho.main([str(tmp_path / "near.cxi"), str(tmp_path / "near.npz")]) == 1
+    assert "Fresnel number" in capsys.readouterr().err
+
+
+def test_recorded_near_field_file_is_refused(data_dir, tmp_path, capsys):
+    source = data_dir / "ptycho" / "PETRAIII_P25_Near_Field_Ptycho.cxi"
+    if not source.is_file():
+        pytest.skip("needs ptycho/PETRAIII_P25_Near_Field_Ptycho.cxi")
+    assert convert_ptycho.main([str(source), str(tmp_path / "x.npz")]) == 1
+    assert "Fresnel number" in capsys.readouterr().err
+
+
+def test_a_large_set_is_staged_once(scan, tmp_path):
+    from ptycho_torch.staging import MARKER, open_staged, stage
+
+    folder = stage([scan, scan], tmp_path)
+    stamp = (folder / "frames.npy").stat().st_mtime_ns
+    assert stage([scan, scan], tmp_path) == folder
+    assert (folder / "frames.npy").stat().st_mtime_ns == stamp
+    assert stage([scan, scan], tmp_path, {"gridsize": 2}) != folder
+    both = open_staged(folder)
+    assert len(both) == 98
+    assert isinstance(both.diff3d, np.memmap)
+    (folder / MARKER).unlink()
+    with pytest.raises(ValueError, match="not a finished staged set"):
+        open_staged(folder)
+    assert not list(tmp_path.glob("*.partial"))

@@ -1,0 +1,25 @@
+"""The sweep command: two processes side by side, a table, and nothing done twice."""
+
+from __future__ import annotations
+
+import csv
+
+
+def test_sweep_runs_and_resumes(repo_root, tmp_path, capsys):
+    from sweep_optimizers import main
+
+    arguments = [
+        *("--config", str(repo_root / "configs/optimizer_quality/base_config.yaml")),
+        *("--output-dir", str(tmp_path), "--name", "s", "--dataset", "synthetic", "--no-track"),
+        *("--optimizers", "sgd=0.1,0.01", "--seeds", "0", "--num-epochs", "1"),
+        *("--set", "model=resnet8_6n2", "--set", "batch_size=100", "--jobs", "2"),
+    ]
+    assert main(arguments) == 0
+    names = {path.name for path in (tmp_path / "s").glob("sgd_*")}
+    assert names == {"sgd_lr0.1_seed0", "sgd_lr0.01_seed0"}
+    assert (tmp_path / "s/sgd_lr0.1_seed0/logs/trackio_logs.json").exists()
+    rows = list(csv.DictReader((tmp_path / "s/runs.csv").open()))
+    assert {row["status"] for row in rows} == {"complete"}
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("was finished before") == 2

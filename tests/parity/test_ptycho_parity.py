@@ -1,0 +1,58 @@
+"""The committed golden directory, and directories that must not pass."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ptycho_torch.parity import run
+
+
+@pytest.fixture(scope="module")
+def golden(repo_root):
+    return repo_root / "tests" / "parity" / "golden" / "ptycho"
+
+
+def test_every_recorded_array_agrees(golden):
+    report = run(golden)
+    assert not report.failed, report.table()
+    assert len(report.rows) > 100
+    assert not report.skipped
+
+
+def test_a_changed_array_fails(golden, tmp_path):
+    for name in ("meta.json", "synthetic_scan.npz", "translate_golden.npz"):
+        shutil.copy(golden / name, tmp_path / name)
+    arrays = dict(np.load(tmp_path / "translate_golden.npz"))
+    arrays["out"] = arrays["out"] + 1e-3
+    np.savez(tmp_path / "translate_golden.npz", **arrays)
+    report = run(tmp_path)
+    assert report.exit_code == 1
+    assert {row.quantity for row in report.failed} == {"out"}
+
+
+def test_unknown_files_are_listed_and_nothing_checked_fails(golden, tmp_path):
+    for name in ("meta.json", "synthetic_scan.npz"):
+        shutil.copy(golden / name, tmp_path / name)
+    np.savez(tmp_path / "surprise.npz", a=np.zeros(1))
+    report = run(tmp_path)
+    assert report.exit_code == 1
+    assert "surprise.npz" in report.table()
+
+
+def test_a_missing_setting_is_unchecked_not_invented(golden, tmp_path):
+    for name in ("synthetic_scan.npz", "stitch_golden.npz"):
+        shutil.copy(golden / name, tmp_path / name)
+    meta = json.loads((golden / "meta.json").read_text())
+    del meta["stitch_M"]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    report = run(tmp_path)
+    assert any("stitch_M" in reason for _, reason in report.skipped)
+
+
+def test_a_directory_without_settings_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"meta\.json"):
+        run(tmp_path)
