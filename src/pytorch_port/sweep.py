@@ -22,8 +22,11 @@ from trainrig.sweep import Outcome, Task, run_tasks
 from trainrig.tracking.tables import write_table
 
 
-def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> None:
+def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> set[str]:
     """Check every run against the data, the device and what ``base_dir`` holds, writing nothing.
+
+    Returns:
+        Where the runs' images come from.
 
     Raises:
         ValueError, KeyError: class counts that the data cannot serve, settings that the optimizer
@@ -32,6 +35,7 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> No
         FileNotFoundError: no images.
     """
     device = choose_device(runtime.device)
+    sources = set()
     for run in runs:
         inputs = load_inputs(
             run.config, device, data_dir=runtime.data_dir, download=runtime.download
@@ -39,6 +43,8 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> No
         build(run.config, inputs)
         if not runtime.overwrite:
             check_config(base_dir / run.name, run_identity(run.config, inputs))
+        sources.add(inputs.describe()["image_source"])
+    return sources
 
 
 def execute(
@@ -129,10 +135,12 @@ def train_grid(
         jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
-    check_runs(runs, base_dir, runtime)
+    sources = check_runs(runs, base_dir, runtime)
     base_dir.mkdir(parents=True, exist_ok=True)
     outcomes = []
     with _sweep_bar(len(runs), runtime.show_progress) as bar:
+        if "synthetic" in sources and runtime.show_progress:
+            bar.write("images: SYNTHETIC GLYPHS, procedural drawings, not Omniglot (see --source)")
         for outcome in execute(runs, base_dir, runtime, jobs=jobs):
             outcomes.append(outcome)
             bar.update()

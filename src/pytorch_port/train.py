@@ -154,8 +154,15 @@ def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.
 
 
 def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
-    """Return what must be equal for a run to be continued: configuration, device type, images."""
-    return {**to_dict(config), "device": inputs.device.type, "images": inputs.describe()}
+    """Return what must be equal for a run to be continued: configuration, device type, images.
+
+    ``auto`` stands there as the source that it chose, so that naming this source continues the run.
+    """
+    tree, images = to_dict(config), inputs.describe()
+    if tree["data"]["source"] == "auto":
+        chosen = {"synthetic": "synthetic", "files": "omniglot"}
+        tree["data"]["source"] = chosen.get(images["image_source"], "auto")
+    return {**tree, "device": inputs.device.type, "images": images}
 
 
 def _result(directory: RunDirectory, status: dict[str, Any]) -> RunResult:

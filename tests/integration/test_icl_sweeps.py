@@ -177,3 +177,21 @@ def test_the_benchmark_prints_every_repeat(call_script, config):
     ratios = [float(line.split()[2]) for line in lines[1:3]]
     assert lines[-1].startswith("median real/bare: ")
     assert min(ratios) - 1e-3 <= float(lines[-1].split()[-1]) <= max(ratios) + 1e-3
+
+
+def test_naming_the_source_that_auto_chose_continues_and_glyphs_are_announced(
+    call_script, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("TRAINRIG_DATA_DIR", raising=False)
+    command = (
+        f"--preset quick --config_path configs/icl/quick.py --class_counts 30 --weight_decays 0 "
+        f"--training_steps 2 --max_eval_batches 1 --device cpu --no-track --jobs 1 "
+        f"--data-dir {tmp_path}/none --base_output_dir {tmp_path}/sweep "
+        "--set training.batch_size=4 --set evaluation.batch_size=4"
+    ).split()
+    first = call_script("run_adamw_sweep_torch", command)
+    assert first.code == 0
+    assert "SYNTHETIC GLYPHS" in first.out
+    again = call_script("run_adamw_sweep_torch", [*command, "--source", "synthetic"])
+    assert again.code == 0
+    assert "finished before" in again.out
