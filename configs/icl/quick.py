@@ -5,8 +5,8 @@
 Two layers of width 64, a linear image encoder, AdamW at 1.5e-3. With 1600 classes in-context
 accuracy rises above 0.7 around step 2,000 (glyphs) or 3,000 (Omniglot) while in-weights accuracy
 grows slowly; with 100 classes in-weights accuracy ends above 0.95 and in-context stays at chance
-(0.5). Initial values depart from the reference's in two scales: with its own, in-context learning
-does not emerge within 3,000 steps.
+(0.5). Initial values depart from the reference's in two scales: with its own, single runs at three
+learning rates (1e-3 to 3e-3) peaked at 0.62 or less within 3,000 steps.
 """
 
 from typing import Any
