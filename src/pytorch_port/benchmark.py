@@ -1,90 +1,198 @@
-"""How much of a bare training loop's speed a real run keeps.
+"""The ICL cases of ``scripts/benchmark.py``.
 
-The baseline is hand-written: the same model, optimizer and schedule over batches made beforehand,
-with no logging, sampling, bookkeeping or checkpoints. Both run in one process, in turn.
+``reference-style`` is the yardstick: our model, eager and in float32, with all logits, fed by the
+reference's generator in a DataLoader without worker processes. Ours are the steps that a run takes.
 """
 
 from __future__ import annotations
 
-import statistics
+import itertools
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pytorch_port.assembly import build_icl_model, make_icl_optimizer
-from pytorch_port.config import IclConfig
+from torch.utils.data import DataLoader
+
+from pytorch_port.config import IclConfig, load_icl_config
+from pytorch_port.data import SequenceDataset, gather_examples
 from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.losses import icl_loss
-from pytorch_port.train import Runtime, run
-from trainrig.device import choose_device, set_threads
+from pytorch_port.steps import make_loss, training_steps
+from pytorch_port.train import Runtime, build, run
+from trainrig.benchmark import Case, Cases, Loop, Options
+from trainrig.config import apply_overrides
 from trainrig.optim.schedules import warmup_rsqrt
-from trainrig.seeding import make_deterministic, set_seed
-from trainrig.tracking.progress import read_progress
+from trainrig.roofline import Work, count_work
+
+REFERENCE = "reference-style"
+ENDLESS = 2**31 - 1
+#: Name of a case → configuration and what it changes. 12 layers, 8 heads, batches of 32.
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "symbolic": ("configs/icl/symbolic.py", {}),
+    "28 px": ("configs/icl/images_all_exemplars.py", {"preproc.downsample": True}),
+    "105 px": ("configs/icl/images_all_exemplars.py", {}),
+}
+STEPS = {"symbolic": 40, "28 px": 10, "105 px": 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Overhead:
-    """Steps per second of the bare loop and of a real run, one pair per repeat."""
-
-    bare: list[float]
-    real: list[float]
-
-    @property
-    def ratio(self) -> float:
-        """Median over repeats of real / bare."""
-        return statistics.median(r / b for r, b in zip(self.real, self.bare, strict=True))
-
-
-def measure_overhead(
-    config: IclConfig, *, device: str = "auto", threads: int = 1, repeats: int = 5
-) -> Overhead:
-    """Time ``config.training_steps`` steps of each loop, ``repeats`` times in turn."""
-    make_deterministic()
-    set_threads(threads)
-    inputs = load_inputs(config, choose_device(device))
-    _bare_loop(config, inputs)  # warm-up, not counted
-    bare, real = [], []
-    for _ in range(repeats):
-        bare.append(_bare_loop(config, inputs))
-        real.append(_real_run(config, device, threads))
-    return Overhead(bare, real)
+def cases(options: Options) -> Cases:
+    """Return the cases by name; see ``trainrig.benchmark``."""
+    builders: dict[str, Callable[[], Case]] = {}
+    for name in SETTINGS:
+        builders[name] = partial(_single, name, options)
+        builders[f"{name}, {REFERENCE}"] = partial(_yardstick, name, options)
+    builders["symbolic, whole run"] = partial(_whole_run, options)
+    builders["sampler, symbolic"] = partial(_sampling, "symbolic", options)
+    builders["sampler, images"] = partial(_sampling, "28 px", options)
+    return builders
 
 
-def _bare_loop(config: IclConfig, inputs: IclInputs) -> float:
-    set_seed(config.seed)
-    model = build_icl_model(config, inputs.example_shape).to(inputs.device)
-    optimizer = make_icl_optimizer(config, model)
-    schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
-    batches = list(islice(inputs.training_batches(0), 32))
-    model.train()
-    started = time.perf_counter()
-    for step in range(config.training_steps):
-        optimizer.param_groups[0]["lr"] = schedule(step)
-        optimizer.zero_grad(set_to_none=True)
-        batch = batches[step % len(batches)]
-        logits = model(batch.examples, batch.labels, query_only=config.training.query_only_head)
-        icl_loss(logits, batch.labels).backward()
-        optimizer.step()
-    if inputs.device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
-    return config.training_steps / (time.perf_counter() - started)
-
-
-def _real_run(config: IclConfig, device: str, threads: int) -> float:
-    """Return the rate that the run itself logged with its last training row."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run"
-        run(config, path, Runtime(device=device, threads=threads, track=False, show_progress=False))
-        return _last_training_rate(read_progress(path / "logs/progress.txt"))
-
-
-def _last_training_rate(rows: list[dict[str, object]]) -> float:
-    rates: Iterator[object] = (
-        row["steps_per_second"] for row in reversed(rows) if row["split"] == "train"
+def _single(name: str, options: Options) -> Case:
+    """One run as it is, against the reference-style loop."""
+    config = _config(name)
+    inputs = _inputs(config, options)
+    return Case(
+        loop=_ours(config, inputs),
+        against={REFERENCE: _reference_loop(config, options)},
+        steps=STEPS[name],
+        work=_work(config, inputs),
+        precision=config.training.precision,
     )
-    return float(str(next(rates)))
+
+
+def _yardstick(name: str, options: Options) -> Case:
+    """The reference-style loop against bare loops over the same batches."""
+    config = _config(name)
+    return Case(
+        loop=_reference_loop(config, options),
+        against={
+            "bare loop, batches drawn alike": _bare_loop(config, options, ready=False),
+            "bare loop, batches ready-made": _bare_loop(config, options, ready=True),
+        },
+        steps=STEPS[name],
+    )
+
+
+def _whole_run(options: Options) -> Case:
+    """A run with sampling, logs and bookkeeping, against a bare loop over ready-made batches."""
+    config = _config("symbolic")
+
+    def whole(steps: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {"training_steps": steps, "evaluation.batches": 1}
+            runtime = Runtime(
+                device=str(options.device),
+                threads=options.threads,
+                track=False,
+                show_progress=False,
+            )
+            run(apply_overrides(config, settings), Path(folder) / "run", runtime)
+
+    bare = _bare_loop(config, options, ready=True, query_only=True)
+    return Case(
+        loop=whole,
+        against={"bare loop, batches ready-made": bare},
+        steps=100,
+        note="start, one evaluation and one checkpoint included",
+    )
+
+
+def _sampling(name: str, options: Options) -> Case:
+    """Batches as indices: the vectorised sampler against the reference's generator."""
+    config = _config(name)
+    fast, exact = (
+        _dataset(apply_overrides(config, {"data.sampler": sampler}), options)
+        for sampler in ("vectorized", "exact")
+    )
+
+    def loop(dataset: SequenceDataset) -> Loop:
+        number = itertools.count()
+        return lambda steps: [dataset[next(number)] for _ in range(steps)]
+
+    return Case(
+        loop=loop(fast),
+        against={"exact generator": loop(exact)},
+        steps=128,
+        note="64 batches are drawn at a time, so only multiples of 64 steps are a fair timing",
+    )
+
+
+def _config(name: str) -> IclConfig:
+    path, changes = SETTINGS[name]
+    return apply_overrides(load_icl_config(path), {"training_steps": ENDLESS, **changes})
+
+
+def _inputs(config: IclConfig, options: Options) -> IclInputs:
+    return load_inputs(config, options.device, data_dir=options.data_dir)
+
+
+def _dataset(config: IclConfig, options: Options) -> SequenceDataset:
+    return _inputs(config, options).dataset("train")
+
+
+def _ours(config: IclConfig, inputs: IclInputs) -> Loop:
+    """The steps that a run takes, logs left out."""
+    records = training_steps(config, inputs, *build(config, inputs))
+    return lambda steps: _advance(records, steps)
+
+
+def _advance(steps: Iterator[Any], count: int) -> None:
+    for _ in range(count):
+        next(steps)
+
+
+def _reference_loop(config: IclConfig, options: Options) -> Loop:
+    """Exact generator, DataLoader without workers, eager, float32, all logits."""
+    config = _plain(config)
+    inputs = _inputs(config, options)
+    records = training_steps(config, inputs, *build(config, inputs), batches=_drawn(inputs))
+    return lambda steps: _advance(records, steps)
+
+
+def _plain(config: IclConfig) -> IclConfig:
+    plain = {
+        "data.sampler": "exact",
+        "training.precision": "fp32",
+        "training.query_only_head": False,
+    }
+    return apply_overrides(config, plain)
+
+
+def _drawn(inputs: IclInputs) -> Iterator[Any]:
+    """Yield the batches of the exact generator, by way of torch's own loader."""
+    loader = DataLoader(inputs.dataset("train"), batch_size=None, sampler=range(ENDLESS))
+    channels = inputs.config.preproc.image_channels
+    for indices in loader:
+        yield gather_examples(inputs.images, indices.to(inputs.device), channels=channels)
+
+
+def _bare_loop(
+    config: IclConfig, options: Options, *, ready: bool, query_only: bool = False
+) -> Loop:
+    """A training loop written by hand: nothing but batch, forward, backward and update."""
+    config = apply_overrides(_plain(config), {"training.query_only_head": query_only})
+    inputs = _inputs(config, options)
+    model, optimizer = build(config, inputs)
+    loss_fn = make_loss(config, inputs.device)
+    schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
+    source = _drawn(inputs)
+    batches = itertools.cycle(list(itertools.islice(source, 8))) if ready else source
+    completed = itertools.count()
+    model.train()
+
+    def loop(steps: int) -> None:
+        for step in itertools.islice(completed, steps):
+            optimizer.param_groups[0]["lr"] = schedule(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss_fn(model, next(batches))[0].backward()
+            optimizer.step()
+
+    return loop
+
+
+def _work(config: IclConfig, inputs: IclInputs) -> Work:
+    model, _ = build(config, inputs)
+    batch = next(inputs.training_batches(0))
+    loss_fn = make_loss(config, inputs.device)
+    return count_work(lambda: loss_fn(model.train(), batch)[0], model.parameters())

@@ -102,6 +102,10 @@ class IclInputs:
         """Return where the examples come from, as plain values."""
         return dict(self._description)
 
+    def dataset(self, split: str) -> SequenceDataset:
+        """Return the index batches of ``train`` or of a regime."""
+        return self._datasets[split]
+
     def training_batches(self, start: int, num_workers: int = 0) -> Iterator[SequenceBatch]:
         """Yield training batches ``start``, ``start`` + 1, ... without end."""
         return self._batches("train", start, None, num_workers)

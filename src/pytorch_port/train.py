@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytorch_port.assembly import build_icl_model, load_weights, make_icl_optimizer
 from pytorch_port.config import IclConfig
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
-from pytorch_port.losses import icl_loss, icl_scalars, make_targets
+from pytorch_port.losses import icl_scalars, make_targets
+from pytorch_port.steps import training_steps
 from trainrig.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -32,12 +33,10 @@ from trainrig.checkpoint import (
     save_checkpoint,
 )
 from trainrig.config import to_dict
-from trainrig.device import autocast, choose_device, set_precision, set_threads
+from trainrig.device import choose_device, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError
-from trainrig.loop import StepRecord, every, train_steps
+from trainrig.loop import StepRecord, every
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
-from trainrig.optim.penalties import l2_penalty
-from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run
 from trainrig.seeding import capture_rng, make_deterministic, restore_rng, set_seed
 from trainrig.tracking.metric_log import MetricLog
@@ -191,7 +190,6 @@ class Trainer:
         self.config, self.inputs, self.directory = config, inputs, directory
         self.runtime, self.logger = runtime, logger
         self.model, self.optimizer = model, optimizer
-        self.schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
         self.log = MetricLog(directory.logs, PROGRESS_COLUMNS)
         self.start_step, self.elapsed_before = 0, 0.0
         self.last_finite_step = 0
@@ -239,18 +237,13 @@ class Trainer:
     def _loop(self, tracker: Tracker) -> None:
         training, total = self.config.training, self.config.training_steps
         self.step, self.started = self.start_step, time.perf_counter()
-        batches = self.inputs.training_batches(
-            self.start_step * training.accumulate, num_workers=self.runtime.num_workers
-        )
-        records = train_steps(
+        records = training_steps(
+            self.config,
+            self.inputs,
             self.model,
             self.optimizer,
-            batches,
-            self._loss,
-            schedule=self.schedule,
-            total_steps=total,
             start_step=self.start_step,
-            accumulate=training.accumulate,
+            num_workers=self.runtime.num_workers,
         )
         with _progress_bar(self) as bar:
             for record in records:
@@ -266,23 +259,6 @@ class Trainer:
                 if saving:
                     self._save()
                 bar.update()
-
-    def _loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-        config = self.config
-        w = config.training.w_interim_predictions
-        with autocast(self.inputs.device, config.training.precision):
-            query_only = config.training.query_only_head and w == 0
-            logits = model(batch.examples, batch.labels, query_only=query_only)
-        loss = icl_loss(
-            logits,
-            batch.labels,
-            w,
-            concatenate_labels=config.embedding.concatenate_labels,
-        )
-        mode, decay = config.optimizer.l2_mode, config.optimizer.weight_decay
-        if mode != "decoupled" and decay > 0:
-            loss = loss + l2_penalty(model.parameters(), mode, decay)
-        return loss, (logits.detach(), batch.labels)
 
     def _training_row(self, record: StepRecord) -> dict[str, Any]:
         """The scalars of the step's batch (before the update), the norms after it."""

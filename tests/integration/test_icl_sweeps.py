@@ -168,17 +168,6 @@ def test_the_regression_says_by_its_exit_status(call_script, tmp_path, monkeypat
     assert check("30,6,holdout,loss,low,1\n").code == 1
 
 
-def test_the_benchmark_prints_every_repeat(call_script, config):
-    words = f"icl --config {config} --max-steps 4 --repeats 2 --device cpu"
-    ended = call_script("benchmark", words.split())
-    assert ended.code == 0, ended.err
-    lines = ended.out.splitlines()
-    assert len(lines) == 4
-    ratios = [float(line.split()[2]) for line in lines[1:3]]
-    assert lines[-1].startswith("median real/bare: ")
-    assert min(ratios) - 1e-3 <= float(lines[-1].split()[-1]) <= max(ratios) + 1e-3
-
-
 def test_naming_the_source_that_auto_chose_continues_and_glyphs_are_announced(
     call_script, tmp_path, monkeypatch
 ):
