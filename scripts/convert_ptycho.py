@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
     scan = convert(args.source)
     if args.every is not None:
+        if args.every < 1:
+            raise ValueError(f"--every {args.every}: must be at least 1")
         scan = scan.select(np.arange(0, len(scan), args.every))
     if args.to_ptychodus:
         from ptycho_torch.product_files import write_pair

@@ -79,12 +79,11 @@ def smoke(names: list[str]) -> int:
 
 def configure(args: argparse.Namespace) -> None:
     """Apply the settings that hold for the process."""
-    import torch
-
     from deepobs.pytorch import config
+    from trainrig.device import set_threads
 
     if args.threads is not None:
-        torch.set_num_threads(args.threads)
+        set_threads(args.threads)
     for setter, value in (
         (config.set_compat, args.compat),
         (config.set_default_device, args.device),

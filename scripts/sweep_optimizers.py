@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, entry, positive_int
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 SWEEPS = Path("runs/optimizer_quality/sweeps")
@@ -33,8 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-epochs", type=int, help="(200)")
     parser.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
-    parser.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
-    parser.add_argument("--threads", type=int, help="torch threads of each run (1)")
+    parser.add_argument(
+        "--jobs", type=positive_int, help="side by side (CPU: one per core; CUDA: 1)"
+    )
+    parser.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
     parser.add_argument("--overwrite", action="store_true", help="start existing runs anew")
     parser.add_argument("--no-track", action="store_true", help="leave trackio out")
     return parser

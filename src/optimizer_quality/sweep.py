@@ -67,6 +67,8 @@ def parse_grid(items: Sequence[str], lrs: Sequence[float]) -> dict[str, tuple[fl
             raise ValueError(f"--optimizers {item}: {listed!r} is no list of numbers") from None
         if not rates:
             raise ValueError(f"--optimizers {item}: no learning rate; write {name}=LR, or --lrs")
+        if name in grid or len(set(rates)) < len(rates):
+            raise ValueError(f"--optimizers {item}: given twice; name each optimizer and rate once")
         grid[name] = rates
     return grid
 
@@ -75,6 +77,8 @@ def plan_runs(
     base: CifarConfig, grid: dict[str, tuple[float, ...]], seeds: Sequence[int]
 ) -> list[SweepRun]:
     """Return the runs in the grid's order; every name and value is checked here."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, seeds))}: give one or more different values")
     runs = []
     for optimizer, rates in grid.items():
         for lr in rates:

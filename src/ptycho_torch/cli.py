@@ -14,8 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
+from ptycho_torch.canonical_config import ModelConfig, TrainingConfig, require
 from ptycho_torch.execution import ExecutionConfig
+from trainrig.config import read_yaml
 from trainrig.errors import nearest
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
@@ -121,13 +122,8 @@ def add_inference_flags(parser: Any) -> None:
 def _yaml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a YAML configuration")
-    import yaml
-
-    content = yaml.safe_load(path.read_text()) or {}
     flat: dict[str, Any] = {}
-    for key, value in content.items():
+    for key, value in read_yaml(path).items():
         flat.update(value if isinstance(value, dict) else {key: value})
     known = {f.name for cls in (ModelConfig, TrainingConfig, ExecutionConfig) for f in fields(cls)}
     for key in flat:
@@ -178,7 +174,11 @@ def _refine_settings(args: argparse.Namespace) -> Any:
     chosen = {
         new: getattr(args, old) for old, new in names.items() if getattr(args, old) is not None
     }
-    return RefineSettings(**{"epochs": 0, **chosen})
+    settings = RefineSettings(**{"epochs": 0, "seed": args.seed or 0, **chosen})
+    settings.validate()
+    modes = args.probe_modes
+    require(modes is None or modes >= 1, "--probe-modes", modes, "give 1 or more")
+    return settings
 
 
 def _log(quiet: bool) -> None:
@@ -200,17 +200,18 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
     from ptycho_torch.raw_data import RawDataTorch
     from ptycho_torch.report import save_outputs, write_config
-    from ptycho_torch.workflows import run_cdi_example_with_backend
+    from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
 
     scan = RawDataTorch.from_file(training_file, mapped=args.mapped)
     config, execution = resolve_training(args, scan.N)
     if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
         config.n_groups = _yaml(args.config).get("n_groups", len(scan))
     config.train_data_file = Path(training_file)
-    config.validate()
     out = Path(config.output_dir)
-    write_config(out / "config.yaml", config, execution)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
+    settings = _refine_settings(args)
+    check_inputs(scan, test, config)
+    write_config(out / "config.yaml", config, execution)
     options: dict[str, Any] = {"do_stitching": args.do_stitching, "M": 20 if scan.N == 64 else 32}
     if config.backend == "pytorch":
         options |= {"execution_config": execution, "overrides": {"resume": args.resume}}
@@ -221,7 +222,6 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     if "reconstruction" in results:
         found = results["reconstruction"]
         yield f"network: {found.patterns_per_s:.0f} patterns/s"
-        settings = _refine_settings(args)
         yield from save_outputs(
             found, test or scan, out, settings, args.probe_modes or 1, execution.seed
         )
@@ -235,6 +235,7 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
 
     if args.model_path is None and not args.refine:
         raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
+    settings = _refine_settings(args)
     scan = load_data(
         args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
     )
@@ -243,7 +244,6 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
         found = infer(args, scan)
         yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
     limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
-    settings = _refine_settings(args)
     yield from save_outputs(
         found, scan, args.output_dir, settings, args.probe_modes or 1, args.seed, limits
     )
@@ -260,10 +260,10 @@ def evaluate_from_args(args: argparse.Namespace) -> Iterator[str]:
     from ptycho_torch.raw_data import RawDataTorch
     from trainrig.files import write_json
 
+    obj, grid = read_reconstruction(args.reconstruction)
     scan = RawDataTorch.from_file(args.truth)
     if scan.objectGuess is None:
         raise KeyError(f"{args.truth}: no objectGuess; the truth is needed to evaluate")
-    obj, grid = read_reconstruction(args.reconstruction)
     scores, truth, aligned = evaluate(
         scan.objectGuess,
         obj,

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
-import io
 from pathlib import Path
 
 import numpy as np
 
+from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.raw_data import RawDataTorch
 
 MARGIN_PX = 8
-
-
-def open_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an NPZ, plain or compressed by bzip2; never unpickled."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a scan to convert")
-    content = bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def from_tike(arrays: dict[str, np.ndarray], where: str) -> RawDataTorch:
@@ -65,7 +55,7 @@ def convert(source: Path) -> RawDataTorch:
         from ptycho_torch.cxi import read_cxi
 
         return read_cxi(source)
-    arrays = open_npz(source)
+    arrays = read_arrays(source)
     if "diff3d" in arrays or "diffraction" in arrays:
         return RawDataTorch.from_arrays(arrays, str(source))
     return from_tike(arrays, str(source))

@@ -56,6 +56,8 @@ def read_cxi(path: str | Path, probe: np.ndarray | None = None) -> RawDataTorch:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a CXI file")
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{path}: not an HDF5 file; give a CXI file")
     with h5py.File(path, "r") as file:
         entry = "entry_1"
         detector = f"{entry}/instrument_1/detector_1"

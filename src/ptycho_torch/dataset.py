@@ -22,6 +22,24 @@ from trainrig.seeding import derive_seed
 VALIDATION_SHARE = 0.05
 
 
+def check_frame_side(scan: RawDataTorch, side: int) -> None:
+    """Refuse frames of another size than the network's."""
+    if side != scan.N:
+        raise ValueError(
+            f"{scan.source}: frames of {scan.N} pixels for a network of N = {side}; "
+            "set N to the frames' size"
+        )
+
+
+def check_labels(scan: RawDataTorch) -> None:
+    """Refuse a scan that supervised training cannot learn from."""
+    if scan.objectGuess is None and scan.Y is None and scan.label_amp is None:
+        raise ValueError(
+            f"{scan.source}: supervised training needs labels, and the file holds neither "
+            "objectGuess, Y nor label_amp and label_phase; add them or use model_type pinn"
+        )
+
+
 class GroupDataset(Dataset):
     """Groups of one scan; ``__getitems__`` returns a whole batch.
 
@@ -47,11 +65,8 @@ class GroupDataset(Dataset):
         self.index = groups.nn_indices[chosen]
         self.coords = groups.coords_nn[chosen, 0].transpose(0, 2, 1)  # (B, C, 2)
         self.relative = groups.coords_relative[chosen, 0].transpose(0, 2, 1)
-        if labels and scan.objectGuess is None and scan.Y is None and scan.label_amp is None:
-            raise ValueError(
-                f"{scan.source}: supervised training needs labels, and the file holds neither "
-                "objectGuess, Y nor label_amp and label_phase; add them or use model_type pinn"
-            )
+        if labels:
+            check_labels(scan)
 
     def __len__(self) -> int:
         return len(self.index)

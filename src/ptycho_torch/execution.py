@@ -49,6 +49,7 @@ class ExecutionConfig:
             self.accum_steps >= 1, "--accumulate-grad-batches", self.accum_steps, "give 1 or more"
         )
         require(self.num_workers >= 0, "--num-workers", self.num_workers, "give 0 or more")
+        require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
         top = self.checkpoint_save_top_k
         require(top >= 0, "--checkpoint-save-top-k", top, "give 0 or more")
 

@@ -58,6 +58,8 @@ def hybrid(
         device: where to compute.
         on_epoch: called after every epoch, for live views.
     """
+    if modes < 1:
+        raise ValueError(f"--probe-modes {modes}: must be at least 1")
     if modes > len(scan.probe_modes):
         scan = replace(scan, probeGuess=orthogonal_modes(scan.probe_modes, modes))
     grid = network.grid if network is not None else grid

@@ -8,6 +8,8 @@ ever unpickled. Docs: docs/ptychography.md.
 
 from __future__ import annotations
 
+import bz2
+import io
 import logging
 import zipfile
 from pathlib import Path
@@ -48,7 +50,7 @@ def read_arrays(path: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
     """All arrays of an NPZ; ``_metadata`` and other object arrays are skipped.
 
     Args:
-        path: the file.
+        path: the file; one that ends in ``.bz2`` is decompressed first.
         mapped: map the frames from disk where the file holds them uncompressed.
 
     Raises:
@@ -58,8 +60,10 @@ def read_arrays(path: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        packed = path.suffix == ".bz2"
+        source = io.BytesIO(bz2.decompress(path.read_bytes())) if packed else path
+        archive = np.load(source, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: not a readable NPZ ({error}); see docs/ptychography.md"
         ) from None

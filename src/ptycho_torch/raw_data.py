@@ -213,7 +213,13 @@ class RawDataTorch:
         )
 
     def subsample(self, count: int, seed: int | None = None) -> RawDataTorch:
-        """Keep a sorted random choice of frames, drawn from NumPy's legacy stream."""
+        """Keep a sorted random choice of frames, drawn from NumPy's legacy stream.
+
+        Raises:
+            ValueError: ``count`` below 1.
+        """
+        if count < 1:
+            raise ValueError(f"n_subsample is {count}; at least 1 is expected")
         if count >= len(self):
             return self
         stream: Any = np.random if seed is None else np.random.RandomState(seed)

@@ -54,6 +54,8 @@ class RefineSettings:
             raise ValueError(
                 f"refine: step {self.step}, momentum {self.momentum}; use (0, 1] and [0, 1)"
             )
+        if self.seed < 0:
+            raise ValueError(f"refine: seed {self.seed}; give 0 or more")
         if self.loss not in ("amplitude", "poisson"):
             raise ValueError(f"refine: loss {self.loss!r}; use amplitude or poisson")
 

@@ -44,6 +44,7 @@ class SimulationSettings:
         require(self.photons > 0, "--photons", self.photons, "give a positive number")
         require(0 < self.pupil < 0.5, "--pupil", self.pupil, "give a number in (0, 0.5)")
         require(self.modes >= 1, "--modes", self.modes, "give 1 or more")
+        require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
 
 
 def make_probe(settings: SimulationSettings) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from ptycho_torch.dataset import GroupDataset, loader, split_tail
+from ptycho_torch.dataset import GroupDataset, check_frame_side, loader, split_tail
 from ptycho_torch.execution import LOGGERS, ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
@@ -152,11 +152,7 @@ def prepare(
 ) -> tuple[GroupDataset, GroupDataset]:
     """Fix the scan's scales in the model and build training and validation sets."""
     data = model.data_config
-    if scan.N != data.N:
-        raise ValueError(
-            f"{scan.source}: frames of {scan.N} pixels for a network of N = {data.N}; "
-            "set N to the frames' size"
-        )
+    check_frame_side(scan, data.N)
     settings = {"K": max(data.K, data.C), "seed": seed, **(grouping or {})}
     count = len(scan) if nsamples is None else nsamples
     groups = scan.group(data.grid_size[0], count, **settings)

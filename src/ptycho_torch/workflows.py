@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from ptycho_torch import params
-from ptycho_torch.canonical_config import TrainingConfig
+from ptycho_torch.canonical_config import TrainingConfig, one_of
 from ptycho_torch.config_bridge import to_torch_side
 from ptycho_torch.data_container import PtychoDataContainerTorch
+from ptycho_torch.dataset import check_frame_side, check_labels
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.raw_data import RawDataTorch
 
@@ -55,6 +56,36 @@ def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
         config, learning_rate=execution.learning_rate, seed=execution.seed
     )
     return PtychoPINN_Lightning(model, data, training, inference)
+
+
+def grouping_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Return the keywords of ``RawDataTorch.group`` that a configuration stands for."""
+    return {
+        "K": config.neighbor_count,
+        "sequential": config.sequential_sampling,
+        "enable_oversampling": config.enable_oversampling,
+        "neighbor_pool_size": config.neighbor_pool_size,
+    }
+
+
+def check_inputs(scan: RawDataTorch, held: RawDataTorch | None, config: TrainingConfig) -> None:
+    """Refuse what a run would refuse later, before anything is written.
+
+    Raises:
+        ValueError: a setting out of range, frames of another size than the network's, a group size
+            that the scan does not allow, labels that are missing.
+        BackendMissingError: the backend's package is not installed.
+    """
+    config.validate()
+    check_backend(config.backend)
+    for one in (scan, held):
+        if one is None:
+            continue
+        check_frame_side(one, config.model.N)
+        if config.model.model_type == "supervised":
+            check_labels(one)
+        count = group_count(config, len(one))
+        one.group(config.model.gridsize, count, seed=0, **grouping_settings(config))
 
 
 def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
@@ -113,12 +144,7 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
         validation=held,
         resume=resume,
         nsamples=group_count(config, len(scan)),
-        grouping={
-            "K": config.neighbor_count,
-            "sequential": config.sequential_sampling,
-            "enable_oversampling": config.enable_oversampling,
-            "neighbor_pool_size": config.neighbor_pool_size,
-        },
+        grouping=grouping_settings(config),
     )
     scale = float(torch.exp(model.net.log_scale.detach()))
     params.cfg["intensity_scale"] = scale
@@ -183,6 +209,30 @@ class LazyContainer:
         return getattr(self._built, name)
 
 
+class BackendMissingError(RuntimeError, ImportError):
+    """The chosen backend's package is not installed."""
+
+
+#: The package that each backend needs.
+NEEDED = {"pytorch": "lightning", "tensorflow": "ptycho"}
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that is unknown or not installed.
+
+    Raises:
+        ValueError: unknown.
+        BackendMissingError: its package is not installed.
+    """
+    one_of("TrainingConfig.backend", name, tuple(NEEDED))
+    if importlib.util.find_spec(NEEDED[name]) is None:
+        other = next(backend for backend in NEEDED if backend != name)
+        raise BackendMissingError(
+            f"backend {name}: its package {NEEDED[name]!r} is not installed; install it, or set "
+            f"backend to {other}"
+        )
+
+
 def run_cdi_example_with_backend(
     train: Scan, test: Scan | None, config: TrainingConfig, **settings: Any
 ) -> tuple[Any, Any, dict[str, Any]]:
@@ -190,28 +240,17 @@ def run_cdi_example_with_backend(
 
     Raises:
         ValueError: unknown backend.
-        RuntimeError: the backend's package is not installed.
+        BackendMissingError: the backend's package is not installed; a ``RuntimeError``.
     """
     params.update_legacy_dict(params.cfg, config)
+    check_backend(config.backend)
     if config.backend == "pytorch":
-        if importlib.util.find_spec("lightning") is None:
-            raise RuntimeError(
-                "PyTorch backend selected, but lightning is not installed; install the extra "
-                "'ptycho'"
-            )
         amplitude, phase, results = run_cdi_example_torch(train, test, config, **settings)
-    elif config.backend == "tensorflow":
-        if importlib.util.find_spec("ptycho") is None:
-            raise RuntimeError(
-                "TensorFlow backend selected, but the package 'ptycho' is not installed; install "
-                "it, or set backend to pytorch"
-            )
+    else:
         components = importlib.import_module("ptycho.workflows.components")
         settings.pop("execution_config", None)
         settings.pop("overrides", None)
         amplitude, phase, results = components.run_cdi_example(train, test, config, **settings)
-    else:
-        raise ValueError(f"backend: {config.backend!r} is unknown; use tensorflow or pytorch")
     results["backend"] = config.backend
     return amplitude, phase, results
 

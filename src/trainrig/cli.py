@@ -72,6 +72,21 @@ def _spellings(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(spelled))
 
 
+def positive_int(text: str) -> int:
+    """Read a flag's value as an integer of at least 1, for ``add_argument(type=...)``.
+
+    >>> positive_int("3")
+    3
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is too small; at least 1 is expected")
+    return value
+
+
 def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1."""
 

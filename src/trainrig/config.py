@@ -27,6 +27,16 @@ def load_config(path: Path | str, cls: type[C]) -> C:
         FileNotFoundError: no such file.
         ValueError: not a YAML mapping, an unknown key (with the nearest known one) or a bad value.
     """
+    return from_dict(cls, read_yaml(path), str(path))
+
+
+def read_yaml(path: Path | str) -> Mapping[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or no mapping.
+    """
     import yaml
 
     path = Path(path)
@@ -39,7 +49,7 @@ def load_config(path: Path | str, cls: type[C]) -> C:
         raise ValueError(f"{path}: not valid YAML ({problem})") from None
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: holds {type(values).__name__}; a mapping of keys is expected")
-    return from_dict(cls, values, str(path))
+    return values
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str, prefix: str = "") -> C:

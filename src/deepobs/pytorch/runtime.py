@@ -66,10 +66,12 @@ def estimate_runtime(  # noqa: PLR0913 - the original's signature
         runner_cls: class of the runner.
 
     Raises:
-        ValueError: ``n_runs`` below 1.
+        ValueError: ``n_runs`` or ``num_epochs`` below 1.
     """
     if n_runs < 1:
         raise ValueError(f"n_runs is {n_runs}; at least 1 is expected")
+    if num_epochs < 1:
+        raise ValueError(f"num_epochs is {num_epochs}; at least 1 is expected to time")
     contenders = (
         (runner_cls(torch.optim.SGD, {"lr": {"type": float}}), {"lr": sgd_lr}),
         (runner_cls(optimizer_cls, optimizer_hp), dict(optimizer_hyperparams)),

@@ -182,6 +182,10 @@ class PTRunner(abc.ABC):
             on_divergence=on_divergence,
             **training_params,
         )
+        if not checkpoint_interval_s >= 0:
+            raise ValueError(
+                f"checkpoint_interval_s is {checkpoint_interval_s}; at least 0 is expected"
+            )
         folder = self.run_folder(settings, output_dir)
         if skip_if_exists and find_results(folder, random_seed):
             logger.info("%s: seed %d exists; skipped", folder, random_seed)
@@ -227,11 +231,11 @@ class PTRunner(abc.ABC):
     ) -> dict[str, Any]:
         work = folder / f".random_seed__{settings.random_seed}"
         plain = results.strict(settings.to_dict())
+        session = self._session(settings, say, sinks)  # what can be refused, before any file
         with open_run(
             work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
-            session = self._session(settings, say, sinks)
             session.log = MetricLog(directory.logs, COLUMNS)
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)

@@ -68,6 +68,9 @@ class RunSettings:
         decay = self.weight_decay
         if decay is not None and (not math.isfinite(decay) or decay < 0):
             raise ValueError(f"weight_decay is {decay!r}; a number of at least 0 is expected")
+        for name, value in self.hyperparams.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"hyperparameter {name} is {value}; a finite number is expected")
         if self.l2 not in L2_PLACES:
             raise ValueError(f"l2 is {self.l2!r}; accepted: {', '.join(L2_PLACES)}")
         if self.on_divergence not in ("stop", "continue"):

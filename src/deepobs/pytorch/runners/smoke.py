@@ -19,6 +19,7 @@ import torch
 
 from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets.generated import write_generated_data
+from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.testproblems import TESTPROBLEMS, TestProblem
 from trainrig.seeding import set_seed
 
@@ -58,6 +59,9 @@ def smoke_all(
         names: problems; all that are registered where empty.
         say: receives one line per problem.
     """
+    names = list(names)
+    for name in names:
+        check_testproblem(name)
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         write_generated_data(Path(folder), examples=32)
