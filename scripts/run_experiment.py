@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--download", action="store_const", const=True, help="fetch an absent set")
     run.add_argument("--pipeline", help="resident, or the oracle torchvision (resident)")
     run.add_argument("--precision", help="fp32 or bf16 (fp32)")
+    run.add_argument("--engine", help="eager or compile (eager)")
     run.add_argument("--num-epochs", type=int, help="(200)")
     run.add_argument("--num-workers", type=int, help="of the torchvision pipeline (4)")
     run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")

@@ -41,6 +41,7 @@ def train_one_epoch(
     criterion: Callable[[Tensor, Tensor], Tensor],
     device: torch.device | str,
     epoch: int,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Metrics:
     """Perform one pass of optimizer steps.
 
@@ -55,6 +56,7 @@ def train_one_epoch(
         criterion: (logits (B, K), labels (B,)) → mean loss.
         device: where the model is.
         epoch: from 1.
+        forward: images → logits of ``model``, see ``training_forward``; default the model.
 
     Returns:
         ``loss`` and ``accuracy`` (means over images), ``steps``, ``grad_norm`` (mean over steps of
@@ -70,6 +72,7 @@ def train_one_epoch(
     totals = _Totals(device)
     norms = GradientNorms(model)
     second_order = needs_graph(optimizer)
+    forward = forward or model
     for images, labels in train_loader:
         images, labels = images.to(device), labels.to(device)
         seen = False
@@ -77,7 +80,7 @@ def train_one_epoch(
         def closure(images: Tensor = images, labels: Tensor = labels) -> Tensor:
             nonlocal seen
             optimizer.zero_grad(set_to_none=True)
-            logits = model(images)
+            logits = forward(images)
             loss = criterion(logits, labels)
             loss.backward(create_graph=second_order)
             if not seen:
@@ -126,7 +129,7 @@ def train(
         val_loader: evaluated after every epoch.
         test_loader: touched once.
         optimizer: over the model's parameters.
-        config: ``num_epochs`` and ``eval_every`` are used.
+        config: ``num_epochs``, ``eval_every``, ``engine`` and ``batch_size`` are used.
         tracker: a ``RunTracker`` (rows, checkpoints, resume), or None.
 
     Returns:
@@ -138,10 +141,13 @@ def train(
     tracker = NullTracker() if tracker is None else tracker
     device = next(model.parameters()).device
     criterion = nn.CrossEntropyLoss()
+    forward = training_forward(model, optimizer, config)
     results: Metrics = {"train": {}, "val": {}, "test": {}}
     for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
         started = time.perf_counter()
-        trained = train_one_epoch(model, train_loader, optimizer, criterion, device, epoch)
+        trained = train_one_epoch(
+            model, train_loader, optimizer, criterion, device, epoch, forward
+        )
         by_layer = trained.pop("grad_norm_by_layer")
         step = epoch * trained.pop("steps")
         row = {"step": step, "epoch": epoch, "split": "train", **trained}
@@ -225,6 +231,29 @@ def weight_norms(model: nn.Module) -> dict[str, float]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
+
+
+def training_forward(
+    model: nn.Module, optimizer: torch.optim.Optimizer, config: CifarConfig
+) -> Callable[[Tensor], Tensor]:
+    """Return what computes training logits: the model, or its compiled twin for full batches.
+
+    One shape is compiled, that of nearly all steps: an epoch's smaller last batch and evaluation
+    stay eager. So a run needs one compilation, and which code sees a batch depends on its size
+    alone, not on what the process ran before; a resumed run repeats the same bits.
+
+    Raises:
+        ValueError: the optimizer differentiates gradients again, which compiled code cannot.
+    """
+    if config.engine == "eager":
+        return model
+    if needs_graph(optimizer):
+        raise ValueError(
+            f"engine: compile cannot serve {type(optimizer).__name__}, which differentiates the "
+            "gradient again; use engine: eager"
+        )
+    compiled = torch.compile(model, dynamic=False)
+    return lambda images: (compiled if len(images) == config.batch_size else model)(images)
 
 
 def needs_graph(optimizer: torch.optim.Optimizer) -> bool:

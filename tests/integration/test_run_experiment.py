@@ -101,21 +101,36 @@ def test_torchvision_pipeline_and_workers_are_identical(finished, run_main, tmp_
     assert left.read_bytes() == right.read_bytes()
 
 
-def test_killed_run_continues_identically(finished, command, repo_root, tmp_path, run_main):
+def kill_after_one_epoch(folder, arguments, repo_root):
     script = str(repo_root / "scripts/run_experiment.py")
     environment = {**os.environ, "PYTHONPATH": str(repo_root / "src"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, script, *command(tmp_path)], env=environment)
-    checkpoints = tmp_path / "r/sgd_seed42/checkpoints/models/latest"
-    deadline = time.monotonic() + 120
+    process = subprocess.Popen([sys.executable, script, *arguments], env=environment)
+    checkpoints = folder / "r/sgd_seed42/checkpoints/models/latest"
+    deadline = time.monotonic() + 300
     while not any(checkpoints.glob("step_*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "r/sgd_seed42/final_model.pt").exists()
+    assert not (folder / "r/sgd_seed42/final_model.pt").exists()
+
+
+def test_killed_run_continues_identically(finished, command, repo_root, tmp_path, run_main):
+    kill_after_one_epoch(tmp_path, command(tmp_path), repo_root)
     assert run_main(tmp_path) == 0
     assert "starts after epoch 1" in (tmp_path / "r/sgd_seed42/logs/train.log").read_text()
     assert_equal_runs(finished, tmp_path)
+
+
+@pytest.mark.slow  # compiles three times
+def test_killed_compiled_run_continues_identically(command, repo_root, tmp_path, run_main):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    engine = ("--engine", "compile")
+    assert run_main(whole, *engine) == 0
+    kill_after_one_epoch(killed, command(killed, *engine), repo_root)
+    assert run_main(killed) == 1  # another engine is another run
+    assert run_main(killed, *engine) == 0
+    assert_equal_runs(whole, killed)
 
 
 def test_another_configuration_in_the_same_place_is_refused(finished, run_main, capsys):

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.train import GradientNorms, train, train_one_epoch, validate
+from optimizer_quality.data import make_loaders
+from optimizer_quality.experiment import make_model
+from optimizer_quality.train import (
+    GradientNorms,
+    train,
+    train_one_epoch,
+    training_forward,
+    validate,
+)
 from optimizer_quality.utils import save_final_model, set_seed, setup_logging
 from trainrig.errors import DivergedError
 
@@ -64,6 +72,44 @@ def test_non_finite_loss_stops_the_run(problem):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(DivergedError, match="epoch 3: the training loss is nan"):
         train_one_epoch(model, batches, optimizer, nn.CrossEntropyLoss(), "cpu", 3)
+
+
+def test_only_full_batches_are_compiled(problem, monkeypatch):
+    model, batches = problem
+    sizes = []
+
+    def recorded(wrapped, **options):
+        assert options == {"dynamic": False}
+        return lambda images: sizes.append(len(images)) or wrapped(images)
+
+    monkeypatch.setattr(torch, "compile", recorded)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    config = CifarConfig(num_epochs=2, engine="compile", batch_size=16)
+    train(model, batches, batches, batches, optimizer, config)
+    assert sizes == [16, 16]
+    adahessian = type("AdaHessian", (torch.optim.SGD,), {})(model.parameters())
+    with pytest.raises(ValueError, match="engine: compile cannot serve AdaHessian"):
+        training_forward(model, adahessian, config)
+
+
+@pytest.mark.slow  # a compilation
+def test_compiled_training_equals_eager_within_rounding():
+    """In float64, where rounding is far below any difference in what is computed."""
+    states, losses = [], []
+    for engine in ("eager", "compile"):
+        config = CifarConfig(
+            dataset="synthetic", model="resnet8_6n2", batch_size=16, train_items=88, engine=engine
+        )
+        batches = [(images.double(), labels) for images, labels in make_loaders(config).train]
+        model = make_model(config, 3).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        forward = training_forward(model, optimizer, config)
+        criterion = nn.CrossEntropyLoss()
+        result = train_one_epoch(model, batches, optimizer, criterion, "cpu", 1, forward)
+        losses.append(result["loss"])
+        states.append(model.state_dict())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-11)
+    torch.testing.assert_close(states[0], states[1], rtol=1e-10, atol=1e-10)
 
 
 def test_test_set_is_touched_once(problem):
