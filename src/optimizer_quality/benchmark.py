@@ -20,11 +20,12 @@ from trainrig.roofline import count_work
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 MODEL, BATCH_SIZE = "resnet8", 128
 YARDSTICK = "fp32 NCHW"
-#: Name → (channels_last, precision).
-MODES: dict[str, tuple[bool, Precision]] = {
-    YARDSTICK: (False, "fp32"),
-    "fp32 channels_last": (True, "fp32"),
-    "bf16 channels_last": (True, "bf16"),
+#: Name → (channels_last, precision, compiled).
+MODES: dict[str, tuple[bool, Precision, bool]] = {
+    YARDSTICK: (False, "fp32", False),
+    "fp32 channels_last": (True, "fp32", False),
+    "fp32 channels_last compile": (True, "fp32", True),
+    "bf16 channels_last": (True, "bf16", False),
 }
 
 
@@ -48,10 +49,11 @@ def _data_path() -> Case:
 
 
 def _mode(mode: str, options: Options) -> Case:
-    channels_last, precision = MODES[mode]
-    work = count_work(*_loss_and_parameters(False, "fp32", options.device), state_per_parameter=1)
+    precision = MODES[mode][1]
+    yardstick = _loss_and_parameters(*MODES[YARDSTICK], options.device)
+    work = count_work(*yardstick, state_per_parameter=1)
     return Case(
-        loop=_training(channels_last, precision, options.device),
+        loop=_training(*MODES[mode], options.device),
         against={YARDSTICK: _training(*MODES[YARDSTICK], options.device)},
         steps=2,
         work=work,
@@ -76,7 +78,7 @@ def _drain(batches: ImageBatches | TorchvisionBatches) -> Loop:
 
 
 def _loss_and_parameters(
-    channels_last: bool, precision: Precision, device: torch.device
+    channels_last: bool, precision: Precision, compiled: bool, device: torch.device
 ) -> tuple[Callable[[], torch.Tensor], list[torch.Tensor]]:
     """Return the loss on fixed random images, and what is trained."""
     model = build_model(
@@ -86,11 +88,14 @@ def _loss_and_parameters(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(BATCH_SIZE, 3, 32, 32, device=device).contiguous(memory_format=layout)
     labels = torch.arange(BATCH_SIZE, device=device) % 10
-    return lambda: nn.functional.cross_entropy(model(images), labels), list(model.parameters())
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    return lambda: nn.functional.cross_entropy(forward(images), labels), list(model.parameters())
 
 
-def _training(channels_last: bool, precision: Precision, device: torch.device) -> Loop:
-    loss, parameters = _loss_and_parameters(channels_last, precision, device)
+def _training(
+    channels_last: bool, precision: Precision, compiled: bool, device: torch.device
+) -> Loop:
+    loss, parameters = _loss_and_parameters(channels_last, precision, compiled, device)
     optimizer = make_optimizer("sgd", parameters, lr=0.01, momentum=0.9)
 
     def loop(steps: int) -> None:

@@ -145,9 +145,7 @@ def train(
     results: Metrics = {"train": {}, "val": {}, "test": {}}
     for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
         started = time.perf_counter()
-        trained = train_one_epoch(
-            model, train_loader, optimizer, criterion, device, epoch, forward
-        )
+        trained = train_one_epoch(model, train_loader, optimizer, criterion, device, epoch, forward)
         by_layer = trained.pop("grad_norm_by_layer")
         step = epoch * trained.pop("steps")
         row = {"step": step, "epoch": epoch, "split": "train", **trained}
