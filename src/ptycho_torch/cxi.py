@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.files import reading
 
 PLANCK_J_S, LIGHT_M_S = 6.62607015e-34, 2.99792458e8
 LIMIT = 0.5
@@ -51,13 +52,16 @@ def read_cxi(path: str | Path, probe: np.ndarray | None = None) -> RawDataTorch:
         ValueError: the geometry is near field, with its Fresnel number.
         KeyError: frames, positions or geometry are missing.
     """
-    import h5py
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a CXI file")
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{path}: not an HDF5 file; give a CXI file")
+    with reading(path, "CXI file"):
+        return _read_cxi(path, probe)
+
+
+def _read_cxi(path: Path, probe: np.ndarray | None) -> RawDataTorch:
+    import h5py
+
     with h5py.File(path, "r") as file:
         entry = "entry_1"
         detector = f"{entry}/instrument_1/detector_1"

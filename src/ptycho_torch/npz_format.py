@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from trainrig.files import reading
+
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("xcoords", "ycoords", "probeGuess")
@@ -55,33 +57,35 @@ def read_arrays(path: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an NPZ.
+        ValueError: not an NPZ, or a damaged one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
-    try:
+    with reading(path, "NPZ; see docs/ptychography.md"):
         packed = path.suffix == ".bz2"
         source = io.BytesIO(bz2.decompress(path.read_bytes())) if packed else path
         archive = np.load(source, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: not a readable NPZ ({error}); see docs/ptychography.md"
-        ) from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path}: a single array, not an NPZ with named arrays")
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path}: a single array, not an NPZ with named arrays")
+        with archive:
+            return _members(path, archive, mapped)
+
+
+def _members(path: Path, archive: Any, mapped: bool) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-    with archive:
-        for name in archive.files:
-            if mapped and name in FRAME_KEYS:
-                frames = map_member(path, name)
-                if frames is not None:
-                    arrays[name] = frames
-                    continue
-                logger.warning("%s: %s is compressed and cannot be mapped; read whole", path, name)
-            try:
-                arrays[name] = archive[name]
-            except ValueError:
-                logger.warning("%s: %s holds Python objects, skipped", path, name)
+    for name in archive.files:
+        if mapped and name in FRAME_KEYS:
+            frames = map_member(path, name)
+            if frames is not None:
+                arrays[name] = frames
+                continue
+            logger.warning("%s: %s is compressed and cannot be mapped; read whole", path, name)
+        try:
+            arrays[name] = archive[name]
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            logger.warning("%s: %s holds Python objects, skipped", path, name)
     return arrays
 
 

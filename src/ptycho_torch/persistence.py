@@ -20,7 +20,7 @@ import torch
 
 from ptycho_torch.model import CONFIG_CLASSES, PtychoPINN_Lightning, plain
 from trainrig.errors import CheckpointError
-from trainrig.files import write_atomically
+from trainrig.files import reading, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +223,7 @@ def load_checkpoint(path: str | Path) -> PtychoPINN_Lightning:
 def load_model(path: str | Path, *, trust_pickle: bool = False) -> PtychoPINN_Lightning:
     """Load a ``.ckpt``, a bundle, or the newest of either in a training's folder."""
     path = Path(path)
-    if path.suffix == ".ckpt":
-        return load_checkpoint(path)
-    return load_bundle(path, trust_pickle=trust_pickle)[0]
+    with reading(path, "trained model"):
+        if path.suffix == ".ckpt":
+            return load_checkpoint(path)
+        return load_bundle(path, trust_pickle=trust_pickle)[0]

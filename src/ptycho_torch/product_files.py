@@ -6,6 +6,8 @@ x_px = (x_m - center_x_m)/pixel_width_m + (W - 1)/2, and the same for y.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.files import reading
 
 DIFFRACTION, PRODUCT = "diffraction.h5", "product.h5"
 HC_EV_M = 1.239841984e-6  # Planck constant times speed of light, in eV·m (CODATA 2018)
@@ -31,12 +34,14 @@ class FarField:
         return HC_EV_M / self.energy_ev * self.distance_m / (size * self.detector_pixel_m)
 
 
-def _open(path: Path) -> Any:
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
     import h5py
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give Ptychodus's batch input folder")
-    return h5py.File(path, "r")
+    with reading(path, "file of Ptychodus"), h5py.File(path, "r") as file:
+        yield file
 
 
 def read_pair(folder: Path) -> RawDataTorch:
@@ -44,8 +49,13 @@ def read_pair(folder: Path) -> RawDataTorch:
 
     Raises:
         FileNotFoundError: one of the two is missing.
-        ValueError: no position has a frame.
+        ValueError: no position has a frame, or a file is damaged.
     """
+    with reading(folder, f"pair of {DIFFRACTION} and {PRODUCT}"):
+        return _read_pair(folder)
+
+
+def _read_pair(folder: Path) -> RawDataTorch:
     with _open(folder / DIFFRACTION) as file:
         patterns = file["patterns"][...]
         if "indexes" in file:

@@ -29,6 +29,25 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a parser raises over a damaged file into one error that names the file.
+
+    Parsers of foreign formats (HDF5, zip, pickle, npy) raise almost anything over damaged bytes, so
+    any exception is taken; one that names ``path`` already passes unchanged.
+
+    Raises:
+        ValueError: ``<path>: not a readable <what> (<reason>)``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if str(path) in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: not a readable {what} ({reason})") from None
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace ``path`` by ``content`` in one step: temporary file, fsync, rename.
 

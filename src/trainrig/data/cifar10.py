@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trainrig.data.mnist import RawImages
+from trainrig.files import reading
 
 PIXELS = 3 * 32 * 32
 TRAIN_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -98,10 +99,8 @@ class _DataUnpickler(pickle.Unpickler):
 
 def safe_unpickle(path: Path) -> Any:
     """Load a pickle of arrays and builtins; string keys whatever Python wrote it."""
-    try:
+    with reading(path, "data pickle"):
         value = _DataUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path}: not a readable data pickle ({error})") from None
     if isinstance(value, dict):
         return {k.decode() if isinstance(k, bytes) else k: v for k, v in value.items()}
     return value

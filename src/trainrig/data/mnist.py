@@ -7,11 +7,13 @@ Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from trainrig.files import reading
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -74,18 +76,18 @@ def find_idx(folder: Path, name: str) -> Path:
 
 def read_idx(path: Path) -> np.ndarray:
     """Return the uint8 array of one IDX file."""
-    try:
+    with reading(path, "IDX file; fetch it again"):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch the file again") from None
     magic = int.from_bytes(content[:4], "big")
     if magic not in _MAGIC:
         raise ValueError(f"{path}: magic number {magic}; IDX files start with 2051 or 2049")
     rank = _MAGIC[magic]
     header = 4 + 4 * rank
+    if len(content) < header:
+        raise ValueError(f"{path}: {len(content)} bytes; its header alone takes {header}")
     shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
-    expected = int(np.prod(shape))
-    if len(shape) != rank or len(content) - header != expected:
+    expected = math.prod(shape)
+    if len(content) - header != expected:
         raise ValueError(
             f"{path}: {len(content) - header} bytes of data; the header says {expected}"
         )
