@@ -6,11 +6,10 @@ until the next step begins, so that a caller who wants their norm computes it th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -21,23 +20,24 @@ class StepRecord:
     Attributes:
         step: optimizer steps completed, from 1.
         loss: the loss before the update, a scalar on the device; ``.item()`` only when logging.
-        lr: the learning rate of this update.
+            Of a ``trainrig.vectorized.Stack``, the members' losses (R,).
+        lr: the learning rate of this update, or those of the optimizer's groups.
         output: whatever else the loss function returned, e.g. logits and batch, for metrics.
     """
 
     step: int
     loss: Tensor
-    lr: float
+    lr: float | Sequence[float]
     output: Any
 
 
 def train_steps(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     batches: Iterable[Any],
     loss_fn: Callable[[nn.Module, Any], tuple[Tensor, Any]],
     *,
-    schedule: Callable[[int], float],
+    schedule: Callable[[int], float | Sequence[float]],
     total_steps: int,
     start_step: int = 0,
     accumulate: int = 1,
@@ -46,12 +46,15 @@ def train_steps(
 
     Args:
         model: trained in place.
-        optimizer: its groups' ``lr`` is set to ``schedule(completed) * group.get("lr_scale", 1)``.
+        optimizer: its groups' ``lr`` is set to ``schedule(completed) * group.get("lr_scale", 1)``;
+            a ``trainrig.vectorized.StackedOptimizer`` for a stack.
         batches: yields ``accumulate`` micro-batches for each step, starting at the first one of
             step ``start_step + 1``.
-        loss_fn: ``(model, batch) -> (scalar loss, anything)``; with ``accumulate`` > 1 the step's
-            loss is the mean over its micro-batches and ``output`` that of the last one.
-        schedule: completed updates → learning rate; a pure function, so nothing to checkpoint.
+        loss_fn: ``(model, batch) -> (loss, anything)``, the loss a scalar or, of a stack, (R,);
+            with ``accumulate`` > 1 the step's loss is the mean over its micro-batches and
+            ``output`` that of the last one.
+        schedule: completed updates → learning rate, or one for each of the optimizer's groups; a
+            pure function, so nothing to checkpoint.
         total_steps: the last step's number.
         start_step: steps completed before.
         accumulate: micro-batches per optimizer step.
@@ -62,8 +65,10 @@ def train_steps(
     stream = iter(batches)
     for step in range(start_step + 1, total_steps + 1):
         lr = schedule(step - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+        groups = optimizer.param_groups
+        rates = lr if isinstance(lr, Sequence) else [lr] * len(groups)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         model.train()
         optimizer.zero_grad(set_to_none=True)
         total, output = None, None
@@ -73,7 +78,7 @@ def train_steps(
                 ended = f"data ended after step {step - 1} of {total_steps}"
                 raise ValueError(f"{ended}; cycle the loader or lower the number of steps")
             loss, output = loss_fn(model, batch)
-            (loss / accumulate if accumulate > 1 else loss).backward()
+            (loss / accumulate if accumulate > 1 else loss).sum().backward()
             total = loss.detach() if total is None else total + loss.detach()
         optimizer.step()
         yield StepRecord(step, total / accumulate if accumulate > 1 else total, lr, output)

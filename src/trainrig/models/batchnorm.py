@@ -46,13 +46,14 @@ class DebiasedBatchNorm(nn.Module):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, EPS)
         # With momentum 1 the "running" rows receive the batch's own statistics, computed by the
         # fused kernel on the way; its variance is the unbiased one.
-        batch = torch.zeros_like(self.hidden)  # (2, C)
-        y = F.batch_norm(x, batch[0], batch[1], self.weight, self.bias, True, 1.0, EPS)
+        # Two arrays, not one (2, C): under vmap the kernel's rule does not write through views.
+        mean, variance = torch.zeros_like(self.hidden[0]), torch.zeros_like(self.hidden[1])
+        y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, EPS)
         n_values = x.numel() // x.shape[1]
         with torch.no_grad():
             self.hidden.mul_(DECAY)
-            self.hidden[0].add_(batch[0], alpha=1.0 - DECAY)
-            self.hidden[1].add_(batch[1], alpha=(1.0 - DECAY) * (n_values - 1) / n_values)
+            self.hidden[0].add_(mean, alpha=1.0 - DECAY)
+            self.hidden[1].add_(variance, alpha=(1.0 - DECAY) * (n_values - 1) / n_values)
             self.counter.add_(1)
-            torch.div(self.hidden, 1.0 - DECAY**self.counter, out=self.average)
+            self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))
         return y
