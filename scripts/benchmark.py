@@ -45,8 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table, and write the file if asked."""
     arguments = make_parser().parse_args(argv)
     from trainrig.benchmark import Options, format_results, run_cases, write_results
-    from trainrig.device import choose_device, set_threads
+    from trainrig.device import choose_device, reuse_memory, set_threads
 
+    reuse_memory()
     options = Options(
         device=choose_device(arguments.device),
         threads=set_threads(arguments.threads),

@@ -13,15 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pytorch_port.config import IclConfig, load_icl_config
 from pytorch_port.data import SequenceDataset, gather_examples
 from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.steps import make_loss, training_steps
+from pytorch_port.steps import make_loss, resolve_engine, training_steps
 from pytorch_port.train import Runtime, build, run
 from trainrig.benchmark import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
+from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.roofline import Work, count_work
 
@@ -133,7 +136,9 @@ def _dataset(config: IclConfig, options: Options) -> SequenceDataset:
 
 def _ours(config: IclConfig, inputs: IclInputs) -> Loop:
     """The steps that a run takes, logs left out."""
-    records = training_steps(config, inputs, *build(config, inputs))
+    model, optimizer = build(config, inputs)
+    engine = resolve_engine(config, inputs, model)
+    records = training_steps(config, inputs, model, optimizer, engine=engine)
     return lambda steps: _advance(records, steps)
 
 
@@ -146,7 +151,8 @@ def _reference_loop(config: IclConfig, options: Options) -> Loop:
     """Exact generator, DataLoader without workers, eager, float32, all logits."""
     config = _plain(config)
     inputs = _inputs(config, options)
-    records = training_steps(config, inputs, *build(config, inputs), batches=_drawn(inputs))
+    model, optimizer = _plain_build(config, inputs)
+    records = training_steps(config, inputs, model, optimizer, batches=_drawn(inputs))
     return lambda steps: _advance(records, steps)
 
 
@@ -159,12 +165,22 @@ def _plain(config: IclConfig) -> IclConfig:
     return apply_overrides(config, plain)
 
 
+def _plain_build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model with torch's default memory format."""
+    model, optimizer = build(config, inputs)
+    for module in model.modules():
+        if isinstance(module, ResNetEncoder):
+            module.channels_last = False
+    return model, optimizer
+
+
 def _drawn(inputs: IclInputs) -> Iterator[Any]:
     """Yield the batches of the exact generator, by way of torch's own loader."""
     loader = DataLoader(inputs.dataset("train"), batch_size=None, sampler=range(ENDLESS))
     channels = inputs.config.preproc.image_channels
     for indices in loader:
-        yield gather_examples(inputs.images, indices.to(inputs.device), channels=channels)
+        batch = indices.to(inputs.device)
+        yield gather_examples(inputs.images, batch, channels=channels, views=inputs.views)
 
 
 def _bare_loop(
@@ -173,7 +189,7 @@ def _bare_loop(
     """A training loop written by hand: nothing but batch, forward, backward and update."""
     config = apply_overrides(_plain(config), {"training.query_only_head": query_only})
     inputs = _inputs(config, options)
-    model, optimizer = build(config, inputs)
+    model, optimizer = _plain_build(config, inputs)
     loss_fn = make_loss(config, inputs.device)
     schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
     source = _drawn(inputs)

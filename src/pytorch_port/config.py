@@ -105,13 +105,14 @@ class DataConfig:
     ``source``: ``omniglot`` reads its zips or folders with our own reader, ``torchvision`` and
     ``tfds`` through these libraries, ``synthetic`` draws glyphs, ``auto`` is Omniglot where it is
     found and glyphs elsewhere; any other name is looked up in ``trainrig.data.IMAGE_SOURCES``.
-    ``sampler``: ``exact`` is the reference's generator, the oracle.
+    ``sampler``: ``vectorized`` draws on the CPU, the same sequences for every device; ``device``
+    draws alike where the model is; ``exact`` is the reference's generator, the oracle.
     """
 
     train_seqs: str = "bursty"
     example_type: ExampleType = "omniglot"
     source: str = "omniglot"
-    sampler: Literal["vectorized", "exact"] = "vectorized"
+    sampler: Literal["vectorized", "device", "exact"] = "vectorized"
     generator_config: GeneratorConfig = field(default_factory=GeneratorConfig)
     omniglot_config: OmniglotConfig = field(default_factory=OmniglotConfig)
     symbolic_config: SymbolicConfig = field(default_factory=SymbolicConfig)
@@ -178,12 +179,18 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """Batches and intervals, all in optimizer steps."""
+    """Batches and intervals, all in optimizer steps.
+
+    ``engine``: how a step is carried out; ``auto`` is eager on a CPU, and on CUDA a graph where
+    one reproduces the eager steps. ``query_only_head``: compute the query's logits alone where no
+    others are trained on (``w_interim_predictions`` 0), which changes nothing but rounding.
+    """
 
     batch_size: int = 32
     accumulate: int = 1
     w_interim_predictions: float = 0.0
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    engine: Literal["auto", "eager", "compile", "graph"] = "auto"
     query_only_head: bool = True
     log_interval: int = 100
     eval_interval: int = 1000

@@ -29,8 +29,8 @@ from trainrig.data.image_bank import to_float
 from trainrig.errors import nearest
 from trainrig.seeding import derive_seed
 
-Sampler = Literal["vectorized", "exact"]
-SAMPLERS: tuple[Sampler, ...] = ("vectorized", "exact")
+Sampler = Literal["vectorized", "device", "exact"]
+SAMPLERS: tuple[Sampler, ...] = ("vectorized", "device", "exact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,11 @@ class SequenceDataset(Dataset[IndexBatch]):
         spec: what to draw.
         batch_size: B.
         seed: of this purpose (derive one per split).
-        sampler: ``vectorized``, or ``exact`` = the reference's generator, each batch from freshly
-            seeded streams.
+        sampler: ``vectorized`` draws on the CPU, so that all devices see the same sequences;
+            ``device`` draws alike on ``device``; ``exact`` = the reference's generator, each batch
+            from freshly seeded streams.
         n_batches: length; indexing beyond it is an ``IndexError``.
+        device: where ``device`` draws.
 
     Raises:
         ValueError: an unknown sampler, or sizes < 1.
@@ -106,6 +108,7 @@ class SequenceDataset(Dataset[IndexBatch]):
         *,
         sampler: Sampler = "vectorized",
         n_batches: int = 2**31,
+        device: torch.device | str = "cpu",
     ) -> None:
         if sampler not in SAMPLERS:
             hint = nearest(sampler, SAMPLERS)
@@ -119,8 +122,10 @@ class SequenceDataset(Dataset[IndexBatch]):
         self.seed = seed
         self.sampler = sampler
         self.n_batches = n_batches
-        if sampler == "vectorized":
-            self._vectorized = IndexSampler(spec, batch_size, seed)
+        self.fast: IndexSampler | None = None
+        if sampler != "exact":
+            where = device if sampler == "device" else "cpu"
+            self.fast = IndexSampler(spec, batch_size, seed, where)
         else:
             drawings = spec.n_exemplars if spec.n_exemplars > 1 else None
             source = IndexExamples(spec.partition.n_data_classes, drawings)
@@ -132,8 +137,8 @@ class SequenceDataset(Dataset[IndexBatch]):
     def __getitem__(self, step: int) -> IndexBatch:
         if not 0 <= step < self.n_batches:
             raise IndexError(f"batch {step} of a dataset of {self.n_batches}")
-        if self.sampler == "vectorized":
-            return self._vectorized.batch(step)
+        if self.fast is not None:
+            return self.fast.batch(step)
         self._exact.reseed(derive_seed(self.seed, "exact", step))
         records = [self._exact.draw(self.spec.plan) for _ in range(self.batch_size)]
 
@@ -152,6 +157,7 @@ def gather_examples(
     noise_scale: float = 0.0,
     random_images: bool = False,
     generator: torch.Generator | None = None,
+    views: Tensor | None = None,
 ) -> SequenceBatch:
     """Turn indices into examples, on the device where ``images`` lies.
 
@@ -164,6 +170,8 @@ def gather_examples(
         random_images: show negative ``exemplar_index`` as random binary images, one per number
             and sequence (``randomly_generate_rare``); otherwise there must be none.
         generator: of noise and random images; on the device of ``images``.
+        views: (V, H·W) pixels of each view of an image, see ``image_bank.view_table``; class
+            V·k + v is then view v of the bank's class k, and no view is stored.
 
     Raises:
         ValueError: a bank of another rank, or channels to repeat that are not grey.
@@ -174,8 +182,13 @@ def gather_examples(
         shape = tuple(images.shape)
         raise ValueError(f"images: shape {shape}; (K, N, H, W) or (K, N, C, H, W) is needed")
     index, drawing = batch.class_index, batch.exemplar_index
-    rows = (index * images.shape[1] + drawing.clamp(min=0)).flatten()
+    stored = index if views is None else index.div(len(views), rounding_mode="floor")
+    rows = (stored * images.shape[1] + drawing.clamp(min=0)).flatten()
     examples = images.flatten(0, 1).index_select(0, rows)  # (B*L, [C,] H, W)
+    if views is not None:
+        pixels = views[index.flatten() % len(views)]  # (B*L, H*W)
+        flat = examples.view(len(rows), -1, pixels.shape[1])  # (B*L, C or 1, H*W)
+        examples = flat.gather(2, pixels[:, None].expand_as(flat)).view_as(examples)
     examples = to_float(examples) if examples.dtype == torch.uint8 else examples
     examples = examples.unflatten(0, tuple(index.shape))
     if images.ndim == 4:
@@ -260,7 +273,7 @@ class SequenceLoader:
         return islice(loader, len(self.steps))
 
 
-def create_sequence_dataloader(
+def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of the batches
     dataset: SequenceDataset,
     images: Tensor | None = None,
     *,
@@ -270,6 +283,7 @@ def create_sequence_dataloader(
     device: torch.device | str = "cpu",
     channels: int = 1,
     noise_scale: float = 0.0,
+    views: Tensor | None = None,
 ) -> SequenceLoader:
     """Return an iterable over the batches of steps ``start_step`` and following.
 
@@ -286,6 +300,7 @@ def create_sequence_dataloader(
         device: of the batches.
         channels: repeat the grey channel this often.
         noise_scale: standard deviation of pixel noise; a function of (seed, step) too.
+        views: of every image, see ``gather_examples``.
 
     Raises:
         ValueError: a bank that does not fit the dataset, or steps outside it.
@@ -300,9 +315,10 @@ def create_sequence_dataloader(
     device = torch.device(device)
     if images is not None:
         expected = spec.partition.n_data_classes, spec.n_exemplars
-        if tuple(images.shape[:2]) != expected:
+        held = images.shape[0] * (1 if views is None else len(views)), images.shape[1]
+        if held != expected:
             raise ValueError(
-                f"images: {tuple(images.shape[:2])} classes and drawings, but the sequences are "
+                f"images: {held} classes and drawings, but the sequences are "
                 f"drawn from {expected}; build the spec from the same bank"
             )
         images = images.to(device)
@@ -321,6 +337,7 @@ def create_sequence_dataloader(
             "channels": channels,
             "noise_scale": noise_scale,
             "random_images": spec.plan.randomly_generate_rare,
+            "views": views if images is not None else None,
         },
     )
 

@@ -79,7 +79,19 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         choices=("fp32", "tf32", "bf16"),
         help="arithmetic of forward and backward pass (fp32)",
     )
+    add_engine_flags(group)
     _add(group, _TRAINING)
+
+
+def add_engine_flags(group: Any) -> None:
+    """Add how the steps are carried out."""
+    group.add_argument(
+        "--engine",
+        dest="training.engine",
+        choices=("auto", "eager", "compile", "graph"),
+        help="how a step runs: compiled, or as one CUDA graph (auto: eager on a CPU, graph on "
+        "CUDA where it reproduces the eager steps)",
+    )
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -95,8 +107,9 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sampler",
         dest="data.sampler",
-        choices=("vectorized", "exact"),
-        help="exact: the reference's generator, slow (vectorized)",
+        choices=("vectorized", "device", "exact"),
+        help="device: draw where the model is, not on the CPU; exact: the reference's generator, "
+        "slow (vectorized)",
     )
     group.add_argument(
         "--downsample",

@@ -23,11 +23,12 @@ from pytorch_port.data import (
 from pytorch_port.losses import LabelSets, label_sets
 from trainrig.data import (
     ImageBank,
-    augment,
     check_source,
     keep_classes,
     load_images,
+    prepare_views,
     select_exemplars,
+    view_table,
 )
 from trainrig.seeding import derive_seed
 
@@ -43,6 +44,7 @@ class IclInputs:
         device: where examples are gathered.
         images: float32 or uint8 (K, N, 1, H, W) on ``device``; None for symbols.
         description: provenance of the images, recorded with the run.
+        views: (V, H·W) pixels of the views of an image, each of which is a class; None: as stored.
 
     Raises:
         ValueError: class counts, labels or sequence lengths that do not fit the data.
@@ -54,13 +56,15 @@ class IclInputs:
         device: torch.device,
         images: Tensor | None,
         description: dict[str, Any],
+        views: Tensor | None = None,
     ) -> None:
-        self.config, self.device, self.images = config, device, images
+        self.config, self.device, self.images, self.views = config, device, images, views
         self._description = description
         if images is None:
             self._sizes = config.data.symbolic_config.dataset_size, 1
         else:
-            self._sizes = images.shape[0], images.shape[1]
+            n_views = 1 if views is None else len(views)
+            self._sizes = images.shape[0] * n_views, images.shape[1]
         self._datasets = {
             "train": self._dataset("train", config.data.train_seqs, config.training.batch_size),
             **{
@@ -75,7 +79,8 @@ class IclInputs:
         classes, exemplars = self._sizes
         spec = make_spec(mode, config.data, classes, exemplars, config.num_classes)
         seed = derive_seed(config.seed, split)
-        return SequenceDataset(spec, batch_size, seed, sampler=config.data.sampler)
+        sampler = config.data.sampler
+        return SequenceDataset(spec, batch_size, seed, sampler=sampler, device=self.device)
 
     def _label_sets(self) -> LabelSets:
         data = self.config.data
@@ -127,6 +132,7 @@ class IclInputs:
             device=self.device,
             channels=self.config.preproc.image_channels,
             noise_scale=noise if self.images is not None else 0.0,
+            views=self.views,
         )
         return iter(loader)
 
@@ -147,8 +153,7 @@ def load_inputs(
     check_source(config.data.source)
     if config.data.example_type == "symbolic":
         return IclInputs(config, device, None, {"image_source": "symbolic", "synthetic": False})
-    images, description = _images(config, device, data_dir, download)
-    return IclInputs(config, device, images, description)
+    return IclInputs(config, device, *_images(config, device, data_dir, download))
 
 
 @lru_cache(maxsize=2)
@@ -159,7 +164,7 @@ def _bank(source: str, split: str, data_dir: str | None, download: bool, order: 
 
 def _images(
     config: IclConfig, device: torch.device, data_dir: str | None, download: bool
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, dict[str, Any], Tensor | None]:
     data, choices = config.data, config.data.omniglot_config
     # Which drawing is a class's first, and how augmented classes are numbered, is a matter of the
     # order in which the reference reads them.
@@ -175,13 +180,21 @@ def _prepared(
     choices: Any,
     downsample: bool,
     device: torch.device,
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return the images as the model's device holds them: one copy for all runs of a process."""
+) -> tuple[Tensor, dict[str, Any], Tensor | None]:
+    """Return the images as the model's device holds them: one copy for all runs of a process.
+
+    Also their description, and the table of views that stands for augmented copies.
+    """
     bank = _bank(*key)
     if choices.n_to_keep is not None:
         bank = keep_classes(bank, choices.n_to_keep)
     bank = select_exemplars(bank, choices.exemplars)
     if choices.augment_images:
-        bank = augment(bank)
+        bank = prepare_views(bank)
     images = bank.float_images(downsample=True) if downsample else bank.images.unsqueeze(2)
-    return images.to(device), dict(bank.describe())
+    description = dict(bank.describe())
+    if not choices.augment_images:
+        return images.to(device), description, None
+    views = view_table(images.shape[-1]).to(device)
+    description["n_classes"] *= len(views)
+    return images.to(device), description, views

@@ -42,14 +42,26 @@ class IndexBatch:
     label: Tensor
     is_rare: Tensor
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four tensors in the order of the constructor."""
+        return self.class_index, self.exemplar_index, self.label, self.is_rare
+
     def to(self, device: torch.device | str) -> IndexBatch:
         """Copy to a device."""
-        return IndexBatch(
-            self.class_index.to(device, non_blocking=True),
-            self.exemplar_index.to(device, non_blocking=True),
-            self.label.to(device, non_blocking=True),
-            self.is_rare.to(device, non_blocking=True),
-        )
+        return IndexBatch(*(x.to(device, non_blocking=True) for x in self.tensors()))
+
+    def pinned(self) -> IndexBatch:
+        """Return a copy in page-locked memory, from which a GPU reads while the host goes on."""
+        return IndexBatch(*(x.pin_memory() for x in self.tensors()))
+
+    def copy_(self, other: IndexBatch) -> None:
+        """Take over the values of another batch of the same size."""
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs, non_blocking=True)
+
+    def rows(self, index: Tensor) -> IndexBatch:
+        """Return the sequences with these numbers, (n,) int64."""
+        return IndexBatch(*(x.index_select(0, index) for x in self.tensors()))
 
     def __len__(self) -> int:
         return self.class_index.shape[0]
@@ -147,13 +159,7 @@ class IndexSampler:
         if self._chunk is None or self._chunk[0] != number:
             self._chunk = number, self.draw_chunk(number)
         rows = slice(row * self.batch_size, (row + 1) * self.batch_size)
-        chunk = self._chunk[1]
-        return IndexBatch(
-            chunk.class_index[rows].clone(),
-            chunk.exemplar_index[rows].clone(),
-            chunk.label[rows].clone(),
-            chunk.is_rare[rows].clone(),
-        )
+        return IndexBatch(*(x[rows].clone() for x in self._chunk[1].tensors()))
 
     def draw_chunk(self, number: int) -> IndexBatch:
         """Draw the batches of ``steps_per_chunk`` steps at once: (steps_per_chunk * B, L)."""

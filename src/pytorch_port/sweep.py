@@ -11,7 +11,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import load_inputs
-from pytorch_port.train import Runtime, build, run_identity
+from pytorch_port.train import Runtime, build, run_identity, settle_engine
 from pytorch_port.train import run as train
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device, core_count
@@ -40,9 +40,11 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> se
         inputs = load_inputs(
             run.config, device, data_dir=runtime.data_dir, download=runtime.download
         )
-        build(run.config, inputs)
+        model, _ = build(run.config, inputs)
+        path = base_dir / run.name
+        config = settle_engine(run.config, path, inputs, model, overwrite=runtime.overwrite)
         if not runtime.overwrite:
-            check_config(base_dir / run.name, run_identity(run.config, inputs))
+            check_config(path, run_identity(config, inputs))
         sources.add(inputs.describe()["image_source"])
     return sources
 

@@ -24,7 +24,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
 from pytorch_port.losses import icl_scalars, make_targets
-from pytorch_port.steps import training_steps
+from pytorch_port.steps import resolve_engine, training_steps
 from trainrig.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -32,9 +32,10 @@ from trainrig.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
-from trainrig.config import to_dict
-from trainrig.device import choose_device, set_precision, set_threads
+from trainrig.config import apply_overrides, to_dict
+from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError
+from trainrig.files import read_json
 from trainrig.loop import StepRecord, every
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
 from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run
@@ -128,8 +129,10 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
     threads = set_threads(runtime.threads)
     device = choose_device(runtime.device)
     set_precision(config.training.precision)
+    reuse_memory()
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
     model, optimizer = build(config, inputs)
+    config = settle_engine(config, path, inputs, model, overwrite=runtime.overwrite)
     identity = run_identity(config, inputs)
     environment = {**describe_environment(), "device": str(device), "threads": threads}
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
@@ -150,6 +153,22 @@ def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.
     set_seed(config.seed)
     model = build_icl_model(config, inputs.example_shape).to(inputs.device)
     return model, make_icl_optimizer(config, model)
+
+
+def settle_engine(
+    config: IclConfig, path: Path, inputs: IclInputs, model: nn.Module, *, overwrite: bool = False
+) -> IclConfig:
+    """Return ``config`` with the engine that ``auto`` stands for: once chosen, a run keeps it.
+
+    Raises:
+        ValueError: a named engine that the device does not allow.
+    """
+    engine: str | None = None
+    if config.training.engine == "auto" and not overwrite:
+        with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            engine = read_json(path / "config.json")["training"]["engine"]
+    engine = engine or resolve_engine(config, inputs, model)
+    return apply_overrides(config, {"training.engine": engine})
 
 
 def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
@@ -242,6 +261,7 @@ class Trainer:
             self.inputs,
             self.model,
             self.optimizer,
+            engine=self.config.training.engine,
             start_step=self.start_step,
             num_workers=self.runtime.num_workers,
         )

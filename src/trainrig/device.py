@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from typing import Literal, get_args
 
 import torch
@@ -51,6 +53,22 @@ def autocast(
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def reuse_memory() -> bool:
+    """Let the C library keep freed memory for this process instead of returning it.
+
+    glibc gives large blocks back at once and takes them anew, zeroed page by page, at every step:
+    for the maps of a 105-px ResNet (200 MB each) that is half the time of a step. The process
+    stays at its peak size instead. Returns whether the library was told (Linux with glibc).
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_max = -1, -4  # parameters of mallopt(3)
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def core_count() -> int:

@@ -13,8 +13,10 @@ from trainrig.data.image_bank import (
     augment,
     downsample_images,
     keep_classes,
+    prepare_views,
     select_exemplars,
     to_float,
+    view_table,
 )
 from trainrig.data.locations import cache_dir, data_root
 from trainrig.errors import nearest
@@ -30,8 +32,10 @@ __all__ = [
     "downsample_images",
     "keep_classes",
     "load_images",
+    "prepare_views",
     "select_exemplars",
     "to_float",
+    "view_table",
 ]
 
 IMAGE_SOURCES = Registry("image source")

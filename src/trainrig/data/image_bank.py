@@ -266,12 +266,25 @@ def keep_classes(bank: ImageBank, n: int) -> ImageBank:
     )
 
 
-def augment(bank: ImageBank) -> ImageBank:
-    """Make eight classes of each: flipped left-right or not, then turned by 0, 90, 180, 270°.
+def view_table(side_px: int) -> Tensor:
+    """Return which pixel of a square image each pixel of its eight views shows: (8, H·W), int64.
 
-    New id = 8 * position + 4 * flip + rotation, the flip done first and the rotation
-    counter-clockwise; position counts classes in the bank's ``dictionary_order``. All exemplars
-    of a class turn together, so 1,623 classes become 12,984 of 20 (2.9 GB at 105 px).
+    Row 4 · flip + rotation is the view of ``augment`` with that number, so that views can be
+    gathered instead of stored.
+    """
+    pixels = torch.arange(side_px * side_px).view(side_px, side_px)
+    views = [
+        torch.rot90(pixels.flip(-1) if flip else pixels, turns).flatten()
+        for flip in range(2)
+        for turns in range(4)
+    ]
+    return torch.stack(views)
+
+
+def prepare_views(bank: ImageBank) -> ImageBank:
+    """Order the classes for ``view_table``: class 8 * k + v is then view v of row k.
+
+    Rows follow the bank's ``dictionary_order`` and are numbered anew from 0.
 
     Raises:
         ValueError: exemplars single or separated. The reference then takes the 105 rows of the
@@ -287,25 +300,41 @@ def augment(bank: ImageBank) -> ImageBank:
     order = bank.dictionary_order
     if order is None:
         order = torch.arange(bank.n_classes)
-    shape = (bank.n_classes, VIEWS_PER_CLASS, *bank.images.shape[1:])
-    views = torch.empty(shape, dtype=torch.uint8, device=bank.images.device)
-    ordered = bank.images[order]
-    for flip in range(2):
-        flipped = ordered.flip(-1) if flip else ordered
-        for turns in range(4):
-            views[:, 4 * flip + turns] = torch.rot90(flipped, turns, dims=(-2, -1))
+    return replace(
+        bank,
+        images=bank.images[order],
+        class_ids=torch.arange(bank.n_classes),
+        class_names=tuple(bank.class_names[row] for row in order.tolist() if bank.class_names),
+        dictionary_order=None,
+        transforms=(*bank.transforms, "augment"),
+    )
+
+
+def augment(bank: ImageBank) -> ImageBank:
+    """Make eight classes of each: flipped left-right or not, then turned by 0, 90, 180, 270°.
+
+    New id = 8 * position + 4 * flip + rotation, the flip done first and the rotation
+    counter-clockwise; position counts classes in the bank's ``dictionary_order``. All exemplars
+    of a class turn together, so 1,623 classes become 12,984 of 20: 2.9 GB at 105 px, which runs
+    do without (``prepare_views``).
+
+    Raises:
+        ValueError: as ``prepare_views``.
+    """
+    ordered = prepare_views(bank)
+    side = ordered.size_px[0]
+    table = view_table(side).to(ordered.images.device)
+    views = ordered.images.flatten(2)[:, :, table].movedim(2, 1)  # (K, 8, N, H*W)
     names = tuple(
-        f"{bank.class_names[row]}_flip{view // 4}_rot{view % 4}"
-        for row in (order.tolist() if bank.class_names else ())
+        f"{name}_flip{view // 4}_rot{view % 4}"
+        for name in ordered.class_names
         for view in range(VIEWS_PER_CLASS)
     )
     return replace(
-        bank,
-        images=views.flatten(0, 1),  # (8K, N, H, W)
+        ordered,
+        images=views.flatten(0, 1).unflatten(2, (side, side)),  # (8K, N, H, W)
         class_ids=torch.arange(VIEWS_PER_CLASS * bank.n_classes),
         class_names=names,
-        dictionary_order=None,
-        transforms=(*bank.transforms, "augment"),
     )
 
 

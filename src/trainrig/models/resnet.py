@@ -8,6 +8,7 @@ total pad puts the larger half *after*, so a 28-px or 105-px input pads asymmetr
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor, nn
 
@@ -113,6 +114,10 @@ class ResNetEncoder(nn.Module):
         flatten_superpixels: the last group has D/16 channels and its 4x4 map is flattened in
             H, W, C order instead of averaged; only images that end at 4x4 (105 px) fit.
 
+    Attributes:
+        channels_last: keep the maps in this memory format on a CPU, whose convolutions are 2 to 3
+            times faster so; values differ by rounding.
+
     Raises:
         ValueError: the width does not divide as the bottlenecks need.
     """
@@ -122,6 +127,7 @@ class ResNetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
+        self.channels_last = True
         self.flatten_superpixels = flatten_superpixels
         last, rest = divmod(width, SUPERPIXELS if flatten_superpixels else 1)
         if rest or last % BOTTLENECK:
@@ -150,7 +156,10 @@ class ResNetEncoder(nn.Module):
         Raises:
             ValueError: superpixels of an image that does not end at 4x4.
         """
-        x = same_max_pool(F.relu_(self.stem_norm(self.stem_conv(x))))
+        if self.channels_last and x.device.type == "cpu":
+            x = x.to(memory_format=torch.channels_last)
+        # The maximum is taken first: it commutes with relu, which then passes over a smaller map.
+        x = F.relu_(same_max_pool(self.stem_norm(self.stem_conv(x))))
         for group in self.groups:
             for block in group:
                 x = block(x)

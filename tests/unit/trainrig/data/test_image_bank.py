@@ -15,8 +15,10 @@ from trainrig.data.image_bank import (
     downsample_images,
     hash_pixels,
     keep_classes,
+    prepare_views,
     select_exemplars,
     to_float,
+    view_table,
 )
 
 
@@ -159,6 +161,16 @@ def test_augment_equals_the_slow_twin(bank, dictionary_order):
                 assert augmented.class_names[new_id] == f"{'abcd'[row]}_flip{int(flip)}_rot{turns}"
                 new_id += 1
     assert augmented.class_ids.tolist() == list(range(32))
+
+
+def test_downsampling_and_turning_commute(bank):
+    """Runs turn what was resized, the reference resizes what was turned: equal within rounding."""
+    images = torch.randint(0, 256, (4, 3, 45, 45), dtype=torch.uint8)
+    bank = replace(bank, images=images)
+    ordered = prepare_views(bank)
+    small = downsample_images(ordered.images).flatten(2)[:, :, view_table(28)].movedim(2, 1)
+    turned = downsample_images(augment(bank).images).flatten(2)
+    assert_close(small.flatten(0, 1), turned, rtol=0, atol=1e-6)
 
 
 def test_augment_turns_counter_clockwise(bank):

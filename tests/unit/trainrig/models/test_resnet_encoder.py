@@ -66,3 +66,17 @@ def test_last_norm_of_every_block_starts_at_zero():
         for block in group:
             assert not block.norm_2.weight.any()
             assert block.norm_0.weight.all()
+
+
+@pytest.mark.parametrize("size", [28, 105])
+def test_the_memory_format_changes_nothing_but_rounding(size):
+    encoder, images = ResNetEncoder(16).double(), torch.rand(6, 1, size, size).double()
+    gradients = []
+    for channels_last in (False, True):
+        encoder.channels_last = channels_last
+        encoder.zero_grad()
+        out = encoder(images)
+        out.square().sum().backward()
+        gradients.append([out.detach(), *(p.grad for p in encoder.parameters())])
+    for first, second in zip(*gradients, strict=True):
+        assert_close(second, first, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,125 @@
+"""Batches for a graph, engines of a run, and the two shortcuts: the same numbers by other ways."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pytorch_port.config import IclConfig
+from pytorch_port.device_batches import DeviceBatches
+from pytorch_port.inputs import IclInputs, load_inputs
+from pytorch_port.steps import resolve_engine, training_steps, trial_losses
+from pytorch_port.train import build
+from trainrig.config import apply_overrides
+from trainrig.data.image_bank import view_table
+
+CPU = torch.device("cpu")
+SYMBOLIC = {
+    "data.example_type": "symbolic",
+    "data.symbolic_config.dataset_size": 40,
+    "embedding.example_encoding": "embedding",
+}
+SMALL = {
+    "data.generator_config.n_rare_classes": 30,
+    "data.generator_config.n_common_classes": 5,
+    "data.generator_config.n_holdout_classes": 5,
+    "embedding.emb_dim": 16,
+    "transformer.num_layers": 2,
+    "transformer.num_heads": 2,
+    "training.batch_size": 16,
+    "training_steps": 4,
+    "optimizer.warmup_steps": 1,
+}
+IMAGES = {"preproc.downsample": True, "data.generator_config.noise_scale": 0.1}
+
+
+def make(device=CPU, **changes):
+    config = apply_overrides(IclConfig(), SMALL | changes)
+    if config.data.example_type == "symbolic":
+        return config, load_inputs(config, device)
+    torch.manual_seed(0)
+    images = torch.rand(5, 20, 1, 28, 28).to(device)
+    return config, IclInputs(config, device, images, {}, view_table(28).to(device))
+
+
+@pytest.mark.parametrize("changes", [SYMBOLIC, IMAGES], ids=["symbols", "noisy views"])
+@pytest.mark.parametrize("sampler", ["vectorized", "device"])
+def test_a_graphs_batches_are_those_of_the_run(changes, sampler):
+    _, inputs = make(**changes, **{"data.sampler": sampler})
+    source = DeviceBatches(inputs)
+    for number in (0, 1, 129, 128, 2):  # a chunk has 128 batches of 16
+        source.prepare(number)
+        expected = next(inputs.training_batches(number))
+        found = source.make()
+        assert torch.equal(found.examples, expected.examples)
+        assert torch.equal(found.labels, expected.labels)
+
+
+def test_the_exact_sampler_is_refused():
+    _, inputs = make(**SYMBOLIC, **{"data.sampler": "exact"})
+    with pytest.raises(ValueError, match="exact sampler draws in Python, outside any graph"):
+        DeviceBatches(inputs)
+
+
+def test_views_are_gathered_as_if_they_were_stored():
+    _, inputs = make(**(IMAGES | {"data.generator_config.noise_scale": 0.0}))
+    batch = next(inputs.training_batches(0))
+    index = inputs.dataset("train")[0]
+    for row, item in [(0, 0), (3, 4), (9, 8), (15, 2)]:
+        number, view = divmod(int(index.class_index[row, item]), 8)
+        image = inputs.images[number, index.exemplar_index[row, item], 0]
+        flipped = image.flip(-1) if view >= 4 else image
+        assert torch.equal(batch.examples[row, item, 0], torch.rot90(flipped, view % 4))
+    assert len({int(k) % 8 for k in index.class_index.flatten()}) == 8
+
+
+def losses_of(config, inputs):
+    records = training_steps(config, inputs, *build(config, inputs))
+    return torch.stack([record.loss for record in islice(records, 4)])
+
+
+@pytest.mark.parametrize("changes", [SYMBOLIC, IMAGES], ids=["symbols", "images"])
+def test_the_query_only_shortcut_changes_nothing_but_rounding(changes):
+    config, inputs = make(**changes)
+    full = apply_overrides(config, {"training.query_only_head": False})
+    assert_close(losses_of(config, inputs), losses_of(full, inputs), rtol=1e-5, atol=0)
+
+
+def test_interim_predictions_need_all_logits():
+    config, inputs = make(**SYMBOLIC, **{"training.w_interim_predictions": 0.4})
+    record = next(training_steps(config, inputs, *build(config, inputs)))
+    assert record.output[0].shape[1] == 17
+
+
+def test_auto_is_eager_on_a_cpu_and_a_graph_is_refused_there():
+    config, inputs = make(**SYMBOLIC)
+    model, optimizer = build(config, inputs)
+    assert resolve_engine(config, inputs, model) == "eager"
+    graph = apply_overrides(config, {"training.engine": "graph"})
+    with pytest.raises(ValueError, match="captures a CUDA graph, but the run is on cpu"):
+        resolve_engine(graph, inputs, model)
+    with pytest.raises(ValueError, match="captures a CUDA graph, but the run is on cpu"):
+        training_steps(config, inputs, model, optimizer, engine="graph")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [SYMBOLIC, IMAGES], ids=["symbols", "images"])
+def test_compiled_steps_equal_eager_ones(changes):
+    config, inputs = make(**changes)
+    model, _ = build(config, inputs)
+    eager, compiled = (trial_losses(config, inputs, model, e) for e in ("eager", "compile"))
+    assert_close(compiled, eager, rtol=1e-4, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", [SYMBOLIC, IMAGES], ids=["symbols", "noisy views"])
+def test_graphed_steps_equal_eager_ones_on_a_gpu(changes):
+    config, inputs = make(torch.device("cuda"), **changes)
+    model, _ = build(config, inputs)
+    eager, graph = (trial_losses(config, inputs, model, e) for e in ("eager", "graph"))
+    assert_close(graph, eager, rtol=1e-5, atol=0)
+    assert resolve_engine(config, inputs, model) == "graph"
