@@ -109,7 +109,7 @@ def open_run(
 
     Raises:
         ValueError: another configuration, or another process at work on the run.
-        OSError: the directory cannot be written.
+        OSError: the directory cannot be written, or a data-loading process was killed.
     """
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; give a directory for the run")
@@ -129,7 +129,26 @@ def open_run(
             write_json(path / "config.json", dict(config))
         if run.status()["status"] not in FINAL:  # or it would not tell who made the run
             write_json(path / "environment.json", dict(environment))
-        yield run
+        with _naming_lost_loaders():
+            yield run
+
+
+@contextlib.contextmanager
+def _naming_lost_loaders() -> Iterator[None]:
+    """Make the loss of a data-loading process (often: out of memory) an ``OSError``.
+
+    torch raises a ``RuntimeError`` out of a signal handler, wherever the program happens to be.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ChildProcessError(
+            f"a data-loading process was killed ({reason}); perhaps memory ran "
+            "out; the same command goes on from the last checkpoint"
+        ) from None
 
 
 _LOCKS: set[Any] = set()

@@ -53,6 +53,8 @@ def install(request: dict) -> None:
         "middle of a line of progress.txt": lambda: in_mid_line(request, "progress.txt"),
         "middle of pruning": lambda: in_mid_pruning(request),
         "middle of a file of a checkpoint": lambda: in_mid_file(request),
+        "a data-loading process dies": lambda: losing_a_loader(request),
+        "the clock jumps back": lambda: with_a_jumping_clock(request),
     }
     calls = {
         "before fsync": (os, "fsync", "before"),
@@ -138,6 +140,36 @@ def in_mid_file(request: dict) -> None:
         real(path, content)
 
     trainrig.checkpoint.write_durably = write_durably
+
+
+def losing_a_loader(request: dict) -> None:
+    """Kill a data-loading process, not this one, before the n-th row is appended."""
+    from trainrig.tracking.metric_log import MetricLog
+
+    real, left = MetricLog.append, [request["n"]]
+
+    def append(log, row):
+        left[0] -= 1
+        if left[0] == 0:
+            victims = descendants(os.getpid())
+            os.kill(victims[0], signal.SIGKILL)
+            Path(request["proof"]).write_text(request["point"])
+        real(log, row)
+
+    MetricLog.append = append
+
+
+def with_a_jumping_clock(request: dict) -> None:
+    """Set the wall clock back by a day at its n-th reading."""
+    real, left = time.time, [request["n"]]
+
+    def now() -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            Path(request["proof"]).write_text(request["point"])
+        return real() - (86400.0 if left[0] <= 0 else 0.0)
+
+    time.time = now
 
 
 def child(request: dict) -> None:

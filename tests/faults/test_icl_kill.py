@@ -13,6 +13,7 @@ import pytest
 
 from trainrig.checkpoint import latest_checkpoint, list_checkpoints
 from trainrig.runs import LATEST, read_status
+from trainrig.tracking.progress import read_progress
 
 SCRIPT = "pytorch_train"
 #: Chains of kills, each on one directory: (point, n-th time that the process gets there).
@@ -114,6 +115,48 @@ def test_killed_beside_data_loading_processes(fork_server, toy_argv, assert_same
     assert_same(path, plain)
 
 
+def test_a_data_loading_process_is_killed(fork_server, toy_argv, assert_same, tmp_path):
+    exact = ("--sampler", "exact", "--max-steps", "48")  # more than loaders draw ahead
+    plain, path = tmp_path / "plain", tmp_path / "run"
+    assert fork_server.run(SCRIPT, toy_argv(plain, *exact)).code == 0
+    with_workers = toy_argv(path, *exact, "--num-workers", "2")
+    ended = fork_server.run(SCRIPT, with_workers, point="a data-loading process dies", n=1)
+    assert ended.proof
+    assert_one_line(ended, "data-loading process", "the same command goes on")
+    assert read_status(path)["status"] == "failed"
+    ended = fork_server.run(SCRIPT, with_workers)
+    assert ended.code == 0, ended.output
+    assert_same(path, plain)
+
+
+def test_the_wall_clock_jumps(fork_server, toy_argv, undisturbed, assert_same, tmp_path):
+    path = tmp_path / "run"
+    ended = fork_server.run(SCRIPT, toy_argv(path), point="the clock jumps back", n=3)
+    assert ended.code == 0, ended.output
+    assert_same(path, undisturbed[0])
+    rows = read_progress(path / "logs" / "progress.txt")
+    elapsed = [row["elapsed"] for row in rows if "elapsed" in row]
+    assert elapsed == sorted(elapsed)
+    assert min(elapsed) >= 0
+
+
+def test_read_only_directory(fork_server, toy_argv, undisturbed, assert_same, small_disk):
+    folder, enlarge, lock = small_disk
+    path = folder / "run"
+    assert enlarge() == 0
+    ended = fork_server.run(SCRIPT, toy_argv(path), point="row appended", n=5)
+    assert ended.killed
+    assert lock() == 0
+    before = snapshot(path)
+    ended = fork_server.run(SCRIPT, toy_argv(path))
+    assert_one_line(ended, str(path), "Read-only file system")
+    assert snapshot(path) == before
+    assert enlarge() == 0
+    ended = fork_server.run(SCRIPT, toy_argv(path))
+    assert ended.code == 0, ended.output
+    assert_same(path, undisturbed[0])
+
+
 def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(
     fork_server, toy_argv, undisturbed, assert_same, tmp_path
 ):
@@ -200,7 +243,7 @@ def small_disk(tmp_path, undisturbed):
 
     if os.geteuid() != 0 or shutil.which("mount") is None or mount(f"size={int(0.8 * size)}") != 0:
         pytest.skip("needs root and mount for a small tmpfs")
-    yield folder, lambda: mount("remount,size=64m")
+    yield folder, lambda: mount("remount,rw,size=64m"), lambda: mount("remount,ro")
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
@@ -215,7 +258,7 @@ def assert_one_line(ended, name: str, reason: str) -> None:
 
 
 def test_full_disk(fork_server, toy_argv, undisturbed, assert_same, small_disk):
-    folder, enlarge = small_disk
+    folder, enlarge, _ = small_disk
     path = folder / "run"
     for _ in range(2):
         ended = fork_server.run(SCRIPT, toy_argv(path))
