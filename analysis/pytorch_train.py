@@ -20,6 +20,7 @@ from pytorch_port.flags import (
     runtime_options,
 )
 from trainrig.cli import Parser, entry
+from trainrig.profiling import add_profile_flag, profiled
 
 DEFAULT_CONFIG = Path("configs/icl/images_all_exemplars.py")
 
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_run_flags(parser)
     add_runtime_flags(parser)
+    add_profile_flag(parser)
     return parser
 
 
@@ -54,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         raise FileNotFoundError(f"{path}: holds no run to resume; leave --resume out to start one")
     from pytorch_port.train import Runtime, run
 
-    result = run(config, path, Runtime(**runtime_options(arguments)))
+    with profiled(arguments.profile):
+        result = run(config, path, Runtime(**runtime_options(arguments)))
     if result.status == "diverged":
         raise ValueError(f"{path}: diverged at step {result.step}: {result.message}")
     for regime, scalars in result.metrics.items():

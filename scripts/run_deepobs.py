@@ -19,6 +19,7 @@ from typing import Any
 
 from trainrig.cli import Parser, entry
 from trainrig.config import parse_assignments
+from trainrig.profiling import add_profile_flag, profiled
 
 #: Flags that are arguments of the runner under the same name.
 PASSED_ON = (
@@ -61,6 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float64"))
     parser.add_argument("--threads", type=int, help="CPU threads of one operation")
     parser.add_argument("--quiet", action="store_true")
+    add_profile_flag(parser)
     args = parser.parse_args(argv)
     if args.testproblem is None and not args.smoke:
         parser.error("give a test problem, or --smoke")
@@ -118,13 +120,14 @@ def main(argv: list[str] | None = None) -> int:
     }
     unknown = {key: {} for key in hyperparams if key not in specification}
     runner = StandardRunner(optimizer_class, specification if unknown else chosen, name)
-    output = runner.run(
-        args.testproblem,
-        hyperparams,
-        verbose=not args.quiet,
-        progress=sys.stderr.isatty() and not args.quiet,
-        **{key: getattr(args, key) for key in PASSED_ON},
-    )
+    with profiled(args.profile):
+        output = runner.run(
+            args.testproblem,
+            hyperparams,
+            verbose=not args.quiet,
+            progress=sys.stderr.isatty() and not args.quiet,
+            **{key: getattr(args, key) for key in PASSED_ON},
+        )
     if output is None:
         print("a result of this seed exists; skipped")
     elif output["status"] == "diverged":

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from trainrig.cli import Parser, entry
+from trainrig.profiling import add_profile_flag, profiled
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 RUNTIME = ("threads", "overwrite", "no_track", "quiet")
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     process.add_argument("--no-track", action="store_true", help="leave trackio out")
     process.add_argument("--quiet", action="store_true", help="print the result only")
+    add_profile_flag(process)
     return parser
 
 
@@ -50,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one experiment and print where it was written."""
     flags = vars(make_parser().parse_args(argv))
+    profile = flags.pop("profile")
     from optimizer_quality.config import CifarConfig, switch_overrides
     from optimizer_quality.experiment import Runtime, run
     from trainrig.config import apply_overrides, load_config, parse_assignments
@@ -60,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     overrides.pop("set", None)
     config = apply_overrides(config, switch_overrides(config, overrides))
     runtime = Runtime(threads=threads, overwrite=overwrite, track=not no_track, quiet=quiet)
-    summary = run(config, runtime)
+    with profiled(profile):
+        summary = run(config, runtime)
     if summary.status == "diverged":
         raise ValueError(f"{summary.run_dir}: diverged: {summary.message}")
     print(f"{summary.run_dir}: test accuracy {summary.metrics['test']['accuracy']:.4f}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from trainrig.cli import Parser, entry
+from trainrig.profiling import add_profile_flag, profiled
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,6 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     parser = Parser(description=__doc__)
     add_training_flags(parser)
+    add_profile_flag(parser)
     return parser.parse_args(argv)
 
 
@@ -30,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
     from ptycho_torch.cli import train_from_args
 
-    for line in train_from_args(args):
-        print(line, flush=True)
+    with profiled(args.profile):
+        for line in train_from_args(args):
+            print(line, flush=True)
     return 0
 
 

@@ -34,6 +34,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
         if name == "icl":
             system.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+            system.add_argument(
+                "--sequences",
+                type=int,
+                default=50_000,
+                help="drawn by the vectorised sampler per case of the statistics (50000)",
+            )
     return parser.parse_args(argv)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainrig.errors import nearest
 from trainrig.optim.torch_builtin import FUSED
+from trainrig.profiling import mark_step
 from trainrig.seeding import capture_rng, restore_rng
 
 Engine = Literal["eager", "compile", "graph"]
@@ -158,6 +159,7 @@ class GraphedStep:
         for group in self._optimizer.param_groups:
             group["lr"].fill_(lr * group.get("lr_scale", 1.0))
         self._replay()
+        mark_step(self)
 
 
 def _remember(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:

@@ -40,6 +40,8 @@ def make_deterministic() -> None:
     """Choose deterministic kernels everywhere; must run before the first CUDA call."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Otherwise every new tensor is filled before it is written, which is for finding bugs.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

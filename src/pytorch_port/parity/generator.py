@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,28 @@ HEADER_KEYS = {"numpy", "python", "cases", "n"}
 BOTH_WAYS = "frac_same_class_both_ways"
 
 SAMPLED = 50_000
-"""Sequences drawn by the vectorised sampler per case."""
+"""Sequences drawn by the vectorised sampler per case, if no other number is asked for."""
 LARGEST_LOG_P = 4.0
 """A case fails where its smallest p-value, Bonferroni-corrected, is below 1e-4."""
 EXACT_MEAN = 1e-12
 """Bound on means recorded as float64; counts must agree exactly."""
 
 
-def check_generator(golden_dir: Path, report: Report) -> None:
+def check_generator(golden_dir: Path, report: Report, sequences: int = SAMPLED) -> None:
     """Check every case of ``generator_sequences`` and ``generator_statistics``.
 
     Args:
         golden_dir: directory with ``meta.json``; absent files are passed over.
         report: receives one or more rows per case, and every file, key or setting not checked.
+        sequences: drawn by the vectorised sampler per case.
     """
     golden = Golden(Path(golden_dir))
     for path in sorted(golden.path.glob("generator_*")):
         if path.name not in {f"{s}.{e}" for s in (SEQUENCES, STATISTICS) for e in ("json", "npz")}:
             report.unchecked(path.name, "no check knows this file")
     _check_file(golden, report, SEQUENCES, _check_sequences)
-    _check_file(golden, report, STATISTICS, _check_statistics)
+    statistics = partial(_check_statistics, sequences=sequences)
+    _check_file(golden, report, STATISTICS, statistics)
 
 
 CaseCheck = Callable[[str, Mapping[str, Any], Mapping[str, Any], Arrays, Report], set[str]]
@@ -158,7 +161,13 @@ def _check_control(
 
 
 def _check_statistics(
-    name: str, case: Mapping[str, Any], header: Mapping[str, Any], arrays: Arrays, report: Report
+    name: str,
+    case: Mapping[str, Any],
+    header: Mapping[str, Any],
+    arrays: Arrays,
+    report: Report,
+    *,
+    sequences: int,
 ) -> set[str]:
     recorded = read_call(case, header.get("n"))
     expected = {
@@ -179,7 +188,7 @@ def _check_statistics(
         bound = 0.0 if key.endswith(("_hist", "_all", "_query")) else EXACT_MEAN
         report.check(name, key, largest_difference(ours[key], known[key]), bound)
     if known:
-        p = p_values(_sampled(recorded), known, recorded.n, recorded.ways)
+        p = p_values(_sampled(recorded, sequences), known, recorded.n, recorded.ways)
         worst = min(p, key=p.__getitem__)
         corrected = max(min(1.0, p[worst] * len(p)), 1e-300)
         report.check(
@@ -192,10 +201,10 @@ def _check_statistics(
     return {key for key in arrays if key.startswith(f"{name}/")}
 
 
-def _sampled(recorded: Recorded) -> Sequences:
+def _sampled(recorded: Recorded, n: int) -> Sequences:
     """Draw sequences with the vectorised sampler."""
     spec = SequenceSpec(recorded.partition, recorded.plan)  # no statistic involves drawings
-    batch = IndexSampler(spec, SAMPLED, recorded.seed).batch(0)
+    batch = IndexSampler(spec, n, recorded.seed).batch(0)
     classes, label, rare = (
         tensor.numpy() for tensor in (batch.class_index, batch.label, batch.is_rare)
     )

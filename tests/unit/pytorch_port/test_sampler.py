@@ -188,23 +188,84 @@ def test_is_rare_marks_parts_drawn_as_rare(sampler):
     assert not bool(draw("random", sampler, 50).is_rare.any())
 
 
-@pytest.mark.parametrize(
-    ("name", "partition"),
-    [
-        *((name, ZIPF) for name in CASES),
-        ("bursty_mix", SLICED),
-        ("random_unique", SLICED),
-        ("bursty_mix", UNIFORM),
-        ("no_support", UNIFORM),
-    ],
-)
+SETTINGS = [
+    *((name, ZIPF) for name in CASES),
+    ("bursty_mix", SLICED),
+    ("random_unique", SLICED),
+    ("bursty_mix", UNIFORM),
+    ("no_support", UNIFORM),
+]
+
+
+def compare(name, partition, n_exact, n_fast):
+    """Return the p-value of every quantity, exact against vectorised sequences."""
+    exact = positions(draw(name, "exact", n_exact, partition, 1), partition)
+    fast = positions(draw(name, "vectorized", n_fast, partition, 1), partition)
+    recorded = summarize(exact, partition.n_classes)
+    return p_values(fast, recorded, len(exact))
+
+
+@pytest.mark.parametrize(("name", "partition"), SETTINGS)
 def test_both_samplers_draw_alike(name, partition):
     """1,500 exact against 20,000 vectorised sequences; no quantity rejects at p < 1e-4."""
-    exact = positions(draw(name, "exact", 1500, partition, 1), partition)
-    fast = positions(draw(name, "vectorized", 20_000, partition, 1), partition)
-    recorded = summarize(exact, partition.n_classes)
-    p = p_values(fast, recorded, len(exact))
+    p = compare(name, partition, 1500, 20_000)
     assert min(p.values()) >= 1e-4, p
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "partition"), SETTINGS)
+def test_both_samplers_draw_alike_over_200000_sequences(name, partition, record_property):
+    """20,000 exact against 200,000 vectorised sequences; no quantity rejects at p < 1e-4."""
+    p = compare(name, partition, 20_000, 200_000)
+    record_property("smallest_p", min(p.values()))
+    assert min(p.values()) >= 1e-4, p
+
+
+def broken_rules(batch, spec, partition):
+    """Count, per rule that every sequence of a plan keeps, the sequences that break it."""
+    classes, label, drawing = batch.class_index, batch.label, batch.exemplar_index
+    length = classes.shape[1]
+    parts = [branch.parts for branch in spec.plan.possible]
+    same_class = classes[:, :, None] == classes[:, None]
+    same_label = label[:, :, None] == label[:, None]
+    same_item = same_class & (drawing[:, :, None] == drawing[:, None])
+    held_out = torch.from_numpy(np.isin(classes.numpy(), partition.holdout))
+    counts = {}
+    if len(parts) == 1 and len(parts[0]) == 1:  # one part: no drawing may come twice
+        counts["a drawing repeats"] = (same_item.sum((1, 2)) > length).sum()
+    if all(part.class_type != "holdout" for b in parts for part in b):
+        counts["holdout class"] = held_out.any(1).sum()
+    if all(part.labeling.kind in ("ordered", "original") for b in parts for part in b):
+        counts["label names another class"] = (same_class != same_label).any(2).any(1).sum()
+    fewest = min(next((p.shots for p in b if p.draw == "fewshot"), 0) for b in parts)
+    counts["too few copies"] = (same_class[:, -1, :-1].sum(1) < fewest).sum()
+    counts["too few labels"] = (same_label[:, -1, :-1].sum(1) < fewest).sum()
+    if all(p.draw == "no_support" for b in parts for p in b):
+        counts["query in context"] = same_class[:, -1, :-1].any(1).sum()
+    if all(p.draw == "unique" for b in parts for p in b):
+        counts["a class repeats"] = (same_class.sum((1, 2)) > length).sum()
+    return {rule: int(count) for rule, count in counts.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "partition"), SETTINGS)
+def test_none_of_200000_sequences_breaks_a_rule(name, partition):
+    broken = broken_rules(
+        draw(name, "vectorized", 200_000, partition), make_spec(name, partition), partition
+    )
+    assert len(broken) >= 2
+    assert not any(broken.values()), broken
+
+
+def test_the_rules_see_a_broken_sequence():
+    batch = draw("fewshot", "exact", 50)
+    spec = make_spec("fewshot")
+    assert not any(broken_rules(batch, spec, ZIPF).values())
+    batch.exemplar_index[3] = batch.exemplar_index[3, 0]
+    batch.class_index[5, -1] = (batch.class_index[5, -1] + 1) % N
+    broken = broken_rules(batch, spec, ZIPF)
+    assert broken["a drawing repeats"] == 1
+    assert broken["too few copies"] == 1
 
 
 def test_drawings_are_uniform_and_independent_of_the_place():
