@@ -3,6 +3,7 @@
 Example:
     python scripts/simulate_ptycho.py scan.npz
     python scripts/simulate_ptycho.py scan.npz --scan spiral --photons 1e6 --rows 30
+    python scripts/simulate_ptycho.py scan.npz --position-error-px 1 --modes 3 --start-modes 1
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pupil", type=float, help="probe pupil radius, cycles/px (default 0.17)")
     parser.add_argument("--defocus", type=float, help="probe defocus (default 45)")
     parser.add_argument("--modes", type=int, help="incoherent probe modes (default 1)")
+    parser.add_argument("--start-modes", type=int, help="modes that the file gives (default all)")
+    text = "error of the file's positions, standard deviation per axis (default 0)"
+    parser.add_argument("--position-error-px", type=float, help=text)
     parser.add_argument("--seed", type=int, help="default 0")
     return parser.parse_args(argv)
 

@@ -109,6 +109,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--inference-batch-size", type=int)
     parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre")
     parser.add_argument("--uncertainty", type=int, metavar="N", help="repeated draws for a spread")
+    parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
     parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
     parser.add_argument("--phase_vmin", type=float)
     parser.add_argument("--phase_vmax", type=float)
@@ -198,6 +199,7 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
     if training_file is None:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
+    from ptycho_torch.pipeline import Method
     from ptycho_torch.raw_data import RawDataTorch
     from ptycho_torch.report import save_outputs, write_config
     from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
@@ -222,16 +224,17 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     if "reconstruction" in results:
         found = results["reconstruction"]
         yield f"network: {found.patterns_per_s:.0f} patterns/s"
-        yield from save_outputs(
-            found, test or scan, out, settings, args.probe_modes or 1, execution.seed
-        )
+        method = Method(settings, args.probe_modes or 1)
+        yield from save_outputs(method, test or scan, found, out, seed=execution.seed)
 
 
 def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
     """Reconstruct with the network, the iterations, or both; yields lines to print."""
     _log(args.quiet)
+    from ptycho_torch.pipeline import method_of
     from ptycho_torch.raw_data import load_data
-    from ptycho_torch.report import infer, save_outputs
+    from ptycho_torch.report import save_halves, save_outputs
+    from ptycho_torch.scoring import compare_halves, compare_with_truth
 
     if args.model_path is None and not args.refine:
         raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
@@ -239,47 +242,21 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
     scan = load_data(
         args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
     )
-    found = None
-    if args.model_path is not None:
-        found = infer(args, scan)
+    method = method_of(args, settings)
+    found = method.network(scan, args.seed)
+    if found is not None:
         yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
     limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
     yield from save_outputs(
-        found, scan, args.output_dir, settings, args.probe_modes or 1, args.seed, limits
+        method,
+        scan,
+        found,
+        args.output_dir,
+        seed=args.seed,
+        repetitions=args.uncertainty,
+        phase_limits=limits,
     )
+    if args.half_data:
+        yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))
     if args.comparison_plot:
-        args.reconstruction, args.truth = args.output_dir / "reconstruction.npz", args.test_data
-        args.centre_px, args.margin_px, args.register_by = None, 0.0, "amplitude"
-        yield from evaluate_from_args(args)
-
-
-def evaluate_from_args(args: argparse.Namespace) -> Iterator[str]:
-    """Score against the truth, write metrics.json and evaluation.png."""
-    from ptycho_torch.evaluate import evaluate, read_reconstruction
-    from ptycho_torch.figures import draw_evaluation
-    from ptycho_torch.raw_data import RawDataTorch
-    from trainrig.files import write_json
-
-    obj, grid = read_reconstruction(args.reconstruction)
-    scan = RawDataTorch.from_file(args.truth)
-    if scan.objectGuess is None:
-        raise KeyError(f"{args.truth}: no objectGuess; the truth is needed to evaluate")
-    scores, truth, aligned = evaluate(
-        scan.objectGuess,
-        obj,
-        grid,
-        scan.coords,
-        centre_px=args.centre_px,
-        margin_px=args.margin_px,
-        by=args.register_by,
-    )
-    out = args.output_dir or args.reconstruction.parent
-    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-    numbers["scored_height_px"], numbers["scored_width_px"] = (float(v) for v in truth.shape)
-    write_json(out / "metrics.json", numbers)
-    draw_evaluation(truth, aligned, scores, out / "evaluation.png")
-    yield "  ".join(
-        f"{key} {numbers[key]:.4f}"
-        for key in ("ssim_amp", "ssim_phase", "mae_amp", "mae_phase", "frc50_amp", "frc50_phase")
-    )
-    yield f"{out / 'metrics.json'} {out / 'evaluation.png'}"
+        yield from compare_with_truth(args.output_dir / "reconstruction.npz", args.test_data)

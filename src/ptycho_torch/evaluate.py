@@ -1,4 +1,4 @@
-"""Score a reconstruction against a scan's true object."""
+"""Score a reconstruction against a scan's true object, or against that of the other half."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptycho_torch import metrics
 from ptycho_torch.canvas import Grid
 from ptycho_torch.physics import sample_windows
 
-MAX_SIDE_MARGIN = 12  # pixels kept beside the scored area, for the registration
+TAPER = 0.125  # share of the side that fades at each edge before a ring correlation
 
 
 def common_support(
@@ -77,6 +77,61 @@ def evaluate(
     scores = metrics.score(inner, metrics.remove_ambiguity(inner, aligned))
     scores["shift_y_px"], scores["shift_x_px"] = float(shift[0]), float(shift[1])
     return scores, inner, aligned
+
+
+def taper(side: int) -> np.ndarray:
+    """(side, side) window with cosine edges, so that the image's borders add no frequencies."""
+    width = max(1, round(TAPER * side))
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
+    line = np.concatenate([ramp, np.ones(side - 2 * width), ramp[::-1]])
+    return np.outer(line, line)
+
+
+def half_data(
+    first: tuple[np.ndarray, Grid],
+    second: tuple[np.ndarray, Grid],
+    coords: np.ndarray,
+    *,
+    centre_px: int | None = None,
+    margin_px: float = 0.0,
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Ring correlation of two reconstructions from independent halves of the frames.
+
+    The second is registered to the first and its phase ramp removed; what is compared is the
+    complex field in the largest central square. The resolution is where the curve falls below the
+    1/2-bit threshold (van Heel & Schatz 2005): ``half_period_px`` is side/(2·ring).
+
+    Args:
+        first: object and grid of the first half.
+        second: of the second half.
+        coords: (n, 2) scan positions; their bounding box is compared.
+        centre_px: compare a smaller central square.
+        margin_px: see ``common_support``.
+
+    Returns:
+        Scores with the curve ``frc``, and the compared pair.
+    """
+    origin = np.array([first[1].x0, first[1].y0])
+    moved = Grid(second[1].shape, second[1].x0 - origin[0], second[1].y0 - origin[1])
+    one, two = common_support(first[0], second[0], moved, coords - origin, margin_px)
+    border = metrics.BORDER_PX
+    side = min(*one.shape, (centre_px or max(one.shape)) + 2 * border)
+    one, two = (metrics.centre_crop(image, (side, side)) for image in (one, two))
+    two = metrics.align(one, two, by="phasor")
+    one = one[border:-border, border:-border]
+    two = metrics.remove_ambiguity(one, two)
+    window = taper(len(one))
+    rings = len(one) // 2
+    faded = [(image - image.mean()) * window for image in (one, two)]
+    curve = metrics.frc(*faded)[:rings]
+    ring = metrics.crossing(curve, metrics.half_bit(rings))
+    scores = {
+        "side_px": float(len(one)),
+        "frc_half_bit_ring": ring,
+        "half_period_px": len(one) / (2 * ring) if ring > 0 else float("inf"),
+        "frc": curve,
+    }
+    return scores, one, two
 
 
 def read_reconstruction(path: Path) -> tuple[np.ndarray, Grid]:

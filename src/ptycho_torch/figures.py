@@ -33,14 +33,10 @@ def limits(image: np.ndarray, share: float = 0.5) -> dict[str, float]:
     return {"vmin": float(low), "vmax": float(max(high, low + 1e-9))}
 
 
-def draw_object(
-    obj: np.ndarray, path: Path, *, title: str = "", covered: np.ndarray | None = None
-) -> None:
+def draw_object(obj: np.ndarray, covered: np.ndarray, path: Path, *, title: str = "") -> None:
     """Amplitude and phase side by side; outside ``covered`` stays blank."""
     figure, axes = _figure(2)
-    hidden = np.zeros(obj.shape, bool) if covered is None else ~covered
-    amplitude = np.ma.masked_array(np.abs(obj), hidden)
-    phase = np.ma.masked_array(np.angle(obj * np.exp(-1j * np.angle(obj[~hidden].sum()))), hidden)
+    amplitude, phase = blank_unreached(obj, covered)
     _show(figure, axes[0], amplitude, "amplitude", cmap="gray", **limits(amplitude.compressed()))
     _show(figure, axes[1], phase, "phase / rad", cmap="viridis", **limits(phase.compressed()))
     if title:
@@ -87,4 +83,80 @@ def draw_evaluation(
     numbers = [f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, float)]
     axes[7].text(0, 1, "\n".join(numbers), va="top", fontsize=7, family="monospace")
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_halves(first: np.ndarray, second: np.ndarray, scores: dict[str, Any], path: Path) -> None:
+    """The phases of two half-data reconstructions, their difference, and the ring correlation."""
+    figure, axes = _figure(4, 1, 3.8)
+    phases = [np.angle(image * np.exp(-1j * np.angle(first.sum()))) for image in (first, second)]
+    span = limits(phases[0])
+    for axis, phase, title in zip(axes, phases, ("first half", "second half"), strict=False):
+        _show(figure, axis, phase, f"{title}, phase / rad", cmap="viridis", **span)
+    difference = np.angle(second * np.conj(first))
+    edge = limits(np.abs(difference))["vmax"]
+    _show(figure, axes[2], difference, "difference / rad", cmap="RdBu", vmin=-edge, vmax=edge)
+    curve, ring = scores["frc"], scores["frc_half_bit_ring"]
+    frequency = np.arange(len(curve)) / scores["side_px"]
+    axes[3].plot(frequency, curve, label="half against half")
+    axes[3].plot(frequency, metrics.half_bit(len(curve)), "k--", label="1/2-bit")
+    if ring < len(curve):
+        axes[3].axvline(ring / scores["side_px"], color="grey", lw=0.7)
+    axes[3].set(ylim=(0, 1.05), xlabel="frequency / cycles per px")
+    bound = "≤ " if ring >= len(curve) else ""
+    axes[3].set_title(f"half period {bound}{scores['half_period_px']:.2f} px")
+    axes[3].legend(fontsize=8)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def blank_unreached(
+    obj: np.ndarray, covered: np.ndarray
+) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
+    """Amplitude and phase, cropped to what the scan reached, global phase turned to zero mean."""
+    if not covered.any():
+        covered = np.ones(obj.shape, bool)
+    rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    turned = obj[part] * np.exp(-1j * np.angle(obj[covered].sum()))
+    hidden = ~covered[part]
+    return np.ma.masked_array(np.abs(turned), hidden), np.ma.masked_array(np.angle(turned), hidden)
+
+
+def draw_refinement(
+    obj: np.ndarray,
+    covered: np.ndarray,
+    probe: np.ndarray,
+    losses: list[float],
+    path: Path,
+) -> None:
+    """Amplitude and phase, the strongest probe modes (each to its maximum) and the loss."""
+    figure, axes = _figure(4, 1, 4.0)
+    amplitude, phase = blank_unreached(obj, covered)
+    _show(figure, axes[0], amplitude, "amplitude", cmap="gray", **limits(amplitude.compressed(), 1))
+    _show(figure, axes[1], phase, "phase / rad", cmap="viridis", **limits(phase.compressed(), 1))
+    power = (np.abs(probe) ** 2).sum((1, 2))
+    names = ", ".join(f"{100 * share:.1f} %" for share in power / power.sum())
+    strips = [np.abs(mode) / max(float(np.abs(mode).max()), 1e-12) for mode in probe[:4]]
+    columns = 1 if len(strips) == 1 else 2
+    strips += [np.zeros_like(strips[0])] * (-len(strips) % columns)
+    rows = [np.hstack(strips[i : i + columns]) for i in range(0, len(strips), columns)]
+    _show(figure, axes[2], np.vstack(rows), f"probe modes, {names} of the power", cmap="magma")
+    axes[2].title.set_fontsize(9)
+    axes[3].plot(np.arange(1, len(losses) + 1), losses)
+    axes[3].set(xlabel="epoch", title="loss per pixel", yscale="log")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_spread(spread: np.ndarray, error: np.ndarray, correlation: float, path: Path) -> None:
+    """The uncertainty map beside the true error, and the error's mean in each tenth of the map."""
+    figure, axes = _figure(3, 1, 4.0)
+    _show(figure, axes[0], spread, "uncertainty", cmap="magma", **limits(spread))
+    _show(figure, axes[1], error, "true error", cmap="magma", **limits(error))
+    order = np.argsort(spread.ravel())
+    tenths = [part.mean() for part in np.array_split(error.ravel()[order], 10)]
+    said = [part.mean() for part in np.array_split(spread.ravel()[order], 10)]
+    axes[2].plot(said, tenths, "o-")
+    axes[2].set(xlabel="uncertainty, mean of a tenth of the pixels", ylabel="true error, mean")
+    axes[2].set_title(f"rank correlation {correlation:.2f}")
+    axes[2].set_ylim(bottom=0)
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,18 @@ import torch
 from ptycho_torch.canvas import Grid
 from ptycho_torch.inference import Reconstruction
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.refine import RefineSettings, RefineState, orthogonal_modes, refine
+from ptycho_torch.refine import (
+    RefineSettings,
+    RefineState,
+    misfit,
+    orthogonal_modes,
+    orthogonalised,
+    refine,
+)
 
-COVER_SHARE = 1e-3  # of the brightest illumination: darker pixels are not reconstructed
+logger = logging.getLogger(__name__)
+
+COVER_SHARE = 0.02  # of the brightest illumination: darker pixels are not reconstructed
 
 
 def coverage(scan: RawDataTorch, grid: Grid) -> np.ndarray:
@@ -29,11 +39,21 @@ def coverage(scan: RawDataTorch, grid: Grid) -> np.ndarray:
     return light > COVER_SHARE * light.max()
 
 
-def start_from(found: Reconstruction) -> np.ndarray:
-    """A network's object with its uncovered part set to the covered part's mean amplitude."""
+def start_from(found: Reconstruction, scan: RawDataTorch) -> np.ndarray:
+    """A network's object, its unreached part filled; ones where those explain the frames better.
+
+    The unreached part gets the reached part's mean amplitude. A network that was trained too
+    little, or on another sample, can be worse than knowing nothing; its misfit tells.
+    """
     start = found.object.astype(np.complex64).copy()
     if found.covered.any():
         start[~found.covered] = np.abs(start[found.covered]).mean()
+    flat = np.ones_like(start)
+    ours, theirs = misfit(scan, found.grid, start), misfit(scan, found.grid, flat)
+    logger.info("start: misfit of the network's object %.4f, of a flat one %.4f", ours, theirs)
+    if not ours < theirs:
+        logger.warning("the network's object explains the frames no better; starting flat")
+        return flat
     return start
 
 
@@ -64,7 +84,7 @@ def hybrid(
         scan = replace(scan, probeGuess=orthogonal_modes(scan.probe_modes, modes))
     grid = network.grid if network is not None else grid
     grid = Grid.of(scan.coords, scan.N) if grid is None else grid
-    start = None if network is None else start_from(network)
+    start = None if network is None else start_from(network, scan)
     state = None
     for state in refine(scan, settings, grid=grid, start=start, device=device):
         if on_epoch is not None:
@@ -84,7 +104,7 @@ def save_state(state: RefineState, path: Path) -> None:
     write_scan(
         path,
         {
-            "probe": state.probe.detach().cpu().numpy(),
+            "probe": orthogonalised(state.probe.detach().cpu().numpy()),
             "shifts_xy": state.shifts_xy.cpu().numpy(),
             "background": state.background.detach().cpu().numpy(),
             "losses": np.asarray(state.losses),

@@ -82,7 +82,7 @@ class HybridReconstructor(TrainableReconstructor):
         grid = Grid(tuple(shape), 0.0, 0.0)
         start = None
         if self._model_path is not None:
-            start = start_from(reconstruct(load_model(self._model_path), scan, grid=grid))
+            start = start_from(reconstruct(load_model(self._model_path), scan, grid=grid), scan)
         settings = RefineSettings(epochs=self.epochs)
         for state in refine(scan, settings, grid=grid, start=start):
             if state.epoch % self.yield_every == 0 or state.epoch == self.epochs:

@@ -40,7 +40,7 @@ class RefineSettings:
     learn_positions: bool = False
     learn_background: bool = False
     probe_start_epoch: int = 2
-    position_step_px: float = 0.05
+    position_step_px: float = 0.2
     position_limit_px: float = 3.0
     seed: int = 0
 
@@ -92,6 +92,19 @@ def orthogonal_modes(probe: np.ndarray, modes: int, power: float = 0.05) -> np.n
         energy = np.sqrt(power * (np.abs(have[0]) ** 2).sum() / (np.abs(mode) ** 2).sum())
         have.append(mode * energy)
     return np.stack(have[:modes]).astype(np.complex64)
+
+
+def orthogonalised(probe: np.ndarray) -> np.ndarray:
+    """The same incoherent probe (m, N, N) in orthogonal modes, the strongest first.
+
+    The summed intensity at every detector pixel is invariant under a unitary mix of the modes, so
+    the singular vectors describe the same illumination.
+    """
+    flat = probe.reshape(len(probe), -1)
+    _, values, modes = np.linalg.svd(flat, full_matrices=False)
+    turned = values[:, None] * modes
+    phase = np.exp(-1j * np.angle(np.vdot(flat[0], turned[0])))  # keeps the first mode's phase
+    return (turned * phase).reshape(probe.shape).astype(np.complex64)
 
 
 class _Engine:
@@ -183,6 +196,24 @@ class _Engine:
         moved = self.shifts[rows] - self.s.position_step_px * fade * change
         limit = self.s.position_limit_px
         self.shifts[rows] = moved.clamp(-limit, limit)
+
+
+def misfit(
+    scan: RawDataTorch, grid: Grid, start: np.ndarray, *, frames: int = 256, batch: int = 32
+) -> float:
+    """Mean squared amplitude error per pixel of an object, over evenly spread frames."""
+    engine = _Engine(scan, grid, start, RefineSettings(), "cpu")
+    chosen = torch.linspace(0, len(scan) - 1, min(frames, len(scan))).round().long()
+    with torch.no_grad():
+        total = sum(
+            float(
+                engine.loss(
+                    rows, engine.object, engine.probe, engine.shifts[rows], engine.background
+                )
+            )
+            for rows in chosen.split(batch)
+        )
+    return total / (len(chosen) * scan.N**2)
 
 
 def refine(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptycho_torch.canonical_config import TrainingConfig
-from ptycho_torch.canvas import Grid
 from ptycho_torch.execution import ExecutionConfig
-from ptycho_torch.figures import draw_single, limits
-from ptycho_torch.hybrid import hybrid, save_state
-from ptycho_torch.inference import Reconstruction, open_stream, reconstruct, save_reconstruction
+from ptycho_torch.figures import blank_unreached, draw_refinement, draw_single, limits
+from ptycho_torch.hybrid import save_state
+from ptycho_torch.inference import Reconstruction, save_reconstruction
+from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.refine import RefineSettings
+from ptycho_torch.refine import orthogonalised
+from ptycho_torch.uncertainty import spread
 from trainrig.files import write_atomically
 
 
@@ -40,73 +40,66 @@ def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfi
     write_atomically(path, yaml.safe_dump(content, sort_keys=True))
 
 
-def infer(args: argparse.Namespace, scan: RawDataTorch) -> Reconstruction:
-    """The network's reconstruction for ``infer_ptycho.py``: whole, streamed or repeated."""
-    from ptycho_torch.persistence import load_model
-    from ptycho_torch.uncertainty import reconstruct_with_spread
-    from trainrig.device import choose_device
-
-    model = load_model(args.model_path, trust_pickle=args.trust_pickle)
-    if args.middle_trim is not None:
-        model.inference_config.middle_trim = args.middle_trim
-    name = {"gpu": "cuda", "mps": "cpu"}.get(args.accelerator, args.accelerator)
-    device = choose_device(name).type
-    if args.uncertainty:
-        return reconstruct_with_spread(model, scan, args.uncertainty, seed=args.seed, device=device)
-    if args.stream:
-        stream = open_stream(model, scan, device=device)
-        for start in range(0, len(scan), args.stream):
-            rows = slice(start, start + args.stream)
-            stream.add(scan.diff3d[rows], scan.coords[rows])
-        return Reconstruction(stream.object(), stream.grid, stream.covered(), stream.patterns_per_s)
-    return reconstruct(
-        model,
-        scan,
-        batch_size=args.inference_batch_size,
-        nsamples=args.n_images,
-        seed=args.seed,
-        device=device,
-    )
-
-
 def save_outputs(
-    found: Reconstruction | None,
+    method: Method,
     scan: RawDataTorch,
+    found: Reconstruction | None,
     out: Path,
-    settings: RefineSettings,
-    modes: int = 1,
+    *,
     seed: int = 0,
+    repetitions: int | None = None,
     phase_limits: dict[str, float | None] | None = None,
 ) -> Iterator[str]:
-    """Refine if asked for, then write the reconstruction and its pictures; yields lines."""
+    """Refine if asked for, then write the reconstruction and its pictures; yields lines.
+
+    Args:
+        method: how the network's result is refined, and what is repeated.
+        scan: the measurement.
+        found: the network's reconstruction; None without a network.
+        out: created if needed.
+        seed: of the refinement and of the first repetition.
+        repetitions: reconstructions from resampled data for the uncertainty map.
+        phase_limits: display range of the phase.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    if settings.epochs:
-        if found is not None:
-            save_reconstruction(found, out / "network.npz", scan.coords)
-        began = time.perf_counter()
-        grid = None if found is not None else Grid.of(scan.coords, scan.N)
-        settings = replace(settings, seed=seed)
-        found, state = hybrid(scan, settings, network=found, grid=grid, modes=modes)
-        save_state(state, out / "refinement.npz")
+    refined = bool(method.settings.epochs)
+    if refined and found is not None:
+        save_reconstruction(found, out / "network.npz", scan.coords)
+    began = time.perf_counter()
+    found, state = method.refine(scan, found, seed)
+    if state is not None:
         spent = time.perf_counter() - began
-        yield f"refined {settings.epochs} epochs in {spent:.0f} s, loss {state.loss:.5f}"
+        save_state(state, out / "refinement.npz")
+        probe = orthogonalised(state.probe.detach().cpu().numpy())
+        path = out / "refinement.png"
+        draw_refinement(found.object, found.covered, probe, state.losses, path)
+        yield f"refined {state.epoch} epochs in {spent:.0f} s, loss {state.loss:.5f}, {path}"
+    if repetitions is not None:
+        found.spread = spread(method, scan, found, repetitions, seed=seed)
     save_reconstruction(found, out / "reconstruction.npz", scan.coords)
     draw_pictures(found, out, phase_limits or {})
     yield f"{out / 'reconstruction.npz'} {out / 'reconstructed_amplitude.png'}"
 
 
+def save_halves(method: Method, scan: RawDataTorch, out: Path, seed: int = 0) -> list[Path]:
+    """Reconstruct every other frame, and the frames between, from the same start: two files."""
+    paths = []
+    for k in (0, 1):
+        half = scan.select(np.arange(k, len(scan), 2))
+        paths.append(out / f"half_{k + 1}.npz")
+        save_reconstruction(method(half, seed), paths[-1], half.coords)
+    return paths
+
+
 def draw_pictures(found: Reconstruction, out: Path, phase_limits: dict[str, float | None]) -> None:
     """``reconstructed_{amplitude,phase,spread}.png``; unreached pixels stay blank."""
-    hidden = ~found.covered
-    mean = found.object[found.covered].sum() if found.covered.any() else 1.0
-    turned = found.object * np.exp(-1j * np.angle(mean))
-    amplitude = np.ma.masked_array(np.abs(found.object), hidden)
-    phase = np.ma.masked_array(np.angle(turned), hidden)
+    amplitude, phase = blank_unreached(found.object, found.covered)
     span = limits(phase.compressed()) | {k: v for k, v in phase_limits.items() if v is not None}
     grey = {"cmap": "gray", **limits(amplitude.compressed())}
     draw_single(amplitude, out / "reconstructed_amplitude.png", "amplitude", **grey)
     draw_single(phase, out / "reconstructed_phase.png", "phase / rad", cmap="viridis", **span)
     if found.spread is not None:
-        spread = np.ma.masked_array(found.spread, hidden)
+        uncertainty = blank_unreached(found.spread, found.covered)[0]
+        span = limits(uncertainty.compressed())
         path = out / "reconstructed_spread.png"
-        draw_single(spread, path, "standard deviation", cmap="magma", **limits(spread.compressed()))
+        draw_single(uncertainty, path, "standard deviation", cmap="magma", **span)

@@ -31,6 +31,8 @@ class SimulationSettings:
     pupil: float = 0.17  # radius of the probe's pupil in cycles per pixel
     defocus: float = 45.0  # phase -pi·defocus·f²
     modes: int = 1
+    start_modes: int | None = None  # modes of the probe that the file gives; all by default
+    position_error_px: float = 0.0  # standard deviation per axis of the positions it gives
     seed: int = 0
 
     def validate(self) -> None:
@@ -44,6 +46,10 @@ class SimulationSettings:
         require(self.photons > 0, "--photons", self.photons, "give a positive number")
         require(0 < self.pupil < 0.5, "--pupil", self.pupil, "give a number in (0, 0.5)")
         require(self.modes >= 1, "--modes", self.modes, "give 1 or more")
+        given = self.modes if self.start_modes is None else self.start_modes
+        require(1 <= given <= self.modes, "--start-modes", given, f"give 1 to {self.modes}")
+        error = self.position_error_px
+        require(error >= 0, "--position-error-px", error, "give 0 or more")
         require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
 
 
@@ -127,19 +133,30 @@ def simulate_frames(
 
 
 def simulate(settings: SimulationSettings) -> dict[str, np.ndarray]:
-    """A canonical scan with truth: the arrays of a canonical NPZ."""
+    """A canonical scan with truth: the arrays of a canonical NPZ.
+
+    What the file says of positions and probe may be made wrong on purpose; the true ones are then
+    in ``xcoords_true``, ``ycoords_true`` and ``probe_true``, which only the evaluation reads.
+    """
     settings.validate()
     coords, probe = make_positions(settings), make_probe(settings)
     reach = np.ceil(coords.max(0)).astype(int) + settings.size // 2 + 8
     obj = make_object(settings, (int(reach[1]), int(reach[0])))
     counts = simulate_frames(obj, probe, coords, seed=settings.seed)
+    rng = np.random.default_rng([settings.seed, 4])
+    said = coords + settings.position_error_px * rng.standard_normal(coords.shape)
+    first = probe[: settings.start_modes]
+    first = first * np.sqrt((np.abs(probe) ** 2).sum() / (np.abs(first) ** 2).sum())
     return {
-        "xcoords": coords[:, 0],
-        "ycoords": coords[:, 1],
-        "xcoords_start": coords[:, 0],
-        "ycoords_start": coords[:, 1],
+        "xcoords": said[:, 0],
+        "ycoords": said[:, 1],
+        "xcoords_start": said[:, 0],
+        "ycoords_start": said[:, 1],
+        "xcoords_true": coords[:, 0],
+        "ycoords_true": coords[:, 1],
         "diff3d": np.sqrt(counts).astype(np.float32),
-        "probeGuess": probe[0] if settings.modes == 1 else probe,
+        "probeGuess": (first[0] if len(first) == 1 else first).astype(np.complex64),
+        "probe_true": probe,
         "objectGuess": obj,
         "scan_index": np.zeros(len(coords), dtype=np.int64),
         "measurement_domain": np.array("amplitude"),

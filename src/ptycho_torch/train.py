@@ -109,7 +109,7 @@ class PreviewCallback(Callback):
         found = reconstruct(pl_module, self.scan, device=str(pl_module.device))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch:04d}.png"
-        draw_object(found.object, path, title=f"epoch {epoch}")
+        draw_object(found.object, found.covered, path, title=f"epoch {epoch}")
         (self.folder / "latest.png").write_bytes(path.read_bytes())
 
 

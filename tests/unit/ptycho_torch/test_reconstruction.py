@@ -1,0 +1,128 @@
+"""Refinement of positions and modes, the choice of a start, half-data resolution, uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ptycho_torch import scoring
+from ptycho_torch.canvas import Grid
+from ptycho_torch.evaluate import half_data
+from ptycho_torch.hybrid import hybrid, start_from
+from ptycho_torch.inference import Reconstruction
+from ptycho_torch.physics import diffract_intensity
+from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.refine import RefineSettings, orthogonalised
+from ptycho_torch.simulate import SimulationSettings, simulate
+from ptycho_torch.uncertainty import spread
+
+SCAN = SimulationSettings(rows=8, photons=3e5)
+
+
+def scan_of(settings: SimulationSettings) -> tuple[RawDataTorch, dict[str, np.ndarray]]:
+    arrays = simulate(settings)
+    unknown = arrays | {"objectGuess": np.ones_like(arrays["objectGuess"])}
+    return RawDataTorch.from_arrays(unknown, "simulated"), arrays
+
+
+def test_defaults_tell_the_truth_and_errors_are_drawn():
+    plain, wrong = simulate(SCAN), simulate(replace(SCAN, position_error_px=1.0))
+    np.testing.assert_array_equal(plain["xcoords"], plain["xcoords_true"])
+    np.testing.assert_array_equal(plain["diff3d"], wrong["diff3d"])
+    assert (wrong["xcoords"] - wrong["xcoords_true"]).std() == pytest.approx(1, abs=0.25)
+
+
+def test_the_given_probe_may_lack_modes():
+    arrays = simulate(replace(SCAN, modes=3, start_modes=1))
+    assert arrays["probeGuess"].shape == (64, 64)
+    assert arrays["probe_true"].shape == (3, 64, 64)
+    powers = [(np.abs(arrays[key]) ** 2).sum() for key in ("probeGuess", "probe_true")]
+    assert powers[0] == pytest.approx(powers[1], rel=1e-5)
+    with pytest.raises(ValueError, match="--start-modes: 4"):
+        simulate(replace(SCAN, modes=3, start_modes=4))
+
+
+def test_wrong_positions_are_found():
+    scan, arrays = scan_of(replace(SCAN, position_error_px=1.0))
+    fixed = hybrid(scan, RefineSettings(epochs=25))[1]
+    moved = hybrid(scan, RefineSettings(epochs=25, learn_positions=True))[1]
+    errors = scoring.position_errors(arrays, scan.coords, moved.shifts_xy.numpy())
+    assert errors["position_error_after_px"] < 0.6 * errors["position_error_before_px"]
+    assert moved.loss < 0.8 * fixed.loss
+
+
+def test_missing_modes_are_found():
+    scan, arrays = scan_of(replace(SCAN, modes=2, start_modes=1))
+    one = hybrid(scan, RefineSettings(epochs=25, learn_probe=True))[1]
+    two = hybrid(scan, RefineSettings(epochs=25, learn_probe=True), modes=2)[1]
+    assert two.loss < 0.85 * one.loss
+    found = orthogonalised(two.probe.numpy())
+    lost = arrays["probe_true"][1] / np.linalg.norm(arrays["probe_true"][1])
+    unit = found[1] / np.linalg.norm(found[1])
+    assert np.abs(np.vdot(unit, lost)) ** 2 > 0.6
+
+
+def test_orthogonal_modes_give_the_same_frames():
+    rng = np.random.default_rng(0)
+    probe = rng.standard_normal((3, 16, 16)) + 1j * rng.standard_normal((3, 16, 16))
+    obj = torch.from_numpy(rng.standard_normal((16, 16)) + 0.3j)
+    turned = orthogonalised(probe)
+    gram = np.einsum("mij,kij->mk", turned, turned.conj())
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-4 * np.abs(gram).max())
+    assert (np.diff(np.diag(gram).real) < 0).all()
+    before, after = (
+        diffract_intensity(obj * torch.from_numpy(p.astype(complex))) for p in (probe, turned)
+    )
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_worse_than_nothing_is_not_the_start():
+    scan, arrays = scan_of(SCAN)
+    truth = arrays["objectGuess"]
+    grid = Grid(truth.shape, 0.0, 0.0)
+    covered = np.ones(truth.shape, bool)
+    good = Reconstruction(truth, grid, covered, 0.0)
+    bad = Reconstruction(truth.conj() * 1.5, grid, covered, 0.0)
+    np.testing.assert_array_equal(start_from(good, scan), truth)
+    np.testing.assert_array_equal(start_from(bad, scan), np.ones_like(truth))
+
+
+@pytest.mark.parametrize("cutoff", [0.15, 0.3])
+def test_half_data_resolution_is_where_the_halves_part(cutoff):
+    rng = np.random.default_rng(1)
+    side = 160
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij"))
+
+    def noise() -> np.ndarray:
+        return rng.standard_normal((side, side)) + 1j * rng.standard_normal((side, side))
+
+    common = np.fft.ifft2(np.fft.fft2(noise()) * (f < cutoff))
+    halves = [(1 + 0.3 * common + 0.15 * noise(), Grid((side, side), 5.0, -3.0)) for _ in range(2)]
+    coords = np.array([[15.0, 7.0], [154.0, 146.0]])
+    scores, one, two = half_data(*halves, coords)
+    assert scores["half_period_px"] == pytest.approx(0.5 / cutoff, rel=0.06)
+    assert one.shape == two.shape == (135, 135)
+    same = half_data(halves[0], halves[0], coords)[0]
+    assert same["frc_half_bit_ring"] == len(same["frc"])
+
+
+def test_the_spread_is_the_standard_deviation_whatever_the_global_phase():
+    scan, _ = scan_of(SCAN)
+    grid, deviation = Grid((40, 50), 0.0, 0.0), 0.05
+
+    def method(resampled: RawDataTorch, seed: int, _: Grid) -> Reconstruction:
+        assert not np.array_equal(resampled.diff3d, scan.diff3d)
+        rng = np.random.default_rng(seed)
+        noise = rng.standard_normal((2, *grid.shape)) * deviation / np.sqrt(2)
+        turned = (1 + noise[0] + 1j * noise[1]) * np.exp(1j * seed)
+        return Reconstruction(turned, grid, np.ones(grid.shape, bool), 0.0)
+
+    plain = Reconstruction(np.ones(grid.shape), grid, np.ones(grid.shape, bool), 0.0)
+    found = spread(method, scan, plain, 12)
+    assert found.shape == grid.shape
+    assert np.sqrt((found**2).mean()) == pytest.approx(deviation, rel=0.03)
+    with pytest.raises(ValueError, match="2 or more"):
+        spread(method, scan, plain, 1)
