@@ -52,6 +52,7 @@ CAPTIONS = {
         "Images found by ascent on each class's logit; one row per optimizer, first seed.",
     ),
 }
+ENOUGH_SEEDS = 3
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -135,12 +136,29 @@ def verdict(tables: Tables) -> str:
     }
     if not all(by.values()):
         return "No verdict: it needs two seeds of one optimizer and two optimizers."
-    seeds, optimizers = (mean_and_sd(by[key])[0] for key in ("seeds", "optimizers"))
+    change = mean_and_sd(by["optimizers"])[0] - mean_and_sd(by["seeds"])[0]
+    shown = {
+        key: f"{_spread(values, '{:.1f}')} % of the test images ({len(values)} "
+        f"{'pair' if len(values) == 1 else 'pairs'})"
+        for key, values in by.items()
+    }
     return (
-        f"Networks of different optimizers name different classes for {optimizers:.1f} % of the "
-        f"test images, networks of one optimizer with different seeds for {seeds:.1f} %: the "
-        f"optimizer changes what the seed alone does by {optimizers - seeds:+.1f} points."
+        f"Networks of different optimizers name different classes for {shown['optimizers']}, "
+        f"networks of one optimizer with different seeds for {shown['seeds']}: the optimizer "
+        f"changes what the seed alone does by {change:+.1f} points." + _caution(tables)
     )
+
+
+def _caution(tables: Tables) -> str:
+    """Return a warning where an optimizer has fewer seeds than a spread needs, else nothing."""
+    rows = tables.get("accuracy", ())
+    seeds = {name: set() for name in dict.fromkeys(row["optimizer"] for row in rows)}
+    for row in rows:
+        seeds[row["optimizer"]].add(row["seed"])
+    few = [f"{name} {len(found)}" for name, found in seeds.items() if len(found) < ENOUGH_SEEDS]
+    if not few:
+        return ""
+    return f" Fewer than {ENOUGH_SEEDS} seeds ({', '.join(few)}): read no difference into it."
 
 
 def write_page(path: Path, tables: Tables, folder: Path, notes: Sequence[str]) -> Path:
