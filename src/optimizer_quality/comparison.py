@@ -5,8 +5,12 @@ A row is a plain dictionary; its columns are declared beside the function, in ``
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +34,7 @@ from optimizer_quality.measures.predictions import (
 )
 from optimizer_quality.measures.similarity import CkaMatrix, layer_grams
 from optimizer_quality.solutions import Images, Pair, Solution, all_pairs
+from trainrig.files import read_json, write_json
 
 Row = dict[str, Any]
 RUN = ("run", "optimizer", "seed")
@@ -72,11 +77,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every measure is given; ``pictures`` takes the feature images for the figure."""
+    """What every measure is given; ``pictures`` takes the feature images for the figure.
+
+    ``cache`` is the folder where the slow figures of single solutions stay, so that a comparison
+    that was interrupted, or gets another run, does not compute them again.
+    """
 
     solutions: Sequence[Solution]
     images: Images
     settings: Settings
+    cache: Path
     pictures: dict[str, Tensor]
     logits: dict[str, Tensor]
 
@@ -141,28 +151,47 @@ def activations(work: Work) -> list[Row]:
 
 def hessian(work: Work) -> list[Row]:
     """Top eigenvalues and trace of the Hessian, on the fixed training images."""
-    rows, settings = [], work.settings
-    for solution in work.solutions:
-        operator = HessianOperator(solution.model, work.images.train)
-        spectrum = lanczos(
-            operator, operator.like, n_top=settings.n_top, n_steps=settings.lanczos_steps
+    return [
+        {**solution.labels, **row}
+        for solution in work.solutions
+        for row in _remembered(work, solution, _spectrum)
+    ]
+
+
+def _spectrum(work: Work, solution: Solution) -> list[Row]:
+    settings, operator = work.settings, HessianOperator(solution.model, work.images.train)
+    spectrum = lanczos(
+        operator, operator.like, n_top=settings.n_top, n_steps=settings.lanczos_steps
+    )
+    trace, error = hutchinson_trace(operator, operator.like, n_probes=settings.trace_probes)
+    return [
+        {
+            "rank": rank,
+            "eigenvalue": value,
+            "error_bound": bound,
+            "trace": trace,
+            "trace_standard_error": error if math.isfinite(error) else None,
+            "n_images": operator.n_images,
+        }
+        for rank, (value, bound) in enumerate(
+            zip(spectrum.eigenvalues, spectrum.residuals, strict=True), start=1
         )
-        trace, error = hutchinson_trace(operator, operator.like, n_probes=settings.trace_probes)
-        rows += [
-            {
-                **solution.labels,
-                "rank": rank,
-                "eigenvalue": value,
-                "error_bound": bound,
-                "trace": trace,
-                "trace_standard_error": error,
-                "n_images": operator.n_images,
-            }
-            for rank, (value, bound) in enumerate(
-                zip(spectrum.eigenvalues, spectrum.residuals, strict=True), start=1
-            )
-        ]
-    return rows
+    ]
+
+
+def _remembered(
+    work: Work, solution: Solution, compute: Callable[[Work, Solution], list[Row]]
+) -> list[Row]:
+    """Return ``compute``'s rows, from the cache where weights, data and settings are the same."""
+    settings = work.settings
+    asked = [settings.n_hessian, settings.n_top, settings.lanczos_steps, settings.trace_probes]
+    digest = hashlib.sha256(json.dumps([asked, solution.images["content_sha256"]]).encode())
+    for value in solution.model.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
+    path = work.cache / f"{compute.__name__.strip('_')}_{digest.hexdigest()[:16]}.json"
+    if not path.exists():
+        write_json(path, compute(work, solution))
+    return read_json(path)
 
 
 def barriers(work: Work) -> list[Row]:

@@ -55,8 +55,9 @@ def compare(
         n_hessian=settings.n_hessian,
         n_statistics=settings.n_statistics,
     )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    work = Work(solutions, images, settings, {}, {})
+    cache = output_dir / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    work = Work(solutions, images, settings, cache, {}, {})
     tables = {}
     for name, measure in MEASURES.items():
         if only and name not in only:

@@ -71,6 +71,29 @@ def test_every_measure_leaves_a_table_and_a_figure(compare, tmp_path):
     assert kinds == {"sgd seeds", "adamw / sgd"}
 
 
+def test_hessian_is_not_computed_again(compare, compared_runs, tmp_path, monkeypatch):
+    from optimizer_quality import comparison
+
+    runs = sorted(compared_runs.glob("*_seed*"))
+    assert compare("--only", "hessian", paths=runs[:2]) == 0
+    asked, table = [], tmp_path / "out/hessian.csv"
+    first = table.read_text()
+    compute = comparison.lanczos
+
+    def counted(*arguments, **options):
+        asked.append(1)
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "lanczos", counted)
+    assert compare("--only", "hessian", paths=runs[:2]) == 0
+    assert (table.read_text(), asked) == (first, [])
+    assert compare("--only", "hessian", paths=runs) == 0
+    assert len(asked) == 1
+    assert table.read_text().startswith(first.splitlines()[0])
+    assert compare("--only", "hessian", "--lanczos-steps", "6", paths=runs[:2]) == 0
+    assert len(asked) == 3  # other settings, other figures
+
+
 def test_mistakes_are_one_line(compare, compared_runs, tmp_path, capsys):
     assert compare("--only", "hesian") == 1
     assert "did you mean 'hessian'" in capsys.readouterr().err
