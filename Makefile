@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint full clean
+.PHONY: sweep test lint docs full clean
 
 sweep: $(VENV)/installed  ## the main job on the embedded default: figures in minutes on a CPU
 	$(BIN)/python analysis/run_adamw_sweep_torch.py --preset quick
@@ -18,6 +18,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed  ## the documentation as a site under site/
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/installed: pyproject.toml requirements-torch.txt
 	$(PYTHON) -m venv $(VENV)
