@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 
 from trainrig.cli import Parser, entry
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     from trainrig.benchmark import Options, format_results, run_cases, write_results
     from trainrig.device import choose_device, reuse_memory, set_threads
+    from trainrig.roofline import measure_peaks
 
     reuse_memory()
     options = Options(
@@ -59,11 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.list:
         print("\n".join(cases))
         return 0
-    peaks, results = run_cases(cases, arguments.cases, options)
+    peaks, results = measure_peaks(options.device), []
+    for result in run_cases(cases, arguments.cases, options, peaks):
+        results.append(result)
+        print(f"{result.name}: {result.rate:.4g} run-steps/s", file=sys.stderr, flush=True)
+        if arguments.output:
+            write_results(arguments.output, arguments.system, results, peaks, options)
     print(format_results(results))
-    if arguments.output:
-        write_results(arguments.output, arguments.system, results, peaks, options)
-        print(arguments.output)
     return 0
 
 

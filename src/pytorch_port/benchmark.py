@@ -36,7 +36,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "28 px": ("configs/icl/images_all_exemplars.py", {"preproc.downsample": True}),
     "105 px": ("configs/icl/images_all_exemplars.py", {}),
 }
-STEPS = {"symbolic": 40, "28 px": 10, "105 px": 3}
+STEPS = {"symbolic": 20, "28 px": 8, "105 px": 2}
 
 
 def cases(options: Options) -> Cases:

@@ -10,6 +10,7 @@ decays of a sweep meet the same sequences.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from pytorch_port.assembly import build_icl_model, load_weights
 from pytorch_port.config import IclConfig
-from pytorch_port.inputs import REGIMES, IclInputs, load_inputs
+from pytorch_port.inputs import FINAL_REGIMES, REGIMES, IclInputs, load_inputs
 from pytorch_port.losses import icl_scalars, make_targets
 from trainrig.checkpoint import latest_checkpoint
 from trainrig.config import from_dict
@@ -50,7 +51,7 @@ def evaluate(
         model: left in evaluation mode.
         inputs: of the same configuration.
         config: the run's configuration.
-        regime: ``holdout`` or ``no_support``.
+        regime: ``holdout``, ``no_support``, ``common`` or ``rare``.
         step: optimizer steps completed; chooses the sequences.
         batches: default ``config.evaluation.batches``.
     """
@@ -65,7 +66,7 @@ def evaluate(
             logits,
             make_targets(batch.labels, concatenate_labels=concatenated),
             inputs.label_sets,
-            REGIMES[regime],
+            {**REGIMES, **FINAL_REGIMES}[regime],
             concatenate_labels=concatenated,
         )
         for name in EVALUATION_METRICS:
@@ -81,8 +82,9 @@ def evaluate_run(
     max_eval_batches: int | None = None,
     device: str = "auto",
     data_dir: str | None = None,
+    regimes: Iterable[str] = tuple(REGIMES),
 ) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint in both regimes.
+    """Evaluate a run's newest checkpoint, in the two regimes of training if no others are named.
 
     Returns:
         The measured columns of ``figure3_adamw_metrics.csv``: step, number of sequences, then
@@ -118,7 +120,7 @@ def evaluate_run(
         "weight_l2_all": float(weight_l2_all(model)),
         "weight_l2_head": float(weight_l2_head(model)),
     }
-    for regime in REGIMES:
+    for regime in regimes:
         scalars = evaluate(model, inputs, config, regime, step=checkpoint.step, batches=batches)
         row |= {
             f"accuracy_{regime}": scalars["accuracy_query"],

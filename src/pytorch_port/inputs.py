@@ -34,6 +34,8 @@ from trainrig.seeding import derive_seed
 
 #: The evaluation regimes and the reference's names of their sequences.
 REGIMES = {"holdout": "fewshot_holdout", "no_support": "no_support_zipfian"}
+#: Regimes evaluated on finished runs only, likewise.
+FINAL_REGIMES = {"common": "no_support_common", "rare": "no_support_rare"}
 
 
 class IclInputs:
@@ -109,6 +111,9 @@ class IclInputs:
 
     def dataset(self, split: str) -> SequenceDataset:
         """Return the index batches of ``train`` or of a regime."""
+        if split in FINAL_REGIMES and split not in self._datasets:
+            size = self.config.evaluation.batch_size
+            self._datasets[split] = self._dataset(split, FINAL_REGIMES[split], size)
         return self._datasets[split]
 
     def training_batches(self, start: int, num_workers: int = 0) -> Iterator[SequenceBatch]:
@@ -124,7 +129,7 @@ class IclInputs:
     ) -> Iterator[SequenceBatch]:
         noise = self.config.data.generator_config.noise_scale
         loader = create_sequence_dataloader(
-            self._datasets[split],
+            self.dataset(split),
             self.images,
             start_step=start,
             n_steps=count,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from trainrig.device import Precision
 from trainrig.files import write_json
-from trainrig.roofline import Peaks, Work, describe_hardware, measure_peaks, peak_memory
+from trainrig.roofline import Peaks, Work, describe_hardware, peak_memory
 from trainrig.runs import describe_environment
 
 Loop = Callable[[int], object]
@@ -105,8 +105,10 @@ class Result:
     achieved: float | None = None
 
 
-def run_cases(cases: Cases, names: Sequence[str], options: Options) -> tuple[Peaks, list[Result]]:
-    """Measure the named cases, or all.
+def run_cases(
+    cases: Cases, names: Sequence[str], options: Options, peaks: Peaks
+) -> Iterator[Result]:
+    """Measure the named cases, or all, yielding each result as it comes.
 
     Raises:
         ValueError: a name that is not among the cases, or fewer than one repeat.
@@ -117,8 +119,7 @@ def run_cases(cases: Cases, names: Sequence[str], options: Options) -> tuple[Pea
             raise ValueError(f"--cases {name!r}: unknown; accepted: {accepted}")
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: must be at least 1")
-    peaks = measure_peaks(options.device)
-    return peaks, [measure(name, cases[name], peaks, options) for name in names or cases]
+    return (measure(name, cases[name], peaks, options) for name in names or cases)
 
 
 def measure(name: str, build: Callable[[], Case], peaks: Peaks, options: Options) -> Result:

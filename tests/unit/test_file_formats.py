@@ -8,7 +8,7 @@ import pytest
 
 from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
-from pytorch_port import figure3_tables, figure3a
+from pytorch_port import figure3_tables, figure3a, reproduction_files
 from pytorch_port.train import PROGRESS_COLUMNS
 
 WRITTEN = {
@@ -18,6 +18,11 @@ WRITTEN = {
     "figure3_adamw_curves.csv": [figure3_tables.CURVES_REQUIRED],
     "figure3a_torch_metrics.csv, figure3a_torch_timeseries.csv": [
         [*figure3a.FIRST_COLUMNS, *figure3a.METRIC_COLUMNS, *figure3a.LAST_COLUMNS]
+    ],
+    "plan.csv, curves.csv, comparison.csv": [
+        reproduction_files.PLAN_COLUMNS,
+        reproduction_files.CURVE_COLUMNS,
+        reproduction_files.COMPARISON_COLUMNS,
     ],
     "Optimizer quality: runs.csv": [experiment.RUNS_COLUMNS],
     "Optimizer quality: summary.csv": [sweep.SUMMARY_COLUMNS],

@@ -155,7 +155,7 @@ def label_line_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 7) ->
     Call it once the y limits are final. The room they need is made by the constrained layout.
     """
     low, high = ax.get_ylim()
-    height_pt = ax.get_figure().get_figheight() * 72 * ax.get_position().height
+    height_pt = ax.bbox.height * 72 / ax.figure.dpi
     shrunk = 0.75  # about what titles and legends leave of it once the layout is done
     gap = 1.2 * size / (shrunk * height_pt)  # of the axes' height
     ordered = sorted(labels, key=lambda label: label.y)

@@ -22,7 +22,6 @@ def clock(monkeypatch):
     """A clock that only the loops advance, and fixed peaks."""
     now = [0.0]
     monkeypatch.setattr(benchmark.time, "process_time", lambda: now[0])
-    monkeypatch.setattr(benchmark, "measure_peaks", lambda device: PEAKS)
     return now
 
 
@@ -45,7 +44,7 @@ def test_rates_are_medians_of_pairs_taken_in_turn(clock):
     ours = ticking(clock, iter([1, 0.5, 0.5, 1.0, 0.25]), calls, "ours")  # two warm-ups
     theirs = ticking(clock, iter([1, 1.0, 4.0, 1.0]), calls, "theirs")
     case = Case(loop=ours, against={"theirs": theirs}, steps=7, runs=2, work=Work(50.0, 1.0))
-    _, (result,) = run_cases({"a": lambda: case}, [], Options(device=CPU, repeats=3))
+    (result,) = run_cases({"a": lambda: case}, [], Options(device=CPU, repeats=3), PEAKS)
     assert calls == [("ours", 1), ("ours", 1), ("theirs", 1)] + 3 * [("ours", 7), ("theirs", 7)]
     assert result.rates == pytest.approx([4.0, 2.0, 8.0])
     assert result.rate == pytest.approx(4.0)
@@ -63,13 +62,13 @@ def test_cases_are_chosen_by_name_and_built_when_needed(clock):
         return Case(loop=ticking(clock, forever(1.0)))
 
     cases = {name: lambda name=name: build(name) for name in "abc"}
-    _, results = run_cases(cases, ["c"], Options(device=CPU, steps=3))
+    results = list(run_cases(cases, ["c"], Options(device=CPU, steps=3), PEAKS))
     assert built == ["c"]
     assert [(r.name, r.steps, r.ratios) for r in results] == [("c", 3, {})]
     with pytest.raises(ValueError, match=r"--cases 'd': unknown; accepted: 'a', 'b', 'c'"):
-        run_cases(cases, ["d"], Options(device=CPU))
+        run_cases(cases, ["d"], Options(device=CPU), PEAKS)
     with pytest.raises(ValueError, match="--repeats 0"):
-        run_cases(cases, [], Options(device=CPU, repeats=0))
+        run_cases(cases, [], Options(device=CPU, repeats=0), PEAKS)
 
 
 def test_the_file_holds_everything_and_the_table_names_each_case(clock, tmp_path):
@@ -80,12 +79,12 @@ def test_the_file_holds_everything_and_the_table_names_each_case(clock, tmp_path
         note="a remark",
     )
     options = Options(device=CPU, repeats=2)
-    peaks, results = run_cases({"one": lambda: case}, [], options)
+    results = list(run_cases({"one": lambda: case}, [], options, PEAKS))
     table = format_results(results)
     assert "| one | 1 | 2 | 2.00 x x | 500, 100 | 100% |" in table
     assert "one: 0.50 x y" in table
     assert "one: a remark" in table
-    write_results(tmp_path / "new" / "out.json", "toy", results, peaks, options)
+    write_results(tmp_path / "new" / "out.json", "toy", results, PEAKS, options)
     document = json.loads((tmp_path / "new" / "out.json").read_text())
     assert document["results"][0]["against"] == {"x": [1.0, 1.0], "y": [4.0, 4.0]}
     assert document["clock"] == "CPU"
