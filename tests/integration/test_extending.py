@@ -59,9 +59,10 @@ def test_the_page_has_an_example_of_everything():
         "stripes",
         "bag",
         "confidence",
+        "problem",
         "line",
     ]
-    assert len(BLOCKS) == 2 * 4 + 5
+    assert len(BLOCKS) == 2 * 5 + 5
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=output_dir)
@@ -69,6 +70,11 @@ def test_examples_run_as_written(command, extended):
     ended = run(command, extended)
     assert ended.returncode == 0, ended.stderr
     path = extended / output_dir(command)
+    if path.name == "problem":
+        (result,) = path.glob("absolute_deep/Adam/*/random_seed__42__*.json")
+        losses = json.loads(result.read_text())["test_losses"]
+        assert losses[2] < losses[1] < losses[0]
+        return
     assert json.loads((path / "status.json").read_text())["status"] == "complete"
     config = json.loads((path / "config.json").read_text())
     rows = [json.loads(line) for line in (path / "logs" / "metrics.jsonl").read_text().splitlines()]

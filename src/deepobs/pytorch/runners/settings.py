@@ -140,7 +140,7 @@ def default_setting(testproblem: str, what: str, given: int | None) -> int:
     """
     if given is not None:
         return given
-    value = config.get_testproblem_default_settings()[testproblem][what]
+    value = config.get_testproblem_default_settings().get(testproblem, {}).get(what)
     if value is None:
         raise ValueError(f"{testproblem}: the suite has no default {what}; give one")
     return value
