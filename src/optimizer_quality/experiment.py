@@ -176,8 +176,7 @@ def _train_in(
         directory.set_status("diverged", message=str(error))
     except BaseException as error:
         logger.error("stopped: %r", error)
-        with contextlib.suppress(OSError):
-            directory.set_status("failed", message=" ".join(str(error).split()))
+        directory.record_stop(error)
         raise
     finally:
         tracker.close()

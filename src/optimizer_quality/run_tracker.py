@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from optimizer_quality.train import EpochPass
 from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json, write_atomically
 from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
+from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
 from trainrig.tracking.trackio_sink import Tracker
 
@@ -53,6 +55,7 @@ class RunTracker:
         )
         self.steps_per_epoch, self.console_every = steps_per_epoch, console_every
         self.start_epoch, self.seconds = 0, 0.0
+        self.partial: dict[str, Any] | None = None
         self.messages: list[str] = []
         self._log = MetricLog(directory.logs, PROGRESS_COLUMNS)
         self._track, self._sink = track, None
@@ -83,6 +86,7 @@ class RunTracker:
             restore_rng(found.state["rng"])
             self._log.truncate(found.state["log_sizes"])
             self.start_epoch = int(found.state["epoch"])
+            self.partial = found.state["partial"]
             self.seconds = float(found.state["seconds"])
             self._stamps = self._read_stamps()
         self._sink = Tracker(
@@ -109,19 +113,55 @@ class RunTracker:
                 flush=True,
             )
 
+    def end_step(self, current: EpochPass) -> None:
+        """If the run was asked to stop: save within the epoch, unless it is the epoch's last step.
+
+        Raises:
+            Interruption: the checkpoint is written.
+        """
+        if self.directory.stop.due() and current.step < self.steps_per_epoch:
+            self._save(current.epoch - 1, current.model, current.optimizer, current)
+            raise self._interruption(current.epoch, current.step)
+
     def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Make the rows durable, then replace the rolling checkpoint."""
+        """Make the rows durable, replace the rolling checkpoint, and stop if asked to.
+
+        Raises:
+            Interruption: the checkpoint is written.
+        """
+        self._save(epoch, model, optimizer)
+        if self.directory.stop.due():
+            raise self._interruption(epoch, self.steps_per_epoch)
+
+    def _interruption(self, epoch: int, step: int) -> Interruption:
+        where = f"{self.directory.path}: epoch {epoch}, step {step}"
+        return self.directory.stop.interruption(where)
+
+    def _save(
+        self,
+        epoch: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        current: EpochPass | None = None,
+    ) -> None:
         sizes = self._log.sync()
         self.write_logs()
         state = {
             "epoch": epoch,
+            "partial": None if current is None else current.state(),
             "optimizer": optimizer.state_dict(),
             "rng": capture_rng(),
             "log_sizes": sizes,
             "seconds": self.elapsed(),
         }
-        step = epoch * self.steps_per_epoch
-        save_checkpoint(self.directory.checkpoints, step, model.state_dict(), state, keep_last=1)
+        save_checkpoint(
+            self.directory.checkpoints,
+            epoch * self.steps_per_epoch + (0 if current is None else current.step),
+            model.state_dict(),
+            state,
+            keep_last=1,
+            interim=current is not None,
+        )
         self.directory.set_status("running", epoch=epoch)
 
     def elapsed(self) -> float:

@@ -7,9 +7,10 @@ bit-identical to an uninterrupted one. The test set is evaluated once, after the
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ class NullTracker:
     """Where rows go when nobody asked for them; also the interface of ``RunTracker``."""
 
     start_epoch = 0
+    partial: Mapping[str, Any] | None = None
+
+    def end_step(self, current: EpochPass) -> None:
+        """Save and stop here, if asked to."""
 
     def log(self, row: Metrics) -> None:
         """Take one row of one epoch and split."""
@@ -65,35 +70,79 @@ def train_one_epoch(
     Raises:
         DivergedError: the mean loss is not finite.
     """
-    model.train()
-    _switch(optimizer, "train")
-    if hasattr(train_loader, "set_epoch"):
-        train_loader.set_epoch(epoch)
-    totals = _Totals(device)
-    norms = GradientNorms(model)
-    second_order = needs_graph(optimizer)
-    forward = forward or model
-    for images, labels in train_loader:
-        images, labels = images.to(device), labels.to(device)
-        seen = False
+    current = EpochPass(model, optimizer, criterion, epoch, forward)
+    for _ in current.steps(train_loader, device):
+        pass
+    return current.result()
 
-        def closure(images: Tensor = images, labels: Tensor = labels) -> Tensor:
+
+class EpochPass:
+    """One pass of optimizer steps, which may stop between two steps and go on in another process.
+
+    Args: as ``train_one_epoch``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        epoch: int,
+        forward: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.criterion = model, optimizer, criterion
+        self.epoch, self.forward = epoch, forward or model
+        self.totals = _Totals(next(model.parameters()).device)
+        self.norms = GradientNorms(model)
+
+    @property
+    def step(self) -> int:
+        """Steps of this epoch done."""
+        return self.totals.steps
+
+    def steps(self, train_loader: Any, device: torch.device | str) -> Iterator[int]:
+        """Perform the remaining steps, yielding ``step`` after each."""
+        self.model.train()
+        _switch(self.optimizer, "train")
+        if hasattr(train_loader, "set_epoch"):
+            train_loader.set_epoch(self.epoch)
+        for images, labels in itertools.islice(train_loader, self.step, None):
+            self._update(images.to(device), labels.to(device))
+            yield self.step
+
+    def _update(self, images: Tensor, labels: Tensor) -> None:
+        optimizer, seen = self.optimizer, False
+        second_order = needs_graph(optimizer)
+
+        def closure() -> Tensor:
             nonlocal seen
             optimizer.zero_grad(set_to_none=True)
-            logits = forward(images)
-            loss = criterion(logits, labels)
+            logits = self.forward(images)
+            loss = self.criterion(logits, labels)
             loss.backward(create_graph=second_order)
             if not seen:
                 seen = True
-                totals.add(loss.detach(), logits.detach(), labels)
-                norms.add()
+                self.totals.add(loss.detach(), logits.detach(), labels)
+                self.norms.add()
             return loss
 
         optimizer.step(closure)
-    result = totals.result()
-    if not math.isfinite(result["loss"]):
-        raise DivergedError(f"epoch {epoch}: the training loss is {result['loss']}")
-    return {**result, "steps": totals.steps, **norms.result()}
+
+    def result(self) -> Metrics:
+        """Return what ``train_one_epoch`` returns, of the steps done."""
+        result = self.totals.result()
+        if not math.isfinite(result["loss"]):
+            raise DivergedError(f"epoch {self.epoch}: the training loss is {result['loss']}")
+        return {**result, "steps": self.step, **self.norms.result()}
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums so far, for a checkpoint within the epoch."""
+        return {"steps": self.step, "sums": self.totals.sums, "norms": self.norms.sum}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.totals.steps, self.totals.sums = int(state["steps"]), state["sums"]
+        self.norms.steps, self.norms.sum = self.totals.steps, state["norms"]
 
 
 @torch.no_grad()
@@ -145,7 +194,13 @@ def train(
     results: Metrics = {"train": {}, "val": {}, "test": {}}
     for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
         started = time.perf_counter()
-        trained = train_one_epoch(model, train_loader, optimizer, criterion, device, epoch, forward)
+        current = EpochPass(model, optimizer, criterion, epoch, forward)
+        if tracker.partial is not None:
+            current.restore(tracker.partial)
+            tracker.partial = None
+        for _ in current.steps(train_loader, device):
+            tracker.end_step(current)
+        trained = current.result()
         by_layer = trained.pop("grad_norm_by_layer")
         step = epoch * trained.pop("steps")
         row = {"step": step, "epoch": epoch, "split": "train", **trained}
@@ -194,8 +249,8 @@ class GradientNorms:
             for name, module in model.named_modules()
             if next(module.parameters(recurse=False), None) is not None
         }
-        self._sum: Tensor | None = None
-        self._steps = 0
+        self.sum: Tensor | None = None  # (layers + 1,), the last one over all
+        self.steps = 0
 
     def add(self) -> None:
         """Take the gradients that stand in ``.grad`` now."""
@@ -208,14 +263,14 @@ class GradientNorms:
         sizes = [len(layer) for layer in gradients]
         by_layer = torch.stack([part.sum() for part in squares.split(sizes)])
         norms = torch.cat([by_layer, by_layer.sum().view(1)]).sqrt()
-        self._sum = norms if self._sum is None else self._sum + norms
-        self._steps += 1
+        self.sum = norms if self.sum is None else self.sum + norms
+        self.steps += 1
 
     def result(self) -> dict[str, Any]:
         """Return ``grad_norm`` and ``grad_norm_by_layer``."""
-        if self._sum is None:
+        if self.sum is None:
             return {"grad_norm": 0.0, "grad_norm_by_layer": {}}
-        *layers, total = (self._sum / self._steps).tolist()
+        *layers, total = (self.sum / self.steps).tolist()
         return {
             "grad_norm": total,
             "grad_norm_by_layer": dict(zip(self._layers, layers, strict=True)),

@@ -100,10 +100,14 @@ class GroupDataset(Dataset):
 
 
 class EpochShuffle(Sampler[int]):
-    """A permutation that is a pure function of (seed, epoch), so that a resumed run repeats it."""
+    """A permutation that is a pure function of (seed, epoch), so that a resumed run repeats it.
+
+    Attributes:
+        skip: items that the next iteration, and no other, leaves out at its beginning.
+    """
 
     def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+        self.count, self.seed, self.epoch, self.skip = count, seed, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
@@ -115,7 +119,8 @@ class EpochShuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         seed = derive_seed("shuffle", self.seed, self.epoch) % 2**63
         generator = torch.Generator().manual_seed(seed)
-        return iter(torch.randperm(self.count, generator=generator).tolist())
+        start, self.skip = self.skip, 0
+        return iter(torch.randperm(self.count, generator=generator).tolist()[start:])
 
 
 def _whole(batch: Any) -> Any:

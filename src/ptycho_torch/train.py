@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ptycho_torch.dataset import GroupDataset, check_frame_side, loader, split_tail
@@ -23,6 +24,7 @@ from ptycho_torch.execution import LOGGERS, ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scaling import input_factor, mean_frame_energy
+from ptycho_torch.stop_callback import StopCallback
 from trainrig.files import write_atomically
 from trainrig.seeding import set_seed
 
@@ -70,12 +72,22 @@ class HistoryCallback(Callback):
 
     def __init__(self, table: Path | None = None) -> None:
         self.history, self.table = History([], []), table
+        self._sum, self._items = torch.zeros(()), 0
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add to the epoch's mean, which Lightning would forget between two processes."""
+        size = len(batch["images"])
+        self._sum = self._sum.to(outputs["loss"].device) + outputs["loss"].detach() * size
+        self._items += size
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Append both losses, if logged."""
-        for name, values in vars(self.history).items():
-            if name in trainer.callback_metrics:
-                values.append(float(trainer.callback_metrics[name]))
+        self.history.train_loss.append(float(self._sum / self._items))
+        self._sum, self._items = torch.zeros(()), 0
+        if "val_loss" in trainer.callback_metrics:
+            self.history.val_loss.append(float(trainer.callback_metrics["val_loss"]))
         if self.table is not None and trainer.is_global_zero:
             columns = vars(self.history)
             rows = zip(*columns.values(), strict=False)
@@ -85,11 +97,13 @@ class HistoryCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Part of the checkpoint, so that a resumed run reports every epoch."""
-        return {name: list(values) for name, values in vars(self.history).items()}
+        losses = {name: list(values) for name, values in vars(self.history).items()}
+        return {**losses, "sum": self._sum.cpu(), "items": self._items}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the losses so far."""
-        self.history = History(**state_dict)
+        self.history = History(state_dict["train_loss"], state_dict["val_loss"])
+        self._sum, self._items = state_dict["sum"], state_dict["items"]
 
 
 class PreviewCallback(Callback):
@@ -184,6 +198,7 @@ def make_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements in the run's output
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours is
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than.*")
     hooks: list[Callback] = list(callbacks)
     if execution.enable_checkpointing:
@@ -269,6 +284,9 @@ def run_fit(
     workers = execution.num_workers
     batches = loader(train_set, size, seed=execution.seed, num_workers=workers)
     check = loader(held, size, num_workers=workers)
+    if execution.enable_checkpointing:
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        trainer.callbacks.append(StopCallback(last, batches.sampler))
     model.train()
     trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))
     model.cpu().eval()

@@ -242,8 +242,7 @@ class Trainer:
             directory.set_status("diverged", step=step, message=message, metrics=metrics)
         except BaseException as error:
             self.logger.error("stopped at step %d: %r", self.step, error)
-            with contextlib.suppress(OSError):
-                directory.set_status("failed", step=self.step, message=" ".join(str(error).split()))
+            directory.record_stop(error, step=self.step)
             raise
         else:
             self.logger.info("complete at step %d", self.step)
@@ -279,6 +278,12 @@ class Trainer:
                 if saving:
                     self._save()
                 bar.update()
+                if self.directory.stop.due() and self.step < total:
+                    if not saving:
+                        self._save(interim=True)
+                    raise self.directory.stop.interruption(
+                        f"{self.directory.path}: step {self.step}"
+                    )
 
     def _training_row(self, record: StepRecord) -> dict[str, Any]:
         """The scalars of the step's batch (before the update), the norms after it."""
@@ -332,7 +337,7 @@ class Trainer:
             )
         self.last_finite_step = self.step
 
-    def _save(self) -> None:
+    def _save(self, *, interim: bool = False) -> None:
         sizes = self.log.sync()  # rows first: a checkpoint never knows more than the log
         state = {
             "step": self.step,
@@ -349,6 +354,7 @@ class Trainer:
             self.model.state_dict(),
             state,
             keep_last=self.config.training.keep_last,
+            interim=interim,
         )
         self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
 

@@ -5,6 +5,9 @@ A checkpoint is the directory ``step_{k}`` with ``weights.pt`` (model parameters
 (sizes and SHA-256). All three are written and fsynced under a temporary name and appear by one
 directory rename; the previous checkpoint is removed only after that. Everything loads in torch's
 safe mode, so that a checkpoint from a stranger executes nothing.
+
+A run that is asked to stop between two regular checkpoints writes ``step_{k}_interim``; it goes as
+soon as a newer one is durable, so that an interrupted run ends with the files of any other.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from trainrig.errors import CheckpointError
 from trainrig.files import fsync_directory, write_durably
 
 FILES = ("weights.pt", "state.pt")
-_NAME = re.compile(r"step_(\d+)")
+_NAME = re.compile(r"step_(\d+)(_interim)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     *,
     keep_last: int = 2,
+    interim: bool = False,
 ) -> Path:
     """Write ``folder/step_{step}`` durably, then drop older ones beyond the ``keep_last`` newest.
 
@@ -55,13 +59,14 @@ def save_checkpoint(
         step: optimizer steps completed.
         weights: the model's ``state_dict()``.
         state: tensors and builtins only (checked by what safe loading accepts).
-        keep_last: how many checkpoints stay, at least 1.
+        keep_last: how many regular checkpoints stay, at least 1.
+        interim: of a run that stops off its schedule; takes no regular one's place.
 
     Raises:
         OSError: disk full or not writable; earlier checkpoints are untouched then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{step}"
+    final = folder / (f"step_{step}_interim" if interim else f"step_{step}")
     temporary = folder / f".step_{step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -90,10 +95,23 @@ def save_checkpoint(
 
 
 def prune(folder: Path, step: int, keep_last: int) -> None:
-    """Keep the checkpoint of ``step`` and the ``keep_last`` - 1 before it, drop all older ones."""
-    older = [path for number, path in list_checkpoints(folder) if number < step]
-    for old in older[: max(len(older) - max(keep_last, 1) + 1, 0)]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Keep the newest ``keep_last`` regular checkpoints up to ``step``; drop what is older.
+
+    An interim checkpoint stays only while it is the one of ``step``.
+    """
+    regular, old = [], []
+    for number, path in list_checkpoints(folder):
+        if number <= step and not _is_interim(path):
+            regular.append(path)
+        elif number < step:
+            old.append(path)
+    old += regular[: max(len(regular) - max(keep_last, 1), 0)]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_interim(path: Path) -> bool:
+    return path.name.endswith("_interim")
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:

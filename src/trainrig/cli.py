@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from trainrig.errors import CheckpointError, DivergedError, nearest
+from trainrig.stopping import Interruption, stop_at_once
 
 #: What a user's mistake, or the world, can raise; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, KeyError, OSError, CheckpointError, DivergedError, ImportError)
@@ -88,15 +89,22 @@ def positive_int(text: str) -> int:
 
 
 def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-    """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1."""
+    """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1.
+
+    A run that was asked to stop ends with one line too, and the status of its ``Interruption``.
+    """
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
         try:
-            return main(argv)
+            with stop_at_once():
+                return main(argv)
         except USER_ERRORS as error:
             print(f"error: {describe(error)}", file=sys.stderr)  # noqa: T201 - the message itself
             return 1
+        except Interruption as stop:
+            print(f"{stop}; the same command resumes", file=sys.stderr)  # noqa: T201
+            return stop.exit_code
         except KeyboardInterrupt:
             print("interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
             return 130

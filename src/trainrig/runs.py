@@ -2,7 +2,7 @@
 
 <run>/config.json        the resolved configuration, written before step 1
 <run>/environment.json   command line, git revision, versions, device, threads
-<run>/status.json        running | complete | diverged | failed, with the step reached
+<run>/status.json        running | complete | diverged | failed | interrupted, with the step reached
 <run>/logs/              train.log, progress.txt, metrics.jsonl
 <run>/checkpoints/models/latest/step_{k}/
 """
@@ -24,6 +24,7 @@ from typing import Any
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import diff
 from trainrig.files import read_json, write_json
+from trainrig.stopping import Interruption, StopRequest, graceful_stop
 
 LATEST = Path("checkpoints/models/latest")
 #: What a run directory holds, in the order of removal: killed between any two, the rest is still a
@@ -39,10 +40,14 @@ FINAL = ("complete", "diverged")
 
 
 class RunDirectory:
-    """One run's files. Use ``open_run``, which checks, locks and creates it."""
+    """One run's files. Use ``open_run``, which checks, locks and creates it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        stop: whether the run was asked to stop; its loop looks at it after every step.
+    """
+
+    def __init__(self, path: Path, stop: StopRequest) -> None:
+        self.path, self.stop = path, stop
         self.logs = path / "logs"
         self.checkpoints = path / LATEST
 
@@ -53,6 +58,13 @@ class RunDirectory:
     def set_status(self, status: str, **fields: Any) -> None:
         """Replace ``status.json`` atomically."""
         write_json(self.path / "status.json", {"status": status, **fields})
+
+    def record_stop(self, error: BaseException, **fields: Any) -> None:
+        """Write how a run stopped before its end: ``interrupted`` if asked to, else ``failed``."""
+        asked = isinstance(error, Interruption | KeyboardInterrupt)
+        message = " ".join(str(error).split())
+        with contextlib.suppress(OSError):
+            self.set_status("interrupted" if asked else "failed", message=message, **fields)
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -116,13 +128,13 @@ def open_run(
     if not overwrite:
         check_config(path, config)
     path.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
+    with _lock(path), graceful_stop() as stop:
         if overwrite:
             remove_run(path)
         check_config(path, config)  # again: another process may have made the run meanwhile
         for leftover in path.glob(".*.tmp"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
-        run = RunDirectory(path)
+        run = RunDirectory(path, stop)
         run.logs.mkdir(exist_ok=True)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         if not (path / "config.json").exists():

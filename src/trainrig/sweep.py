@@ -1,7 +1,8 @@
 """Many runs: in this process one after the other, or several worker processes side by side.
 
 A run that fails or diverges is an outcome; the others go on. Workers die with their parent, so that
-a killed sweep leaves nothing behind that still writes.
+a killed sweep leaves nothing behind that still writes. A sweep that is asked to stop asks its
+workers to, and waits for their checkpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,6 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.cli import USER_ERRORS, describe
+
+#: Seconds for workers to finish their steps; schedulers kill 30 s after their SIGTERM.
+STOP_PATIENCE_S = 25.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +132,10 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.terminate()
+            process.terminate()  # a run ends after its step, see trainrig.stopping
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        for process in processes:
+            process.join(max(deadline - time.monotonic(), 0))
 
 
 _position = 0

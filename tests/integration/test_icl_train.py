@@ -114,7 +114,7 @@ def test_the_same_command_twice_and_interrupted_in_between(
         ended = train(three, *flags)
         assert ended.code == 130
         assert "the same command resumes" in ended.err
-        assert read_status(three)["status"] == "failed"
+        assert read_status(three)["status"] == "interrupted"
         monkeypatch.setattr(MetricLog, "append", APPEND)  # as it was
     assert train(three, *flags, "--resume").code == 0
     assert_same(one, three)

@@ -17,6 +17,7 @@ def sweep_work(tmp_path_factory):
             """
             import os, signal, time
             from trainrig.errors import CheckpointError
+            from trainrig.stopping import graceful_stop
 
             def good(position, path, **_):
                 path.write_text(f"{position} {os.getpid()}")
@@ -33,6 +34,14 @@ def sweep_work(tmp_path_factory):
 
             def dies(position, **_):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+            def stops(position, path, **_):
+                with graceful_stop() as stop:
+                    path.write_text("begun")
+                    while not stop.due():
+                        time.sleep(0.02)
+                    path.write_text("saved")
+                    raise stop.interruption("here")
 
             def waits(position, path, **_):
                 while True:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 
+from trainrig.stopping import EXIT_TERMINATED, Interruption, stop_at_once
 from trainrig.sweep import Task, run_tasks
 
 
@@ -56,6 +62,25 @@ def test_a_killed_worker_costs_its_own_run_only(tasks):
         "3_good": "complete",
     }
     assert "worker process died" in next(o.message for o in outcomes if o.name == "1_dies")
+
+
+def test_a_sweep_asked_to_stop_waits_for_its_workers_checkpoints(tasks, tmp_path):
+    def ask():
+        deadline = time.monotonic() + 60
+        while not all((tmp_path / f"{i}.txt").exists() for i in (0, 1)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(Interruption, match="SIGTERM") as stop, stop_at_once():
+        list(run_tasks(tasks("stops", "stops", "good"), jobs=2))
+    asking.join()
+    assert stop.value.exit_code == EXIT_TERMINATED
+    assert [(tmp_path / f"{i}.txt").read_text() for i in (0, 1)] == ["saved", "saved"]
+    assert not (tmp_path / "2.txt").exists()
 
 
 def test_in_this_process_outcomes_come_as_they_are_made(tasks, tmp_path):

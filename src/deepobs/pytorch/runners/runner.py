@@ -236,7 +236,7 @@ class PTRunner(abc.ABC):
             work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
-            session.log = MetricLog(directory.logs, COLUMNS)
+            session.log, session.stop = MetricLog(directory.logs, COLUMNS), directory.stop
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)
 
@@ -245,7 +245,11 @@ class PTRunner(abc.ABC):
                 weights = session.problem.net.state_dict()
                 save_checkpoint(directory.checkpoints, done, weights, session.state())
 
-            self.training(session, save, interval_s)
+            try:
+                self.training(session, save, interval_s)
+            except BaseException as error:
+                directory.record_stop(error, epoch=session.epoch)
+                raise
             output = self._output(settings, session)
             path = folder / result_name(settings.random_seed)
             results.write_output(path, output)

@@ -18,6 +18,7 @@ from deepobs.pytorch.testproblems import TestProblem
 from trainrig.checkpoint import Checkpoint
 from trainrig.loop import StepRecord, train_steps
 from trainrig.seeding import capture_rng, restore_rng
+from trainrig.stopping import StopRequest
 from trainrig.tracking.metric_log import MetricLog
 
 #: Least multiple of a checkpoint's cost between two checkpoints.
@@ -31,6 +32,7 @@ class Session:
     Attributes:
         curves: the lists of the result file.
         timing: seconds, by what was timed.
+        stop: whether the run was asked to stop; None for a run without files.
         epoch: epochs completed.
         step: steps completed in the present epoch.
         status: ``running``, ``complete`` or ``diverged``.
@@ -55,6 +57,7 @@ class Session:
         self.settings, self.problem, self.optimizer = settings, problem, optimizer
         self.say, self._sink = say, on_row
         self.log: MetricLog | None = None
+        self.stop: StopRequest | None = None
         self.phases = ["train_eval", *(["valid"] if problem.data.valid else []), "test"]
         kinds = METRICS if problem.has_accuracy else METRICS[:1]
         self.curves: dict[str, list[float]] = {
@@ -82,6 +85,9 @@ class Session:
         Args:
             save: writes a checkpoint of ``state``; None writes none.
             interval_s: least seconds between two checkpoints.
+
+        Raises:
+            Interruption: ``stop`` asked for it; the checkpoint is written.
         """
         clock = _SaveClock(save, interval_s)
         while True:
@@ -89,6 +95,8 @@ class Session:
                 self.evaluate()
                 self.evaluated = self.epoch
                 clock.tick()
+                if self.epoch < self.settings.num_epochs:
+                    self._stop_if_asked(save)
             if self.status == "diverged":
                 return
             if self.epoch == self.settings.num_epochs:
@@ -139,7 +147,7 @@ class Session:
             if lr is not None and self.epoch in settings.schedule:
                 self.say("*" * 32)
                 self.say(f"Setting learning rate to {lr:f}")
-        start, last = time.perf_counter(), None
+        start, last, per_epoch = time.perf_counter(), None, len(self.problem.data.train)
         for record in self._steps(lr):
             if self.step % settings.train_log_interval == 0:
                 self._pending.append(record.loss)
@@ -150,12 +158,25 @@ class Session:
                 self._flush()
                 clock.tick()
                 start = time.perf_counter()
+            if self.step < per_epoch and self.stop is not None and self.stop.due():
+                self._epoch_seconds += time.perf_counter() - start
+                self._flush()
+                self._stop_if_asked(clock.save)
         diverged = self._flush() or (last is not None and not bool(torch.isfinite(last)))
         self._epoch_seconds += time.perf_counter() - start
         self.timing["train_epoch_seconds"].append(self._epoch_seconds)
         self.epoch, self.step, self._epoch_seconds = self.epoch + 1, 0, 0.0
         if diverged and settings.on_divergence == "stop":
             self.status = "diverged"
+
+    def _stop_if_asked(self, save: Callable[[], None] | None) -> None:
+        asked = self.stop is not None and self.stop.due()
+        if save is None or not asked or self.status == "diverged":
+            return
+        save()
+        raise self.stop.interruption(
+            f"{self.settings.testproblem}: epoch {self.epoch}, step {self.step}"
+        )
 
     def _steps(self, lr: float | None) -> Iterator[StepRecord]:
         problem, data = self.problem, self.problem.data
