@@ -20,7 +20,7 @@ BACKENDS = ("tensorflow", "pytorch")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("Default", "Exponential", "WarmupCosine", "ReduceLROnPlateau")
 CLIP_ALGORITHMS = ("norm", "value", "agc")
-LOSS_MODES = ("poisson", "mae")
+LOSS_MODES = ("poisson", "mae", "mse")
 
 
 def require(ok: bool, where: str, value: Any, accepted: str) -> None:

@@ -28,6 +28,7 @@ EXECUTION_FLAGS: dict[str, tuple[str, ...]] = {
     "precision": ("--precision",),
     "accum_steps": ("--accumulate-grad-batches", "--torch-accumulate-grad-batches"),
     "num_workers": ("--num-workers", "--torch-num-workers"),
+    "overlap_frames": ("--overlap-frames",),
     "learning_rate": ("--learning-rate", "--torch-learning-rate", "--lr"),
     "checkpoint_save_top_k": ("--checkpoint-save-top-k", "--torch-checkpoint-save-top-k"),
     "checkpoint_monitor_metric": ("--checkpoint-monitor",),
@@ -212,7 +213,7 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     out = Path(config.output_dir)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     settings = _refine_settings(args)
-    check_inputs(scan, test, config)
+    check_inputs(scan, test, config, execution.overlap_frames)
     write_config(out / "config.yaml", config, execution)
     options: dict[str, Any] = {"do_stitching": args.do_stitching, "M": 20 if scan.N == 64 else 32}
     if config.backend == "pytorch":

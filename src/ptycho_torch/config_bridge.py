@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MODES = {"Unsupervised": "pinn", "Supervised": "supervised"}
 _PATHS = ("train_data_file", "test_data_file", "model_path", "output_dir")
 _SCHEDULERS = {"Cosine": "WarmupCosine"}
+_LOSSES = {"poisson": "Poisson", "mae": "MAE", "mse": "MSE"}
 
 
 def activation_name(name: str) -> str:
@@ -138,7 +139,7 @@ def to_training_config(
         "intensity_scale_trainable": pt_model.intensity_scale_trainable,
         "output_dir": training.output_dir,
         "backend": "pytorch",
-        "torch_loss_mode": "mae" if pt_model.loss_function == "MAE" else "poisson",
+        "torch_loss_mode": pt_model.loss_function.casefold(),
         "gradient_clip_val": training.gradient_clip_val,
         "scheduler": _SCHEDULERS.get(training.scheduler, training.scheduler),
         "lr_warmup_epochs": training.warmup_epochs,
@@ -184,7 +185,7 @@ def to_inference_config(
 
 
 def to_torch_side(
-    config: TrainingConfig, *, learning_rate: float = 1e-3, seed: int = 42
+    config: TrainingConfig, *, learning_rate: float = 1e-3, seed: int = 42, overlap_frames: int = 0
 ) -> tuple[
     torch_side.DataConfig,
     torch_side.ModelConfig,
@@ -207,7 +208,7 @@ def to_torch_side(
         mode="Unsupervised" if m.model_type == "pinn" else "Supervised",
         C_model=frames,
         C_forward=frames,
-        loss_function="MAE" if config.torch_loss_mode == "mae" else "Poisson",
+        loss_function=_LOSSES[config.torch_loss_mode],
         intensity_scale_trainable=config.intensity_scale_trainable,
         probe_trainable=config.probe_trainable,
         **{
@@ -242,6 +243,7 @@ def to_torch_side(
         min_lr_ratio=config.lr_min_ratio,
         learning_rate=learning_rate,
         seed=seed,
+        overlap_frames=overlap_frames,
         num_workers=0,
         device="cpu",
         **values,

@@ -169,7 +169,7 @@ class ModelConfig:
         """Raise ``ValueError`` on the first value that cannot be used."""
         one_of("ModelConfig.mode", self.mode, ("Unsupervised", "Supervised"))
         one_of("ModelConfig.amp_activation", self.amp_activation, ACTIVATIONS)
-        one_of("ModelConfig.loss_function", self.loss_function, ("Poisson", "MAE"))
+        one_of("ModelConfig.loss_function", self.loss_function, ("Poisson", "MAE", "MSE"))
         require(
             self.n_filters_scale >= 1, "ModelConfig.n_filters_scale", self.n_filters_scale, "≥ 1"
         )
@@ -232,6 +232,7 @@ class TrainingConfig:
     plateau_patience: int = 2
     plateau_min_lr: float = 5e-5
     plateau_threshold: float = 0.0
+    overlap_frames: int = 0  # frames whose merged object is diffracted; 0 takes each frame alone
 
     UNUSED = ("epochs_fine_tune", "enable_staged_finetuning")
 

@@ -106,21 +106,23 @@ class EpochShuffle(Sampler[int]):
         skip: items that the next iteration, and no other, leaves out at its beginning.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, take: int | None = None) -> None:
         self.count, self.seed, self.epoch, self.skip = count, seed, 0, 0
+        self.take = count if take is None else min(take, count)  # items per epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.take
 
     def __iter__(self) -> Iterator[int]:
         seed = derive_seed("shuffle", self.seed, self.epoch) % 2**63
         generator = torch.Generator().manual_seed(seed)
         start, self.skip = self.skip, 0
-        return iter(torch.randperm(self.count, generator=generator).tolist()[start:])
+        order = torch.randperm(self.count, generator=generator)[: self.take]
+        return iter(order.tolist()[start:])
 
 
 def _whole(batch: Any) -> Any:
@@ -132,11 +134,12 @@ def loader(
     batch_size: int,
     *,
     seed: int | None = None,
+    take: int | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Batches in shuffled order (with a seed) or in order (without)."""
-    sampler = None if seed is None else EpochShuffle(len(dataset), seed)
+    """Batches in shuffled order (with a seed; ``take`` rows per epoch) or in order (without)."""
+    sampler = None if seed is None else EpochShuffle(len(dataset), seed, take)
     return DataLoader(
         dataset,
         batch_size=batch_size,

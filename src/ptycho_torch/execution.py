@@ -27,6 +27,7 @@ class ExecutionConfig:
     num_workers: int = 0
     pin_memory: bool = False
     learning_rate: float = 1e-3
+    overlap_frames: int = 0
     enable_progress_bar: bool = False
     preview_every_epochs: int = 0
     enable_checkpointing: bool = True
@@ -48,6 +49,7 @@ class ExecutionConfig:
         require(
             self.accum_steps >= 1, "--accumulate-grad-batches", self.accum_steps, "give 1 or more"
         )
+        require(self.overlap_frames >= 0, "--overlap-frames", self.overlap_frames, "give 0 or more")
         require(self.num_workers >= 0, "--num-workers", self.num_workers, "give 0 or more")
         require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
         top = self.checkpoint_save_top_k

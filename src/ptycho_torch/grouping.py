@@ -105,6 +105,25 @@ def group_frames(  # noqa: PLR0913 - the settings of one published scheme
     return _table(xcoords, ycoords, np.asarray(rows, dtype=np.int32), anchors)
 
 
+def neighbourhoods(
+    xcoords: np.ndarray, ycoords: np.ndarray, rows: np.ndarray, count: int
+) -> Groups:
+    """Each of these frames with its nearest ones among them, itself first; no random draw.
+
+    Args:
+        xcoords: (n,) pixels.
+        ycoords: (n,) pixels.
+        rows: (B,) frames to use.
+        count: frames per group.
+
+    Raises:
+        ValueError: fewer frames than a group needs.
+    """
+    _check_counts(len(rows), count, count)
+    near = neighbours(xcoords[rows], ycoords[rows], count)[1]
+    return _table(xcoords, ycoords, rows[near], rows)
+
+
 def _check_counts(n: int, size: int, pool: int) -> None:
     if n < size:
         raise ValueError(f"group_frames: {n} frames cannot form groups of {size}; lower gridsize")

@@ -143,6 +143,8 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
             return supervised_loss(patches * scale, batch["labels"])
         predicted = self(images, relative)
         training = self.training_config
+        if self.model_config.loss_function == "MSE":
+            return pinn_loss(predicted, images, "mse")
         if self.model_config.loss_function == "MAE" or not training.nll:
             return pinn_loss(predicted, images, "mae")
         total = training.nll_weight * pinn_loss(predicted, images, "poisson")

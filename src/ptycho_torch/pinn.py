@@ -72,22 +72,36 @@ class PtychoPINN(nn.Module):
         return torch.view_as_complex(self.probe_parts)
 
     def patches(self, x: Tensor) -> Tensor:
-        """Scaled amplitudes s·X (B, C, N, N) → raw object patches (B, n, N, N)."""
+        """Scaled amplitudes s·X (B, C, N, N) → raw object patches (B, n, N, N).
+
+        With gridsize 1 there may be any number of frames per group; each passes alone.
+        """
         x = x * torch.exp(-self.log_scale)
-        return self.generator(x.contiguous(memory_format=torch.channels_last))
+        groups = x.shape[:2]
+        if self.config.gridsize == 1:
+            x = x.flatten(0, 1)[:, None]
+        patches = self.generator(x.contiguous(memory_format=torch.channels_last))
+        return patches.unflatten(0, groups)[:, :, 0] if self.config.gridsize == 1 else patches
 
     def consistent(self, patches: Tensor, relative: Tensor) -> Tensor:
         """Patches (B, C, N, N) that agree where they overlap: merged and cut again.
 
         A single frame per group is returned as it is; without ``object_big`` one patch serves
-        the whole group.
+        the whole group. Frames that passed the network alone (gridsize 1) are merged with the
+        illumination as weight, as the stitching of the whole scan does.
         """
         count = relative.shape[1]
         if not self.config.object_big:
             return patches.expand(-1, count, -1, -1)
         if count == 1:
             return patches
-        canvas = merge_group(patches, relative, fitting_canvas(self.config.N, relative))
+        weight = None
+        if self.config.gridsize == 1:
+            weight = self.probe.detach().abs().square().sum(0)
+            weight = weight / weight.max()
+        canvas = merge_group(
+            patches, relative, fitting_canvas(self.config.N, relative), weight=weight
+        )
         return extract_group(canvas, relative, self.config.N)
 
     def diffract(self, patches: Tensor) -> Tensor:
@@ -129,9 +143,15 @@ class PtychoPINN(nn.Module):
 
 
 def pinn_loss(predicted: Tensor, measured: Tensor, mode: str) -> Tensor:
-    """Mean Poisson likelihood of squared amplitudes, or mean absolute amplitude error."""
+    """Mean Poisson likelihood of squared amplitudes, or mean absolute or squared amplitude error.
+
+    The square root of a count has the same variance at any rate, so the squared amplitude error
+    ``mse`` is the likelihood's Gaussian form, without its steep gradients at faint pixels.
+    """
     if mode == "mae":
         return physics.amplitude_mae(predicted, measured).mean()
+    if mode == "mse":
+        return (predicted - measured).square().mean()
     return physics.poisson_nll(predicted.square(), measured.square()).mean()
 
 

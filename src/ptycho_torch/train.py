@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ptycho_torch.dataset import GroupDataset, check_frame_side, loader, split_tail
 from ptycho_torch.execution import LOGGERS, ExecutionConfig
+from ptycho_torch.grouping import neighbourhoods
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scaling import input_factor, mean_frame_energy
@@ -181,6 +183,10 @@ def prepare(
         other = validation
         other_groups = other.group(data.grid_size[0], len(other), **settings)
     labels = model.supervised
+    overlap = model.training_config.overlap_frames
+    if overlap > 1:
+        frames = groups.nn_indices[:, 0] if train_rows is None else groups.nn_indices[train_rows, 0]
+        groups, train_rows = neighbourhoods(scan.xcoords, scan.ycoords, frames, overlap), None
     return (
         GroupDataset(scan, groups, photons, labels=labels, rows=train_rows),
         GroupDataset(other, other_groups, photons, labels=labels, rows=held),
@@ -281,8 +287,14 @@ def run_fit(
 ) -> None:
     """Build the loaders and run the Trainer; the model ends on the CPU in evaluation mode."""
     size = model.training_config.batch_size
-    workers = execution.num_workers
-    batches = loader(train_set, size, seed=execution.seed, num_workers=workers)
+    workers, overlap = execution.num_workers, max(1, model.training_config.overlap_frames)
+    batches = loader(
+        train_set,
+        max(1, size // overlap),
+        seed=execution.seed,
+        take=math.ceil(len(train_set) / overlap),  # an epoch passes as many frames either way
+        num_workers=workers,
+    )
     check = loader(held, size, num_workers=workers)
     if execution.enable_checkpointing:
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

@@ -51,9 +51,13 @@ def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
     from trainrig.seeding import derive_seed
 
     config.validate()
+    check_overlap(config, execution.overlap_frames)
     torch.manual_seed(derive_seed("weights", execution.seed))
     data, model, training, inference = to_torch_side(
-        config, learning_rate=execution.learning_rate, seed=execution.seed
+        config,
+        learning_rate=execution.learning_rate,
+        seed=execution.seed,
+        overlap_frames=execution.overlap_frames,
     )
     return PtychoPINN_Lightning(model, data, training, inference)
 
@@ -68,7 +72,21 @@ def grouping_settings(config: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def check_inputs(scan: RawDataTorch, held: RawDataTorch | None, config: TrainingConfig) -> None:
+def check_overlap(config: TrainingConfig, overlap: int) -> None:
+    """Raise ``ValueError`` where neighbouring frames cannot be merged while training."""
+    model = config.model
+    if overlap > 1 and not (
+        model.gridsize == 1 and model.object_big and model.model_type == "pinn"
+    ):
+        raise ValueError(
+            f"--overlap-frames: {overlap} with gridsize {model.gridsize}, object_big "
+            f"{model.object_big}, model_type {model.model_type}; it needs 1, True and pinn"
+        )
+
+
+def check_inputs(
+    scan: RawDataTorch, held: RawDataTorch | None, config: TrainingConfig, overlap: int = 0
+) -> None:
     """Refuse what a run would refuse later, before anything is written.
 
     Raises:
@@ -77,6 +95,7 @@ def check_inputs(scan: RawDataTorch, held: RawDataTorch | None, config: Training
         BackendMissingError: the backend's package is not installed.
     """
     config.validate()
+    check_overlap(config, overlap)
     check_backend(config.backend)
     for one in (scan, held):
         if one is None:
