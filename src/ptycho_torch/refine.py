@@ -79,7 +79,10 @@ class RefineState:
 
 
 def orthogonal_modes(probe: np.ndarray, modes: int, power: float = 0.05) -> np.ndarray:
-    """Extend a probe to ``modes`` modes: tilted copies, orthogonalised, ``power`` of the first."""
+    """Extend a probe to ``modes`` modes: tilted copies, orthogonalised, ``power`` of the first.
+
+    The summed power stays that of the given probe.
+    """
     have = list(probe.reshape(-1, *probe.shape[-2:]))
     size = probe.shape[-1]
     axis = (np.arange(size) - size / 2) / size
@@ -91,7 +94,9 @@ def orthogonal_modes(probe: np.ndarray, modes: int, power: float = 0.05) -> np.n
             mode = mode - other * (np.vdot(other, mode) / np.vdot(other, other))
         energy = np.sqrt(power * (np.abs(have[0]) ** 2).sum() / (np.abs(mode) ** 2).sum())
         have.append(mode * energy)
-    return np.stack(have[:modes]).astype(np.complex64)
+    out = np.stack(have[:modes])
+    scale = np.sqrt((np.abs(probe) ** 2).sum() / (np.abs(out) ** 2).sum())
+    return (out * scale).astype(np.complex64)
 
 
 def orthogonalised(probe: np.ndarray) -> np.ndarray:
@@ -124,6 +129,7 @@ class _Engine:
             raise ValueError(f"refine: start of shape {obj.shape} for a canvas of {grid.shape}")
         self.object = torch.from_numpy(obj.astype(np.complex64)).to(device)
         self.probe = torch.from_numpy(scan.probe_modes).to(device)
+        self.power = self.probe.abs().square().sum()
         pixels = torch.from_numpy(grid.pixels(scan.coords)).to(device)
         self.corner = pixels.flip(-1) - scan.N / 2  # (n, 2), rows first
         self.shifts = torch.zeros_like(self.corner)
@@ -178,12 +184,18 @@ class _Engine:
         if probe_on:
             weight = self.object.abs().square().max() * len(rows)
             self._move("probe", probe.grad / (2 * weight), step)
+            self._keep_power()
         if shift_on:
             self._move_positions(rows, shifts.grad, step / s.step)
         if back.grad is not None:
             change = back.grad / (back.grad.abs().max() + 1e-12)
             self.background = (self.background - 0.01 * step * change).clamp_min(0)
         return float(loss.detach())
+
+    def _keep_power(self) -> None:
+        """Give the probe its start power back and the object the factor: nothing else fixes it."""
+        factor = torch.sqrt(self.power / self.probe.abs().square().sum())
+        self.probe, self.object = self.probe * factor, self.object / factor
 
     def _move(self, name: str, direction: Tensor, step: float) -> None:
         self.velocity[name] = self.s.momentum * self.velocity[name] - step * direction

@@ -60,6 +60,8 @@ def test_missing_modes_are_found():
     two = hybrid(scan, RefineSettings(epochs=25, learn_probe=True), modes=2)[1]
     assert two.loss < 0.85 * one.loss
     found = orthogonalised(two.probe.numpy())
+    given = np.abs(scan.probe_modes) ** 2
+    assert (np.abs(found) ** 2).sum() == pytest.approx(given.sum(), rel=1e-4)
     lost = arrays["probe_true"][1] / np.linalg.norm(arrays["probe_true"][1])
     unit = found[1] / np.linalg.norm(found[1])
     assert np.abs(np.vdot(unit, lost)) ** 2 > 0.6
