@@ -44,6 +44,7 @@ def cases(options: Options) -> Cases:
     builders: dict[str, Callable[[], Case]] = {}
     for name in SETTINGS:
         builders[name] = partial(_single, name, options)
+        builders[f"{name}, compile"] = partial(_single, name, options, engine="compile")
         builders[f"{name}, {REFERENCE}"] = partial(_yardstick, name, options)
     builders["symbolic, whole run"] = partial(_whole_run, options)
     builders["sampler, symbolic"] = partial(_sampling, "symbolic", options)
@@ -51,12 +52,12 @@ def cases(options: Options) -> Cases:
     return builders
 
 
-def _single(name: str, options: Options) -> Case:
+def _single(name: str, options: Options, engine: str = "auto") -> Case:
     """One run as it is, against the reference-style loop."""
     config = _config(name)
     inputs = _inputs(config, options)
     return Case(
-        loop=_ours(config, inputs),
+        loop=_ours(config, inputs, engine),
         against={REFERENCE: _reference_loop(config, options)},
         steps=STEPS[name],
         work=_work(config, inputs),
@@ -134,11 +135,12 @@ def _dataset(config: IclConfig, options: Options) -> SequenceDataset:
     return _inputs(config, options).dataset("train")
 
 
-def _ours(config: IclConfig, inputs: IclInputs) -> Loop:
+def _ours(config: IclConfig, inputs: IclInputs, engine: str) -> Loop:
     """The steps that a run takes, logs left out."""
     model, optimizer = build(config, inputs)
-    engine = resolve_engine(config, inputs, model)
-    records = training_steps(config, inputs, model, optimizer, engine=engine)
+    config = apply_overrides(config, {"training.engine": engine})
+    chosen = resolve_engine(config, inputs, model)
+    records = training_steps(config, inputs, model, optimizer, engine=chosen)
     return lambda steps: _advance(records, steps)
 
 
