@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--data-dir", help="folder of data sets ($TRAINRIG_DATA_DIR, else ./data)")
     parser.add_argument("--output", type=Path, help="JSON file with everything measured (none)")
+    parser.add_argument("--figure", type=Path, help="PNG with a bar per case (none)")
     return parser
 
 
@@ -45,8 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the table, and write the file if asked."""
     arguments = make_parser().parse_args(argv)
-    from trainrig.benchmark import Options, format_results, run_cases, write_results
+    from trainrig.benchmark import Options, describe_results, format_results, run_cases
     from trainrig.device import choose_device, reuse_memory, set_threads
+    from trainrig.files import write_json
+    from trainrig.plotting.speed import draw_results
     from trainrig.roofline import measure_peaks
 
     reuse_memory()
@@ -65,9 +68,14 @@ def main(argv: list[str] | None = None) -> int:
     for result in run_cases(cases, arguments.cases, options, peaks):
         results.append(result)
         print(f"{result.name}: {result.rate:.4g} run-steps/s", file=sys.stderr, flush=True)
+        document = describe_results(arguments.system, results, peaks, options)
         if arguments.output:
-            write_results(arguments.output, arguments.system, results, peaks, options)
+            write_json(arguments.output, document)
     print(format_results(results))
+    if arguments.figure:
+        hardware = f"{document['hardware']['cpu']}, {document['hardware'].get('gpu', 'no GPU')}"
+        title = f"{hardware}; {options.threads} thread(s), {document['clock']} time"
+        draw_results(document["results"], arguments.figure, title=title)
     return 0
 
 

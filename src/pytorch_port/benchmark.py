@@ -46,6 +46,15 @@ def cases(options: Options) -> Cases:
         builders[name] = partial(_single, name, options)
         builders[f"{name}, compile"] = partial(_single, name, options, engine="compile")
         builders[f"{name}, {REFERENCE}"] = partial(_yardstick, name, options)
+    for count in (100, 1600, 12_800):
+        changes = {
+            "data.generator_config.n_rare_classes": count - 20,
+            "data.symbolic_config.dataset_size": count,
+        }
+        builders[f"{count} classes"] = partial(_growth, changes, options)
+    for items in (9, 17, 33):
+        changes = {"data.seq_config.seq_len": items}
+        builders[f"{items} items"] = partial(_growth, changes, options)
     builders["symbolic, whole run"] = partial(_whole_run, options)
     builders["sampler, symbolic"] = partial(_sampling, "symbolic", options)
     builders["sampler, images"] = partial(_sampling, "28 px", options)
@@ -62,6 +71,19 @@ def _single(name: str, options: Options, engine: str = "auto") -> Case:
         steps=STEPS[name],
         work=_work(config, inputs),
         precision=config.training.precision,
+    )
+
+
+def _growth(changes: dict[str, Any], options: Options) -> Case:
+    """How cost grows: symbols with more classes or items, against computing all logits."""
+    config = apply_overrides(_config("symbolic"), changes)
+    full = apply_overrides(config, {"training.query_only_head": False})
+    inputs = _inputs(config, options)
+    return Case(
+        loop=_ours(config, inputs, "auto"),
+        against={"all logits": _ours(full, inputs, "auto")},
+        steps=STEPS["symbolic"],
+        work=_work(config, inputs),
     )
 
 

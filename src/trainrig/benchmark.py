@@ -11,13 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainrig.device import Precision
-from trainrig.files import write_json
 from trainrig.roofline import Peaks, Work, describe_hardware, peak_memory
 from trainrig.runs import describe_environment
 
@@ -229,11 +227,11 @@ def _cells(result: Result) -> tuple[str, ...]:
     )
 
 
-def write_results(
-    path: Path, system: str, results: Sequence[Result], peaks: Peaks, options: Options
+def describe_results(
+    system: str, results: Sequence[Result], peaks: Peaks, options: Options
 ) -> dict[str, Any]:
-    """Write everything measured, with hardware, versions and command, and return it."""
-    document = {
+    """Return everything measured as plain data, with hardware, versions and command."""
+    return {
         "system": system,
         "environment": describe_environment(),
         "hardware": describe_hardware(options.device),
@@ -243,6 +241,3 @@ def write_results(
         "peaks": asdict(peaks),
         "results": [asdict(result) for result in results],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, document)
-    return document

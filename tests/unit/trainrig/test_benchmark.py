@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from trainrig import benchmark, roofline
-from trainrig.benchmark import Case, Options, format_results, run_cases, write_results
+from trainrig.benchmark import Case, Options, describe_results, format_results, run_cases
+from trainrig.plotting.speed import draw_results
 from trainrig.roofline import Peaks, Work, count_work
 
 CPU = torch.device("cpu")
@@ -84,12 +85,15 @@ def test_the_file_holds_everything_and_the_table_names_each_case(clock, tmp_path
     assert "| one | 1 | 2 | 2.00 x x | 500, 100 | 100% |" in table
     assert "one: 0.50 x y" in table
     assert "one: a remark" in table
-    write_results(tmp_path / "new" / "out.json", "toy", results, PEAKS, options)
-    document = json.loads((tmp_path / "new" / "out.json").read_text())
+    document = json.loads(json.dumps(describe_results("toy", results, PEAKS, options)))
     assert document["results"][0]["against"] == {"x": [1.0, 1.0], "y": [4.0, 4.0]}
     assert document["clock"] == "CPU"
     assert document["environment"]["versions"]["torch"]
     assert document["hardware"]["cores"] >= 1
+    draw_results(document["results"], tmp_path / "bars.png", title="a machine")
+    assert (tmp_path / "bars.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="no results to draw"):
+        draw_results([], tmp_path / "none.png", title="")
 
 
 def test_work_counts_products_and_what_is_kept():
