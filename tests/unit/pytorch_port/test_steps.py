@@ -12,7 +12,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.device_batches import DeviceBatches
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import resolve_engine, training_steps, trial_losses
-from pytorch_port.train import build
+from pytorch_port.train import build, settle_engine
 from trainrig.config import apply_overrides
 from trainrig.data.image_bank import view_table
 
@@ -103,6 +103,18 @@ def test_auto_is_eager_on_a_cpu_and_a_graph_is_refused_there():
         resolve_engine(graph, inputs, model)
     with pytest.raises(ValueError, match="captures a CUDA graph, but the run is on cpu"):
         training_steps(config, inputs, model, optimizer, engine="graph")
+
+
+def test_a_run_keeps_the_engine_that_auto_chose_for_it(tmp_path):
+    config, inputs = make(**SYMBOLIC)
+    model, _ = build(config, inputs)
+    assert settle_engine(config, tmp_path, inputs, model).training.engine == "eager"
+    (tmp_path / "config.json").write_text('{"training": {"engine": "compile"}}')
+    assert settle_engine(config, tmp_path, inputs, model).training.engine == "compile"
+    anew = settle_engine(config, tmp_path, inputs, model, overwrite=True)
+    assert anew.training.engine == "eager"
+    named = apply_overrides(config, {"training.engine": "eager"})
+    assert settle_engine(named, tmp_path, inputs, model).training.engine == "eager"
 
 
 @pytest.mark.slow
