@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = vars(make_parser().parse_args(argv))
     profile = flags.pop("profile")
     from optimizer_quality.config import CifarConfig, switch_overrides
-    from optimizer_quality.experiment import Runtime, run
+    from optimizer_quality.experiment import run
+    from optimizer_quality.session import Runtime
     from trainrig.config import apply_overrides, load_config, parse_assignments
 
     config = load_config(flags.pop("config"), CifarConfig)

@@ -36,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=positive_int, help="side by side (CPU: one per core; CUDA: 1)"
     )
+    parser.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
     parser.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
     parser.add_argument("--overwrite", action="store_true", help="start existing runs anew")
     parser.add_argument("--no-track", action="store_true", help="leave trackio out")
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     """Train the grid and print the table; exit status 1 if a run failed."""
     arguments = make_parser().parse_args(argv)
     from optimizer_quality.config import CifarConfig
-    from optimizer_quality.experiment import Runtime, resolve_device, write_runs_csv
+    from optimizer_quality.experiment import resolve_device, write_runs_csv
+    from optimizer_quality.session import Runtime
     from optimizer_quality.sweep import execute, parse_grid, plan_runs, write_summary
     from trainrig.config import apply_overrides, load_config, parse_assignments
     from trainrig.device import core_count
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         quiet=True,
     )
     failed = 0
-    for outcome in execute(runs, folder, runtime, jobs):
+    for outcome in execute(runs, folder, runtime, jobs, arguments.pack):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
         failed += outcome.status == "failed"
         write_summary(runs, folder)

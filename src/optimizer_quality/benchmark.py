@@ -16,9 +16,10 @@ from trainrig.data.shapes import draw_shapes
 from trainrig.device import Precision
 from trainrig.optim import make_optimizer
 from trainrig.roofline import count_work
+from trainrig.vectorized import Stack, StackedOptimizer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-MODEL, BATCH_SIZE = "resnet8", 128
+MODEL, BATCH_SIZE, PACK = "resnet8", 128, 8
 YARDSTICK = "fp32 NCHW"
 #: Name → (channels_last, precision, compiled).
 MODES: dict[str, tuple[bool, Precision, bool]] = {
@@ -34,6 +35,7 @@ def cases(options: Options) -> Cases:
     builders: dict[str, Callable[[], Case]] = {"data path": _data_path}
     for mode in MODES:
         builders[f"{MODEL} {mode}"] = partial(_mode, mode, options)
+    builders[f"{MODEL} pack of {PACK}"] = partial(_pack, options)
     return builders
 
 
@@ -59,6 +61,31 @@ def _mode(mode: str, options: Options) -> Case:
         work=work,
         precision=precision,
     )
+
+
+def _pack(options: Options) -> Case:
+    """Runs of several seeds trained as one program, against one run alone."""
+    members = [
+        build_model(MODEL, 10, in_channels=3, precision="fp32", channels_last=False)
+        for _ in range(PACK)
+    ]
+    stack = Stack([member.to(options.device) for member in members]).train()
+    optimizers = [
+        make_optimizer("sgd", member.parameters(), lr=0.01, momentum=0.9) for member in members
+    ]
+    optimizer = StackedOptimizer(stack, optimizers)
+    images = torch.randn(PACK, BATCH_SIZE, 3, 32, 32, device=options.device)
+    labels = (torch.arange(BATCH_SIZE, device=options.device) % 10).repeat(PACK)
+
+    def loop(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            logits = stack(images).flatten(0, 1)
+            (nn.functional.cross_entropy(logits, labels) * PACK).backward()
+            optimizer.step()
+
+    alone = {"fp32 channels_last, one run": _training(True, "fp32", False, options.device)}
+    return Case(loop=loop, against=alone, steps=2, runs=PACK)
 
 
 def _drain(batches: ImageBatches | TorchvisionBatches) -> Loop:

@@ -95,7 +95,8 @@ class CifarConfig:
         num_classes: must be the set's.
         channels_last: memory format of images and kernels.
         precision: ``bf16`` runs the forward pass in bfloat16 autocast.
-        engine: ``compile`` fuses the training steps of full batches with ``torch.compile``.
+        engine: ``compile`` fuses the training steps of full batches with ``torch.compile``;
+            ``packed`` marks a run that a sweep trains together with others (``--pack``).
         batch_size: images per step.
         num_epochs: passes over the training part.
         eval_every: epochs between rows of per-layer weight norms and console lines.
@@ -119,7 +120,7 @@ class CifarConfig:
     num_classes: int = 10
     channels_last: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
-    engine: Literal["eager", "compile"] = "eager"
+    engine: Literal["eager", "compile", "packed"] = "eager"
     batch_size: int = 128
     num_epochs: int = 200
     eval_every: int = 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import Any
 import torch
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.data import Loaders, make_loaders, save_split_indices
-from optimizer_quality.models import ResNet, build_model, count_parameters
-from optimizer_quality.run_tracker import RunTracker
+from optimizer_quality.data import Loaders, make_loaders
+from optimizer_quality.session import Runtime, prepare
 from optimizer_quality.train import train
-from optimizer_quality.utils import get_optimizer, save_final_model, set_seed, setup_logging
-from trainrig.config import to_dict
+from optimizer_quality.utils import set_seed
 from trainrig.device import choose_device, set_threads
-from trainrig.errors import DivergedError
-from trainrig.files import read_json, write_json
+from trainrig.files import read_json
 from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
 from trainrig.tracking.tables import write_table
 
@@ -48,23 +44,6 @@ RUNS_COLUMNS = (
     "seconds",
     "synthetic",
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Runtime:
-    """What may differ between two processes that give the same numbers.
-
-    Attributes:
-        threads: torch threads; None is one.
-        overwrite: start anew in a directory that holds a run.
-        track: send rows to trackio.
-        quiet: print nothing.
-    """
-
-    threads: int | None = None
-    overwrite: bool = False
-    track: bool = True
-    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +76,24 @@ def run(
         FileNotFoundError: no data.
         CheckpointError: the checkpoint does not fit.
     """
+    if config.engine == "packed":
+        raise ValueError("engine: packed trains several runs at once; use a sweep with --pack")
     path = path or Path(config.results_dir) / config.run_name
     log_path = log_path or Path(config.log_dir) / config.run_name
+    with opened(config, runtime, path, log_path) as (directory, loaders, device):
+        if directory.status()["status"] in FINAL:
+            return summary_of(directory)
+        _train_in(directory, log_path, config, runtime, loaders, device)
+        summary = summary_of(directory)
+    write_runs_csv(path.parent)
+    return summary
+
+
+@contextlib.contextmanager
+def opened(
+    config: CifarConfig, runtime: Runtime, path: Path, log_path: Path
+) -> Iterator[tuple[RunDirectory, Loaders, torch.device]]:
+    """Read a run's images, then lock its directory; raises as ``run`` does."""
     threads = set_threads(runtime.threads)
     device = resolve_device(config.device, quiet=runtime.quiet)
     set_seed(config.seed)
@@ -108,12 +103,7 @@ def run(
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         if runtime.overwrite:
             _remove_final_files(path, log_path)
-        if directory.status()["status"] in FINAL:
-            return _summary(directory)
-        _train_in(directory, log_path, config, runtime, loaders, device)
-        summary = _summary(directory)
-    write_runs_csv(path.parent)
-    return summary
+        yield directory, loaders, device
 
 
 def resolve_device(name: str, *, quiet: bool = False) -> torch.device:
@@ -133,97 +123,11 @@ def _train_in(
     loaders: Loaders,
     device: torch.device,
 ) -> None:
-    path = directory.path
-    logger = setup_logging(directory.logs / "train.log")
-    model = make_model(config, loaders.images.train_images.shape[1]).to(device)
-    optimizer = get_optimizer(model, config.optimizer)
-    tracker = RunTracker(
-        directory,
-        log_path,
-        project=config.experiment_name,
-        config=to_dict(config),
-        steps_per_epoch=len(loaders.train),
-        console_every=0 if runtime.quiet else max(config.eval_every, 1),
-        track=runtime.track,
-    )
-    save_split_indices(
-        loaders.train_indices,
-        loaders.val_indices,
-        path / "split_indices.json",
-        source=loaders.description["source"],
-        sha256=loaders.description["content_sha256"],
-    )
-    try:
-        tracker.restore(model, optimizer)
-        for message in tracker.messages:
-            logger.warning(message)
-        logger.info("starts after epoch %d of %d", tracker.start_epoch, config.num_epochs)
-        directory.set_status("running", epoch=tracker.start_epoch)
-        results = train(model, loaders.train, loaders.val, loaders.test, optimizer, config, tracker)
-        tracker.log(
-            {
-                "step": config.num_epochs * len(loaders.train),
-                "epoch": config.num_epochs,
-                "split": "test",
-                **results["test"],
-            }
-        )
-        _finish(directory, config, model, optimizer, tracker, results)
-        logger.info("complete: test accuracy %.4f", results["test"]["accuracy"])
-    except DivergedError as error:
-        logger.warning("diverged: %s", error)
-        tracker.write_logs()
-        directory.set_status("diverged", message=str(error))
-    except BaseException as error:
-        logger.error("stopped: %r", error)
-        directory.record_stop(error)
-        raise
-    finally:
-        tracker.close()
-
-
-def _finish(
-    directory: RunDirectory,
-    config: CifarConfig,
-    model: ResNet,
-    optimizer: torch.optim.Optimizer,
-    tracker: RunTracker,
-    results: dict[str, dict[str, float]],
-) -> None:
-    """Write the final files; the checkpoint goes only when they are durable."""
-    tracker.write_logs()
-    rows = tracker.rows()
-    metrics = {
-        "final": results,
-        "history": [
-            {key: row.get(key) for key in ("epoch", "split", "loss", "accuracy", "grad_norm")}
-            for row in rows
-        ],
-        "epochs": config.num_epochs,
-        "parameters": count_parameters(model),
-        "optimizer": {
-            "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-            "lr": float(optimizer.param_groups[0].get("lr", 0.0)),
-            "arguments": {k: str(v) for k, v in config.optimizer.keywords().items()},
-        },
-        "timing": {"seconds": tracker.elapsed()},
-    }
-    save_final_model(model, directory.path / "final_model.pt", {"final": results})
-    write_json(directory.path / "metrics.json", metrics)
-    directory.set_status("complete", epoch=config.num_epochs, metrics=results)
-    shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
-
-
-def make_model(config: CifarConfig, in_channels: int) -> ResNet:
-    """Return the configured network with the initial weights that ``config.seed`` determines."""
-    set_seed(config.seed)
-    return build_model(
-        config.model,
-        config.num_classes,
-        in_channels=in_channels,
-        precision=config.precision,
-        channels_last=config.channels_last,
-    )
+    session = prepare(directory, log_path, config, runtime, loaders, device)
+    with session.watched():
+        session.start()
+        parts = (session.model, loaders.train, loaders.val, loaders.test, session.optimizer)
+        session.finish(train(*parts, config, session.tracker))
 
 
 def _remove_final_files(path: Path, log_path: Path) -> None:
@@ -231,7 +135,8 @@ def _remove_final_files(path: Path, log_path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _summary(directory: RunDirectory) -> RunSummary:
+def summary_of(directory: RunDirectory) -> RunSummary:
+    """Return how a run stands, from its status."""
     status = directory.status()
     return RunSummary(
         directory.path, status["status"], status.get("metrics", {}), status.get("message", "")

@@ -33,6 +33,7 @@ class RunTracker:
         config: the resolved configuration, for trackio.
         steps_per_epoch: to number checkpoints by step.
         console_every: epochs between printed lines; 0 prints none.
+        keep_last: rolling checkpoints that stay while the run is unfinished.
         track: send rows to trackio too.
     """
 
@@ -45,6 +46,7 @@ class RunTracker:
         config: dict[str, Any],
         steps_per_epoch: int,
         console_every: int = 0,
+        keep_last: int = 1,
         track: bool = True,
     ) -> None:
         self.directory, self.log_path, self.project, self.config = (
@@ -54,6 +56,7 @@ class RunTracker:
             config,
         )
         self.steps_per_epoch, self.console_every = steps_per_epoch, console_every
+        self.keep_last = keep_last
         self.start_epoch, self.seconds = 0, 0.0
         self.partial: dict[str, Any] | None = None
         self.messages: list[str] = []
@@ -159,7 +162,7 @@ class RunTracker:
             epoch * self.steps_per_epoch + (0 if current is None else current.step),
             model.state_dict(),
             state,
-            keep_last=1,
+            keep_last=self.keep_last,
             interim=current is not None,
         )
         self.directory.set_status("running", epoch=epoch)
@@ -171,6 +174,15 @@ class RunTracker:
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows so far."""
         return self._log.rows()
+
+    def last_results(self) -> dict[str, dict[str, float]]:
+        """Return training and validation metrics of the last logged epoch, by split."""
+        keys = ("loss", "accuracy", "grad_norm")
+        return {
+            row["split"]: {key: row[key] for key in keys if key in row}
+            for row in self._log.rows()
+            if row["split"] in ("train", "val")
+        }
 
     def write_logs(self) -> None:
         """Write ``trackio_logs.json`` from our own rows, so that it exists without trackio too."""

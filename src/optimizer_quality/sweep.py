@@ -11,11 +11,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from optimizer_quality.config import CifarConfig, with_optimizer
-from optimizer_quality.experiment import Runtime, run
+from optimizer_quality.experiment import run
+from optimizer_quality.packed import check_packable, run_pack
+from optimizer_quality.session import Runtime
 from trainrig.files import read_json, write_atomically
 from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import FINAL, read_status
@@ -89,24 +92,70 @@ def plan_runs(
 
 
 def execute(
-    runs: Sequence[SweepRun], folder: Path, runtime: Runtime, jobs: int
+    runs: Sequence[SweepRun], folder: Path, runtime: Runtime, jobs: int, pack: int = 1
 ) -> Iterator[Outcome]:
-    """Train what is not finished yet, ``jobs`` runs side by side; yield each outcome."""
-    tasks = []
-    for one in runs:
-        path = folder / one.name
-        status = read_status(path)["status"]
-        if status in FINAL and not runtime.overwrite:
-            yield Outcome(one.name, path, status, "was finished before")
-        else:
-            arguments = {"config": one.config, "path": path, "runtime": runtime}
-            tasks.append(Task(name=one.name, path=path, work=train_run, arguments=arguments))
-    yield from run_tasks(tasks, jobs=jobs)
+    """Train what is not finished yet, ``jobs`` runs or packs side by side; yield each outcome.
+
+    Args:
+        runs: of ``plan_runs``.
+        folder: of the run directories.
+        runtime: of every run.
+        jobs: processes.
+        pack: runs trained as one program. Packs follow from the whole list, finished runs
+            included, so that a resumed sweep has the same ones.
+    """
+    tasks, packs = [], {}
+    for members in pack_runs(runs, pack):
+        pending = []
+        for one in members:
+            status = read_status(folder / one.name)["status"]
+            if status in FINAL and not runtime.overwrite:
+                yield Outcome(one.name, folder / one.name, status, "was finished before")
+            else:
+                pending.append(one)
+        if pending:
+            name = " + ".join(one.name for one in pending)
+            packs[name] = pending
+            arguments = {"members": pending, "folder": folder, "runtime": runtime}
+            tasks.append(Task(name=name, path=folder, work=train_members, arguments=arguments))
+    for outcome in run_tasks(tasks, jobs=jobs):
+        for one in packs[outcome.name]:
+            status = read_status(folder / one.name)["status"]
+            if outcome.status == "failed" and status not in FINAL:
+                yield Outcome(one.name, folder / one.name, "failed", outcome.message)
+            else:
+                yield Outcome(one.name, folder / one.name, status)
 
 
-def train_run(config: CifarConfig, path: Path, runtime: Runtime, position: int) -> str:
-    """Train one run of a sweep in this process and return its status."""
+def pack_runs(runs: Sequence[SweepRun], pack: int) -> list[list[SweepRun]]:
+    """Cut the runs of each optimizer into packs of at most ``pack``, marked as such.
+
+    Raises:
+        ValueError: a size below 1, or an optimizer that cannot be packed.
+    """
+    if pack < 1:
+        raise ValueError(f"--pack {pack}: must be at least 1")
+    if pack == 1:
+        return [[one] for one in runs]
+    packs = []
+    for _, own in groupby(runs, key=lambda one: one.config.optimizer.type):
+        marked = [
+            SweepRun(one.name, dataclasses.replace(one.config, engine="packed")) for one in own
+        ]
+        check_packable(marked[0].config)
+        packs += [marked[i : i + pack] for i in range(0, len(marked), pack)]
+    return packs
+
+
+def train_members(
+    members: Sequence[SweepRun], folder: Path, runtime: Runtime, position: int
+) -> str:
+    """Train one run, or the runs of a pack, in this process and return a status."""
     del position  # of a progress bar, which these runs do not draw
+    places = [(one.config, folder / one.name) for one in members]
+    if members[0].config.engine == "packed":
+        return run_pack(places, runtime)
+    config, path = places[0]
     return run(config, runtime, path=path, log_path=path / "logs").status
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer_quality.config import CifarConfig
+from optimizer_quality.norms import GradientNorms, weight_norms
 from trainrig.errors import DivergedError
-from trainrig.metrics import l2_norm
 
 Metrics = dict[str, Any]
 
@@ -37,6 +37,10 @@ class NullTracker:
 
     def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Make everything up to ``epoch`` durable."""
+
+    def last_results(self) -> dict[str, Metrics]:
+        """Return the training and validation metrics of the last logged epoch, by split."""
+        return {}
 
 
 def train_one_epoch(
@@ -131,8 +135,7 @@ class EpochPass:
     def result(self) -> Metrics:
         """Return what ``train_one_epoch`` returns, of the steps done."""
         result = self.totals.result()
-        if not math.isfinite(result["loss"]):
-            raise DivergedError(f"epoch {self.epoch}: the training loss is {result['loss']}")
+        check_finite(result["loss"], self.epoch, "training")
         return {**result, "steps": self.step, **self.norms.result()}
 
     def state(self) -> dict[str, Any]:
@@ -191,7 +194,7 @@ def train(
     device = next(model.parameters()).device
     criterion = nn.CrossEntropyLoss()
     forward = training_forward(model, optimizer, config)
-    results: Metrics = {"train": {}, "val": {}, "test": {}}
+    results: Metrics = {"train": {}, "val": {}, **tracker.last_results()}
     for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
         started = time.perf_counter()
         current = EpochPass(model, optimizer, criterion, epoch, forward)
@@ -200,26 +203,61 @@ def train(
             tracker.partial = None
         for _ in current.steps(train_loader, device):
             tracker.end_step(current)
-        trained = current.result()
-        by_layer = trained.pop("grad_norm_by_layer")
-        step = epoch * trained.pop("steps")
-        row = {"step": step, "epoch": epoch, "split": "train", **trained}
-        row |= {f"grad_norm/{name}": value for name, value in by_layer.items()}
-        if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.num_epochs):
-            row |= weight_norms(model)
-        row["elapsed"] = time.perf_counter() - started
-        tracker.log(row)
-        _switch(optimizer, "eval")
-        measured = validate(model, val_loader, criterion, device)
-        results |= {"train": trained, "val": measured}
-        elapsed = time.perf_counter() - started
-        tracker.log({"step": step, "epoch": epoch, "split": "val", **measured, "elapsed": elapsed})
-        if not math.isfinite(measured["loss"]):
-            raise DivergedError(f"epoch {epoch}: the validation loss is {measured['loss']}")
-        tracker.end_epoch(epoch, model, optimizer)
+        parts = (epoch, model, val_loader, optimizer, config, tracker)
+        results = close_epoch(current.result(), started, *parts)
     _switch(optimizer, "eval")
-    results["test"] = validate(model, test_loader, criterion, device)
-    return results
+    return {**results, "test": validate(model, test_loader, criterion, device)}
+
+
+def close_epoch(
+    trained: Metrics,
+    started: float,
+    epoch: int,
+    model: nn.Module,
+    val_loader: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    config: CifarConfig,
+    tracker: Any,
+) -> Metrics:
+    """Log what ``train_one_epoch`` returned, validate, and let the tracker save.
+
+    Args:
+        trained: of ``train_one_epoch``.
+        started: ``time.perf_counter()`` at the epoch's begin.
+        epoch: from 1.
+        model: trained.
+        val_loader: evaluated.
+        optimizer: its ``eval()`` is called if it has one.
+        config: ``num_epochs`` and ``eval_every`` are used.
+        tracker: takes the rows.
+
+    Returns:
+        Metrics of this epoch by split, ``train`` and ``val``.
+
+    Raises:
+        DivergedError: the validation loss is not finite.
+    """
+    device = next(model.parameters()).device
+    shown = {key: trained[key] for key in ("loss", "accuracy", "grad_norm")}
+    step = epoch * trained["steps"]
+    row = {"step": step, "epoch": epoch, "split": "train", **shown}
+    row |= {f"grad_norm/{name}": value for name, value in trained["grad_norm_by_layer"].items()}
+    if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.num_epochs):
+        row |= weight_norms(model)
+    tracker.log({**row, "elapsed": time.perf_counter() - started})
+    _switch(optimizer, "eval")
+    measured = validate(model, val_loader, nn.CrossEntropyLoss(), device)
+    elapsed = time.perf_counter() - started
+    tracker.log({"step": step, "epoch": epoch, "split": "val", **measured, "elapsed": elapsed})
+    check_finite(measured["loss"], epoch, "validation")
+    tracker.end_epoch(epoch, model, optimizer)
+    return {"train": shown, "val": measured}
+
+
+def check_finite(loss: float, epoch: int, kind: str) -> None:
+    """Raise ``DivergedError`` where a mean loss is not finite."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"epoch {epoch}: the {kind} loss is {loss}")
 
 
 class _Totals:
@@ -240,52 +278,6 @@ class _Totals:
         return {"loss": loss / count, "accuracy": correct / count}
 
 
-class GradientNorms:
-    """Mean over steps of each layer's gradient norm; a layer is a module with own parameters."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._layers = {
-            name: list(module.parameters(recurse=False))
-            for name, module in model.named_modules()
-            if next(module.parameters(recurse=False), None) is not None
-        }
-        self.sum: Tensor | None = None  # (layers + 1,), the last one over all
-        self.steps = 0
-
-    def add(self) -> None:
-        """Take the gradients that stand in ``.grad`` now."""
-        gradients = [
-            [p.grad.detach() for p in parameters if p.grad is not None]
-            for parameters in self._layers.values()
-        ]
-        flat = torch._foreach_norm([g for layer in gradients for g in layer])
-        squares = torch.stack([norm.double() for norm in flat]).square()
-        sizes = [len(layer) for layer in gradients]
-        by_layer = torch.stack([part.sum() for part in squares.split(sizes)])
-        norms = torch.cat([by_layer, by_layer.sum().view(1)]).sqrt()
-        self.sum = norms if self.sum is None else self.sum + norms
-        self.steps += 1
-
-    def result(self) -> dict[str, Any]:
-        """Return ``grad_norm`` and ``grad_norm_by_layer``."""
-        if self.sum is None:
-            return {"grad_norm": 0.0, "grad_norm_by_layer": {}}
-        *layers, total = (self.sum / self.steps).tolist()
-        return {
-            "grad_norm": total,
-            "grad_norm_by_layer": dict(zip(self._layers, layers, strict=True)),
-        }
-
-
-def weight_norms(model: nn.Module) -> dict[str, float]:
-    """Return the L2 norm of each convolution's and linear layer's kernel."""
-    return {
-        f"weight_norm/{name}": l2_norm([module.weight]).item()
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
-
-
 def training_forward(
     model: nn.Module, optimizer: torch.optim.Optimizer, config: CifarConfig
 ) -> Callable[[Tensor], Tensor]:
@@ -298,7 +290,7 @@ def training_forward(
     Raises:
         ValueError: the optimizer differentiates gradients again, which compiled code cannot.
     """
-    if config.engine == "eager":
+    if config.engine != "compile":
         return model
     if needs_graph(optimizer):
         raise ValueError(

@@ -50,7 +50,7 @@ def setup_logging(path: Path) -> logging.Logger:
 
 def save_final_model(model: nn.Module, filepath: Path, metrics: Mapping[str, Any]) -> None:
     """Write weights and final metrics to one file that loads in torch's safe mode."""
-    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({"model": weights, "metrics": dict(metrics)}, buffer)
     write_atomically(filepath, buffer.getvalue())

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from trainrig.errors import CheckpointError
 from trainrig.files import fsync_directory, write_durably
@@ -76,7 +77,7 @@ def save_checkpoint(
             # Through memory: torch embeds a file's name in the archive, so that equal content
             # under different names would differ in bytes.
             buffer = io.BytesIO()
-            torch.save(dict(value), buffer)
+            torch.save(tree_map_only(torch.Tensor, _compact, dict(value)), buffer)
             content = buffer.getvalue()
             digest = hashlib.sha256(content).hexdigest()
             manifest["files"][name] = {"bytes": len(content), "sha256": digest}
@@ -92,6 +93,12 @@ def save_checkpoint(
         raise
     prune(folder, step, keep_last)
     return final
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a view of a larger storage as a copy: a file would hold the whole storage."""
+    own = tensor.numel() * tensor.element_size()
+    return tensor if tensor.untyped_storage().nbytes() == own else tensor.clone()
 
 
 def prune(folder: Path, step: int, keep_last: int) -> None:

@@ -122,6 +122,20 @@ def test_killed_run_continues_identically(finished, command, repo_root, tmp_path
     assert_equal_runs(finished, tmp_path)
 
 
+def test_stopped_before_the_final_files_ends_identically(finished, run_main, tmp_path, monkeypatch):
+    from optimizer_quality import session
+
+    def no_space(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(session, "save_final_model", no_space)
+    assert run_main(tmp_path) == 1
+    monkeypatch.undo()
+    assert run_main(tmp_path) == 0
+    assert "starts after epoch 2" in (tmp_path / "r/sgd_seed42/logs/train.log").read_text()
+    assert_equal_runs(finished, tmp_path)
+
+
 @pytest.mark.slow  # compiles three times
 def test_killed_compiled_run_continues_identically(command, repo_root, tmp_path, run_main):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -8,9 +8,9 @@ from torch import nn
 
 from optimizer_quality.config import CifarConfig
 from optimizer_quality.data import make_loaders
-from optimizer_quality.experiment import make_model
+from optimizer_quality.norms import GradientNorms
+from optimizer_quality.session import make_model
 from optimizer_quality.train import (
-    GradientNorms,
     train,
     train_one_epoch,
     training_forward,

@@ -1,0 +1,195 @@
+"""Several runs of one optimizer and network as one program: seeds, learning rates, weight decays.
+
+The members' networks are stacked (``trainrig.vectorized``) and stepped together; each keeps its own
+images, order, optimizer state, logs, checkpoints and final files, and is validated alone. The
+numbers equal those of separate runs up to rounding. A member whose loss is no longer finite ends as
+``diverged``, the others go on. A pack that is asked to stop does so after its epoch.
+
+Legend: R members, B images per batch, K classes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimizer_quality.config import CifarConfig
+from optimizer_quality.experiment import opened, write_runs_csv
+from optimizer_quality.session import Runtime, Session, prepare
+from optimizer_quality.train import check_finite, close_epoch, validate
+from trainrig.checkpoint import list_checkpoints
+from trainrig.errors import DivergedError
+from trainrig.optim import resolve_optimizer
+from trainrig.stopping import Interruption
+from trainrig.vectorized import Stack, StackedOptimizer
+from trainrig.vectorized.optim import ELEMENTWISE
+
+
+def check_packable(config: CifarConfig) -> None:
+    """Refuse what cannot be packed, before anything is read.
+
+    Raises:
+        ValueError: an optimizer that does not treat every value alone.
+    """
+    name = config.optimizer.type
+    if resolve_optimizer(name) not in ELEMENTWISE:
+        accepted = ", ".join(sorted(known.__name__.lower() for known in ELEMENTWISE))
+        raise ValueError(f"optimizer {name!r}: cannot be packed (accepted: {accepted}); --pack 1")
+
+
+def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> str:
+    """Train all runs together, each in its own directory, resuming what is there.
+
+    Args:
+        places: configuration and run directory of each member. They may differ in ``seed`` and in
+            the settings of their optimizer.
+        runtime: of all members.
+
+    Returns:
+        ``complete`` if all members are, else ``diverged``.
+
+    Raises:
+        ValueError: as ``experiment.run``.
+    """
+    with ExitStack() as stack:
+        sessions = []
+        for config, path in places:
+            logs = path / "logs"
+            directory, loaders, device = stack.enter_context(opened(config, runtime, path, logs))
+            session = prepare(directory, logs, config, runtime, loaders, device)
+            stack.enter_context(session.watched())
+            sessions.append(session)
+        _start_together(sessions)
+        _train(sessions)
+        statuses = {session.directory.status()["status"] for session in sessions}
+    write_runs_csv(places[0][1].parent)
+    return "complete" if statuses == {"complete"} else "diverged"
+
+
+def _start_together(sessions: Sequence[Session]) -> None:
+    """Resume all members from the newest epoch that all of them have."""
+    newest = []
+    for session in sessions:
+        found = list_checkpoints(session.directory.checkpoints)
+        newest.append(found[-1][0] if found else 0)
+    for session in sessions:
+        for step, path in list_checkpoints(session.directory.checkpoints):
+            if step > min(newest):  # the process was killed between two members' checkpoints
+                shutil.rmtree(path)
+        session.start()
+    epochs = {session.tracker.start_epoch for session in sessions}
+    if len(epochs) > 1:
+        names = ", ".join(session.directory.path.name for session in sessions)
+        raise ValueError(f"{names}: checkpoints are of epochs {sorted(epochs)}; use --overwrite")
+
+
+def _train(sessions: Sequence[Session]) -> None:
+    """Train, validate and finish all members that stay finite."""
+    pack, config = Pack(sessions), sessions[0].config
+    results = [session.tracker.last_results() for session in sessions]
+    for epoch in range(sessions[0].tracker.start_epoch + 1, config.num_epochs + 1):
+        started, asked = time.perf_counter(), None
+        trained = pack.train_one_epoch(epoch)
+        for r, session in enumerate(sessions):
+            stop = session.directory.stop
+            if pack.optimizer.frozen[r]:
+                if stop.due():
+                    asked = stop.interruption(str(session.directory.path))
+                continue
+            parts = (session.model, session.loaders.val, session.optimizer)
+            try:
+                check_finite(trained[r]["loss"], epoch, "training")
+                results[r] = close_epoch(
+                    trained[r], started, epoch, *parts, session.config, session.tracker
+                )
+            except DivergedError as error:
+                pack.optimizer.freeze([r])
+                session.diverge(str(error))
+            except Interruption as request:
+                asked = request  # the other members save this epoch first
+        if asked is not None:
+            raise asked
+    for r, session in enumerate(sessions):
+        if not pack.optimizer.frozen[r]:
+            parts = (session.model, session.loaders.test, nn.CrossEntropyLoss(), pack.device)
+            session.finish({**results[r], "test": validate(*parts)})
+
+
+class Pack:
+    """The members' networks and optimizers as one.
+
+    Args:
+        sessions: prepared and started members.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.loaders = [session.loaders.train for session in sessions]
+        self.stack = Stack([session.model for session in sessions])
+        self.optimizer = StackedOptimizer(self.stack, [session.optimizer for session in sessions])
+        self.device = self.stack.flat.device
+        self.layers: dict[str, list[str]] = {}
+        for name in self.stack.slots:
+            self.layers.setdefault(name.rpartition(".")[0], []).append(name)
+
+    def train_one_epoch(self, epoch: int) -> list[dict[str, Any]]:
+        """Perform one pass of every member; return what ``train.train_one_epoch`` does, of each."""
+        self.stack.train()
+        for loader in self.loaders:
+            loader.set_epoch(epoch)
+        n_members, steps = len(self.stack), 0
+        sums = torch.zeros(3, n_members, dtype=torch.float64, device=self.device)
+        norms = torch.zeros(
+            n_members, len(self.layers) + 1, dtype=torch.float64, device=self.device
+        )
+        for batches in zip(*self.loaders, strict=True):
+            images, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            self.optimizer.zero_grad()
+            # Grouped convolutions have members and channels in one axis: no channels_last here.
+            logits = self.stack(images.contiguous())  # (R, B, K)
+            losses = nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), reduction="none"
+            ).view_as(labels)
+            losses.mean(dim=1).sum().backward()
+            correct = (logits.detach().argmax(dim=2) == labels).sum(dim=1)
+            count = torch.full_like(correct, labels.shape[1])
+            sums += torch.stack([losses.detach().double().sum(dim=1), correct, count])
+            norms += self._gradient_norms()
+            self.optimizer.step()
+            steps += 1
+        self.optimizer.write_members()
+        return self._results(sums, norms / steps, steps)
+
+    def _gradient_norms(self) -> Tensor:
+        """Return each member's gradient norm by layer, then of all, (R, layers + 1)."""
+        gradient = self.stack.flat.grad
+        squares = []
+        for names in self.layers.values():
+            slots = [self.stack.slots[name] for name in names]
+            parts = [gradient[:, slot.start : slot.start + slot.room] for slot in slots]
+            layer = [torch.linalg.vector_norm(part, dim=1).double().square() for part in parts]
+            squares.append(torch.stack(layer).sum(dim=0))
+        by_layer = torch.stack(squares, dim=1)
+        return torch.cat([by_layer, by_layer.sum(dim=1, keepdim=True)], dim=1).sqrt()
+
+    def _results(self, sums: Tensor, norms: Tensor, steps: int) -> list[dict[str, Any]]:
+        results = []
+        for (loss, correct, count), (*layers, total) in zip(
+            sums.T.tolist(), norms.tolist(), strict=True
+        ):
+            results.append(
+                {
+                    "loss": loss / count,
+                    "accuracy": correct / count,
+                    "steps": steps,
+                    "grad_norm": total,
+                    "grad_norm_by_layer": dict(zip(self.layers, layers, strict=True)),
+                }
+            )
+        return results
