@@ -138,7 +138,7 @@ def draw_refinement(
     names = ", ".join(f"{100 * share:.1f} %" for share in power / power.sum())
     strips = [np.abs(mode) / max(float(np.abs(mode).max()), 1e-12) for mode in probe[:4]]
     columns = 1 if len(strips) == 1 else 2
-    strips += [np.zeros_like(strips[0])] * (-len(strips) % columns)
+    strips += [np.full_like(strips[0], np.nan)] * (-len(strips) % columns)
     rows = [np.hstack(strips[i : i + columns]) for i in range(0, len(strips), columns)]
     _show(figure, axes[2], np.vstack(rows), f"probe modes, {names} of the power", cmap="magma")
     axes[2].title.set_fontsize(9)

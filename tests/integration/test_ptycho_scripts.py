@@ -71,8 +71,28 @@ def test_stream_and_uncertainty(run, scan, tmp_path):
 
 def test_iterations_alone_need_no_network(scan, tmp_path):
     arguments = ["--test_data", str(scan), "--output_dir", str(tmp_path), "--quiet"]
-    assert infer_ptycho.main([*arguments, "--refine", "2", "--learn-probe"]) == 0
+    assert infer_ptycho.main([*arguments, "--refine", "2", "--learn-probe", "--half-data"]) == 0
+    assert (tmp_path / "refinement.png").stat().st_size > 10_000
+    found = json.loads((tmp_path / "half_data.json").read_text())
+    assert 1 <= found["half_period_px"] < found["side_px"]
+    halves = [str(tmp_path / f"half_{k}.npz") for k in (1, 2)]
+    (tmp_path / "half_data.json").unlink()
+    assert evaluate_ptycho.main([halves[0], "--against", halves[1]]) == 0
+    assert json.loads((tmp_path / "half_data.json").read_text()) == found
     assert infer_ptycho.main(arguments) == 1
+
+
+def test_simulated_errors_are_reported(tmp_path):
+    scan, out = tmp_path / "wrong.npz", tmp_path / "out"
+    flags = ["--rows", "7", "--position-error-px", "1", "--modes", "2", "--start-modes", "1"]
+    assert simulate_ptycho.main([str(scan), *flags]) == 0
+    arguments = ["--test_data", str(scan), "--output_dir", str(out), "--quiet", "--refine", "8"]
+    more = ["--learn-positions", "--uncertainty", "2", "--comparison_plot"]
+    assert infer_ptycho.main([*arguments, *more]) == 0
+    scores = json.loads((out / "metrics.json").read_text())
+    assert scores["position_error_after_px"] < scores["position_error_before_px"]
+    assert -1 <= scores["spread_error_rank_correlation"] <= 1
+    assert (out / "uncertainty.png").stat().st_size > 10_000
 
 
 def test_flag_over_yaml_over_default(scan, tmp_path):
