@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--metric", help="curve to judge by, e.g. test_losses")
     parser.add_argument("--get_best_run", action="store_true", help="print the best settings only")
     parser.add_argument("--plot_lr_sensitivity", action="store_true")
+    parser.add_argument("--hyperparameter", default="lr", help="of the sensitivity plot (lr)")
+    parser.add_argument(
+        "--plot_sensitivity_2d", nargs=2, metavar=("X", "Y"), help="hyperparameters"
+    )
     parser.add_argument("--plot_performance", action="store_true")
     parser.add_argument("--plot_table", action="store_true")
     parser.add_argument("--plot_profiles", action="store_true")
@@ -42,13 +47,22 @@ def draw(results: Any, args: argparse.Namespace, everything: bool) -> list[Path]
             args.plot_performance,
             lambda: plots.plot_performance(results, None, args.mode),
         ),
-        "lr_sensitivity": (args.plot_lr_sensitivity, lambda: plots.plot_sensitivity(results)),
+        f"{args.hyperparameter}_sensitivity": (
+            args.plot_lr_sensitivity,
+            lambda: plots.plot_sensitivity(results, None, args.hyperparameter),
+        ),
         "profiles": (args.plot_profiles, lambda: plots.plot_profiles(results)),
     }
+    figures = {name: plot for name, (asked, plot) in wanted.items() if asked or everything}
+    for problem in results.testproblems if args.plot_sensitivity_2d else ():
+        for optimizer in results.optimizers(problem):
+            figures[f"sensitivity_2d_{problem}_{optimizer}"] = partial(
+                plots.plot_sensitivity_2d,
+                *(results, problem, optimizer, *args.plot_sensitivity_2d, args.metric),
+            )
     return [
         path
-        for name, (chosen, plot) in wanted.items()
-        if chosen or everything
+        for name, plot in figures.items()
         for path in save_figure(plot(), args.output / f"{name}.png")
     ]
 
@@ -72,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.get_best_run:
         return 0
     asked = (args.plot_table, args.plot_performance, args.plot_lr_sensitivity, args.plot_profiles)
+    asked = (*asked, args.plot_sensitivity_2d)
     everything = args.full or not any(asked)
     written = draw(results, args, everything)
     if args.plot_table or everything:

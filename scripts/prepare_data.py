@@ -22,8 +22,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("-d", "--data_dir", dest="data_dir", type=Path, default="data_deepobs")
     parser.add_argument("--source", type=Path, help="folder with archives that are already here")
-    parser.add_argument("-o", "--only", dest="only", action="append", choices=SETS)
-    parser.add_argument("-s", "--skip", dest="skip", action="append", choices=SETS)
+    parser.add_argument("-o", "--only", dest="only", action="extend", nargs="+", choices=SETS)
+    parser.add_argument("-s", "--skip", dest="skip", action="extend", nargs="+", choices=SETS)
     parser.add_argument("--download", action="store_true", help="fetch what --source does not have")
     return parser.parse_args(argv)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
@@ -15,8 +17,10 @@ import torch
 
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.generated import write_generated_data
+from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.smoke import smoke_all
 from deepobs.pytorch.testproblems import TESTPROBLEMS
+from deepobs.pytorch.tuner import GridSearch
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +56,47 @@ def test_run_and_plot(tmp_path, capsys):
     names = {path.name for path in figures.iterdir()}
     assert {"performance.png", "performance.pdf", "lr_sensitivity.png"} <= names
     assert {"performance_table.csv", "performance_table.md", "performance_table.tex"} <= names
+
+
+def test_a_command_of_the_script_is_the_run_of_the_setting(tmp_path):
+    space = {"lr": [1e-3], "betas": [(0.8, 0.99)]}
+    names = {"lr": {"type": float}, "betas": {"type": tuple}}
+    tuner = GridSearch(torch.optim.Adam, names, space, 1, StandardRunner, optimizer_name="Mine")
+    path = tuner.generate_commands_script(
+        "quadratic_deep",
+        "run_deepobs.py",
+        tmp_path,
+        generation_dir=tmp_path,
+        num_epochs=1,
+        batch_size=1000,
+    )
+    assert run_deepobs.main(shlex.split(path.read_text())[2:]) == 0
+    tuner.tune("quadratic_deep", tmp_path / "direct", num_epochs=1, batch_size=1000)
+    first, second = (
+        json.loads(file.read_text()) for file in sorted(tmp_path.rglob("random_seed__*.json"))
+    )
+    assert first["optimizer"] == "Mine"
+    assert first["optimizer_hyperparams"] == {"lr": 1e-3, "betas": [0.8, 0.99]}
+    for output in (first, second):
+        del output["timing"]
+    assert first == second
+
+
+def test_tune(tmp_path, capsys):
+    import tune_deepobs
+
+    arguments = ["quadratic_deep", "--optimizer", "Momentum", "--grid", "lr=1e-3,1e-2,1e9"]
+    arguments += ["-N", "2", "--output_dir", str(tmp_path / "results")]
+    assert tune_deepobs.main([*arguments, "--seeds", "1", "2"]) == 0
+    assert "best of 3: {'lr': 0.01}, test_losses" in capsys.readouterr().out
+    folder = tmp_path / "results" / "quadratic_deep" / "Momentum"
+    assert len(list(folder.rglob("random_seed__*.json"))) == 6
+    records = [json.loads(line) for line in (folder / "tuning_log.json").read_text().splitlines()]
+    assert [record["trial"] for record in records] == [2, 1, 3]
+    assert (folder / "budget.png").stat().st_size > 0
+    assert tune_deepobs.main([*arguments, "--commands", str(tmp_path / "jobs")]) == 0
+    (script,) = (tmp_path / "jobs").iterdir()
+    assert len(script.read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -96,6 +141,30 @@ def test_killed_run_resumes_to_the_same_result(tmp_path, repo_root):
         outputs.append(json.loads(path.read_text()))
         outputs[-1].pop("timing")
     assert outputs[0] == outputs[1]
+
+
+def test_prepare_looks_into_linked_folders(tmp_path):
+    import prepare_data
+
+    (tmp_path / "elsewhere").mkdir()
+    with tarfile.open(tmp_path / "elsewhere" / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    arguments = [
+        "-d",
+        str(tmp_path),
+        "--source",
+        str(source),
+        "--only",
+        "cifar10",
+        "--skip",
+        "mnist",
+    ]
+    assert prepare_data.main(arguments) == 0
+    assert (tmp_path / "cifar-10" / "test_batch.bin").is_file()
+    assert prepare_data.main([*arguments, "--only", "cifar10", "cifar100"]) == 1
 
 
 def test_prepare_tolstoi_from_text(tmp_path):

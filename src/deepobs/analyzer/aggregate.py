@@ -183,12 +183,19 @@ def distinguishable(ours: Summary, low: float, high: float) -> bool:
     return ours.high < low or ours.low > high
 
 
-def published_interval(row: dict[str, Any], metric: str) -> tuple[float, float]:
+def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
+    """Return a published curve's mean and population deviation at an epoch, or at its end."""
+    mean, std = load_baselines().band(row["tp"], row["opt"], metric)
+    last = min(epoch, len(mean) - 1)
+    return float(mean[last]), float(std[last])
+
+
+def published_interval(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
     """Return the 95 % interval of a published mean from its deviation and number of seeds."""
-    record, n = row[metric], row["n"]
-    spread = record["final_std"] * math.sqrt(n / (n - 1)) if n > 1 else math.nan
+    (mean, std), n = published_value(row, metric, epoch), row["n"]
+    spread = std * math.sqrt(n / (n - 1)) if n > 1 else math.nan
     half = (_T[n - 2] if n > 1 else math.nan) * spread / math.sqrt(n)
-    return record["final_mean"] - half, record["final_mean"] + half
+    return mean - half, mean + half
 
 
 def sensitivity(

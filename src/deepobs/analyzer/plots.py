@@ -24,7 +24,10 @@ from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.profiles import performance_profile, times_to_threshold
 from deepobs.analyzer.results import Results
 
+#: Curves of at most this many values show each of them.
+SHORT = 12
 METRICS = ("test_losses", "train_losses", "test_accuracies", "train_accuracies")
+LOGARITHMIC = ("lr", "eps", "weight_decay")
 BASELINE_COLOURS = {"SGD": "#7f7f7f", "Momentum": "#b59b6d", "Adam": "#6d8fb5"}
 COLOURS = ("#c1272d", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a")
 
@@ -40,6 +43,8 @@ def plot_performance(
     results: Results, testproblems: list[str] | None = None, mode: str = "most"
 ) -> Any:
     """Draw mean curves with bands of one deviation: a column per problem, a row per metric.
+
+    The published curves are cut where the longest of our runs ends.
 
     Args:
         results: what to draw; published baselines are dashed, under it.
@@ -67,24 +72,29 @@ def plot_performance(
 def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) -> None:
     axis.tick_params(labelsize=7)
     finals, curves = [], []
+    chosen = {
+        name: best_setting(results, problem, name, mode) for name in results.optimizers(problem)
+    }
+    chosen = {name: setting for name, setting in chosen.items() if metric in setting.runs[0].curves}
+    lengths = [setting.runs[0].num_epochs + 1 for setting in chosen.values()]
+    longest = max(lengths, default=None)
     for name, colour in BASELINE_COLOURS.items():
         band = load_baselines().band(problem, name, metric)
         if band is None:
             continue
-        mean, std = band
+        mean, std = (curve[:longest] for curve in band)
         epochs = np.arange(len(mean))
         axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
         axis.plot(epochs, mean, color=colour, lw=0.9, ls="--", label=f"{name} (published)")
         finals.append(mean[-1])
         curves.append(mean)
-    for i, optimizer in enumerate(results.optimizers(problem)):
-        setting = best_setting(results, problem, optimizer, mode)
-        if metric not in setting.runs[0].curves:
-            continue
+    for i, (optimizer, setting) in enumerate(chosen.items()):
         mean, std = mean_and_std(setting, metric)
         epochs, colour = np.arange(len(mean)), COLOURS[i % len(COLOURS)]
         axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.25, lw=0)
-        axis.plot(epochs, mean, color=colour, lw=1.4, label=f"{optimizer} (n={len(setting.runs)})")
+        marker = "o" if len(mean) <= SHORT else None
+        label = f"{optimizer} (n={len(setting.runs)})"
+        axis.plot(epochs, mean, color=colour, lw=1.4, marker=marker, ms=2.5, label=label)
         finals.append(mean[-1])
         curves.append(mean)
     threshold = threshold_of(problem, metric) if metric.startswith("test") else None
@@ -97,12 +107,15 @@ def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) ->
 def _limit(
     axis: Any, curves: list[np.ndarray], finals: list[float], threshold: float | None
 ) -> None:
-    """Set the y-range from the 20/80 percentiles, final values and threshold, times 0.9 and 1.1."""
+    """Set the y-range from the 20/80 percentiles, final values and threshold, times 0.9 and 1.1.
+
+    Short curves are shown whole.
+    """
     values = [*finals, *([] if threshold is None else [threshold])]
     for curve in curves:
         finite = curve[np.isfinite(curve)]
         if len(finite):
-            values += list(np.percentile(finite, (20, 80)))
+            values += list(np.percentile(finite, (20, 80) if len(curve) > SHORT else (0, 100)))
     values = [value for value in values if math.isfinite(value)]
     if values and min(values) < max(values):
         axis.set_ylim(0.9 * min(values), 1.1 * max(values))
@@ -128,7 +141,8 @@ def plot_sensitivity(
             colour = COLOURS[i % len(COLOURS)]
             axis.plot(x, y, marker="o", ms=2.5, lw=1.2, color=colour, label=optimizer)
         axis.set(title=problem, xlabel=hyperparameter, ylim=(0, 1.05))
-        if hyperparameter == "lr":
+        axis.set_ylabel("relative performance", fontsize=7)
+        if hyperparameter in LOGARITHMIC:
             axis.set_xscale("log")
         axis.legend(fontsize=6)
     return figure
@@ -170,7 +184,7 @@ def plot_sensitivity_2d(
     axis.scatter(xs[np.isnan(values)], ys[np.isnan(values)], marker="x", color="0.5")
     axis.set(xlabel=x, ylabel=y, title=f"{optimizer} on {testproblem}")
     for name, values_of, scale in ((x, xs, axis.set_xscale), (y, ys, axis.set_yscale)):
-        if name in ("lr", "eps", "weight_decay") and (values_of > 0).all():
+        if name in LOGARITHMIC and (values_of > 0).all():
             scale("log")
     figure.colorbar(drawn, label=metric.replace("_", " "))
     return figure

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepobs.analyzer.aggregate import (
+    Summary,
     best_setting,
     choose_metric,
     distinguishable,
     is_loss,
     published_interval,
+    published_value,
     summarise,
 )
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
@@ -28,11 +30,12 @@ class Row:
 
     Attributes:
         source: ``run`` or ``published``.
+        epochs: length of the runs.
         performance: final mean of the metric.
         std: population deviation over seeds.
         speed: epochs to the convergence threshold.
         tunability: the setting, e.g. ``lr 1.58e-02, momentum 0.99``.
-        verdict: against the best published baseline on this problem.
+        verdict: against the best published baseline on this problem after as many epochs.
     """
 
     testproblem: str
@@ -40,6 +43,7 @@ class Row:
     source: str
     metric: str
     n: int
+    epochs: int
     performance: float
     std: float
     low: float
@@ -64,13 +68,14 @@ def make_rows(results: Results, mode: str = "most", metric: str | None = None) -
                     "run",
                     chosen,
                     summary.n,
+                    setting.runs[0].num_epochs,
                     summary.mean,
                     summary.std,
                     summary.low,
                     summary.high,
                     summary.speed,
                     describe(setting.hyperparams),
-                    _verdict(problem, chosen, summary),
+                    _verdict(problem, chosen, summary, setting.runs[0].num_epochs),
                 )
             )
         rows += _published_rows(problem)
@@ -90,7 +95,7 @@ def _published_rows(problem: str) -> list[Row]:
         if row["tp"] != problem:
             continue
         metric = "test_accuracies" if "test_accuracies" in row else "test_losses"
-        low, high = published_interval(row, metric)
+        low, high = published_interval(row, metric, row["N"])
         rows.append(
             Row(
                 problem,
@@ -98,6 +103,7 @@ def _published_rows(problem: str) -> list[Row]:
                 PUBLISHED,
                 metric,
                 row["n"],
+                row["N"],
                 row[metric]["final_mean"],
                 row[metric]["final_std"],
                 low,
@@ -110,24 +116,36 @@ def _published_rows(problem: str) -> list[Row]:
     return sorted(rows, key=lambda r: optimizer_order(r.optimizer))
 
 
-def _verdict(problem: str, metric: str, summary: Any) -> str:
-    """Say how a summary compares with the best published optimizer on this problem."""
+def _verdict(problem: str, metric: str, summary: Summary, epochs: int) -> str:
+    """Compare with the published optimizer that is best on this problem after as many epochs."""
     candidates = [row for row in load_baselines().rows if row["tp"] == problem and metric in row]
     if not candidates:
         return "no published baseline"
     if math.isnan(summary.mean):
         return "diverged"
     sign = 1.0 if is_loss(metric) else -1.0
-    best = min(candidates, key=lambda row: sign * row[metric]["final_mean"])
-    name = OPTIMIZERS[best["opt"]]
-    low, high = published_interval(best, metric)
+    means = [sign * published_value(row, metric, epochs)[0] for row in candidates]
+    best = min(range(len(means)), key=means.__getitem__)
+    name = OPTIMIZERS[candidates[best]["opt"]]
+    early = f" at epoch {epochs}" if epochs < candidates[best]["N"] else ""
+    low, high = published_interval(candidates[best], metric, epochs)
     if not distinguishable(summary, low, high):
-        return f"not distinguishable from published {name}"
-    better = sign * summary.mean < sign * best[metric]["final_mean"]
-    return f"{'better' if better else 'worse'} than published {name}"
+        return f"not distinguishable from published {name}{early}"
+    better = sign * summary.mean < means[best]
+    return f"{'better' if better else 'worse'} than published {name}{early}"
 
 
-HEADER = ("problem", "optimizer", "source", "n", "performance", "speed", "tunability", "verdict")
+HEADER = (
+    "problem",
+    "optimizer",
+    "source",
+    "n",
+    "epochs",
+    "performance",
+    "speed",
+    "tunability",
+    "verdict",
+)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -138,6 +156,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.optimizer,
         row.source,
         str(row.n),
+        str(row.epochs),
         performance,
         speed,
         row.tunability,

@@ -140,9 +140,9 @@ def test_confidence_interval_is_students():
 
 def test_overlapping_intervals_are_not_distinguishable(tmp_path):
     for seed in range(10):
-        write(tmp_path, "quadratic_deep", "Same", 0.1, seed, [350, 87.05 + 0.02 * (seed % 2)])
-        write(tmp_path, "quadratic_deep", "Better", 0.1, seed, [350, 86.9 + 0.01 * (seed % 2)])
-        write(tmp_path, "quadratic_deep", "Worse", 0.1, seed, [350, 88.0 + 0.01 * (seed % 2)])
+        for name, final in (("Same", 87.05), ("Better", 86.9), ("Worse", 88.0)):
+            curve = [350.0] * 100 + [final + 0.01 * (seed % 2)]
+            write(tmp_path, "quadratic_deep", name, 0.1, seed, curve)
     rows = {row.optimizer: row for row in tables.make_rows(read_results(tmp_path))}
     assert rows["Same"].verdict == "not distinguishable from published Momentum"
     assert rows["Better"].verdict == "better than published Momentum"
@@ -152,7 +152,20 @@ def test_overlapping_intervals_are_not_distinguishable(tmp_path):
         next(iter(read_results(tmp_path).settings["quadratic_deep"]["Same"].values())),
         "test_losses",
     )
-    assert not distinguishable(one_run, *published_interval(row, "test_losses"))
+    assert not distinguishable(one_run, *published_interval(row, "test_losses", 100))
+
+
+def test_a_short_run_is_compared_at_its_own_length(tmp_path):
+    mean = load_baselines().band("fmnist_2c2d", "Adam", "test_accuracies")[0]
+    for seed in range(3):
+        curve = (mean[:6] + 1e-3 * (seed - 1)).tolist()
+        write(tmp_path, "fmnist_2c2d", "Mine", 0.1, seed, curve, accuracy=True)
+    (mine, *_) = tables.make_rows(read_results(tmp_path))
+    assert mine.epochs == 5
+    assert mine.verdict.startswith("not distinguishable from published")
+    assert mine.verdict.endswith("at epoch 5")
+    axis = plots.plot_performance(read_results(tmp_path)).axes[0]
+    assert {len(line.get_xdata()) for line in axis.lines} <= {6, 2}
 
 
 def test_tables(folder):
@@ -162,7 +175,7 @@ def test_tables(folder):
     table = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
     assert len(table) == len(rows)
     assert float(table[-1]["performance"]) == pytest.approx(87.112, abs=1e-3)
-    assert "| quadratic_deep | Mine | run | 2 | 87.1 ± 0.1 |" in tables.to_markdown(rows)
+    assert "| quadratic_deep | Mine | run | 2 | 2 | 87.1 ± 0.1 |" in tables.to_markdown(rows)
     latex = tables.to_latex(rows)
     assert r"\cellcolor{green!100!red}" in latex
     assert latex.count(r"\\") == len(rows) + 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runtime import estimate_runtime
 from deepobs.pytorch.tuner import GP, GridSearch, RandomSearch, Trial, log_uniform
+from deepobs.pytorch.tuner.assembly import Space, make_tuner
 
 LR = {"lr": {"type": float}}
 RUN = {"num_epochs": 1, "batch_size": 1000}
@@ -60,14 +62,19 @@ def test_random_search_depends_on_its_seed_alone():
 def test_commands_script(tmp_path):
     tuner = grid((0.1, 0.2), seeds=[1, 2])
     path = tuner.generate_commands_script(
-        "quadratic_deep", "scripts/run_deepobs.py", "out dir", generation_dir=tmp_path
+        "quadratic_deep",
+        "scripts/run_deepobs.py",
+        "out dir",
+        generation_dir=tmp_path,
+        no_logs=True,
+        track=False,
     )
     assert path.name == "jobs_SGD_GridSearch_quadratic_deep.txt"
     lines = path.read_text().splitlines()
     assert len(lines) == 4
     assert lines[0] == (
-        "python scripts/run_deepobs.py quadratic_deep --lr 0.1 --random_seed 1 "
-        "--output_dir 'out dir'"
+        "python scripts/run_deepobs.py quadratic_deep --optimizer SGD --lr 0.1 --random_seed 1 "
+        "--output_dir 'out dir' --no_logs"
     )
 
 
@@ -84,6 +91,40 @@ def test_bayesian_search(tmp_path):
     assert best.cost() == min(trial.cost() for trial in tuner.trials)
     with pytest.raises(ValueError, match="depend on earlier results"):
         tuner.propose(1)
+
+
+def test_search_spaces_are_read_from_texts():
+    space = Space(ranges=["lr=1e-3:1e-1", "momentum=0:0.9"], linear=["momentum"])
+    tuner = make_tuner("SGD", space, search="random", trials=30, options={})
+    draws = tuner.propose(0)
+    assert len(draws) == 30
+    lrs, momenta = (np.array([draw[name] for draw in draws]) for name in ("lr", "momentum"))
+    assert 1e-3 <= lrs.min() < 3e-3 < 3e-2 < lrs.max() <= 1e-1
+    assert 0 <= momenta.min() < 0.2 < 0.7 < momenta.max() <= 0.9
+    published = make_tuner("Momentum", Space(), options={})
+    assert len(published.propose(0)) == 36
+    assert published.runner.optimizer_name == "Momentum"
+    assert published.specification["momentum"]["default"] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("search", "space", "text"),
+    [
+        ("grid", {"grid": ["lrr=1"]}, "did you mean 'lr'"),
+        ("grid", {"grid": ["lr"]}, "no '=' found"),
+        ("grid", {"grid": ["lr=high"]}, "lr is 'high'"),
+        ("grid", {"ranges": ["lr=1:2"]}, "a grid has none"),
+        ("grid", {"fixed": {"momentun": "1"}}, "did you mean 'momentum'"),
+        ("random", {}, "give --range"),
+        ("random", {"ranges": ["lr=1"]}, "two numbers LOW:HIGH"),
+        ("random", {"ranges": ["lr=2:1"]}, "LOW < HIGH"),
+        ("random", {"ranges": ["lr=0:1"]}, "give --linear lr"),
+        ("random", {"ranges": ["lr=0:1"], "linear": ["momentum"]}, "no --range of that name"),
+    ],
+)
+def test_mistakes_in_search_spaces(search, space, text):
+    with pytest.raises((ValueError, KeyError), match=re.escape(text)):
+        make_tuner("SGD", Space(**space), search=search, options={}).propose(0)
 
 
 def test_bad_bounds():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -69,9 +70,8 @@ def prepare(name: str, data_dir: Path, source: Path | None, *, download: bool) -
 
 def _find(source: Path | None, name: str, folder_hint: str = "") -> Path | None:
     """Return a file of this name below ``source``, preferring paths that contain the hint."""
-    found = sorted(source.rglob(name)) if source is not None and source.is_dir() else []
-    hinted = [path for path in found if folder_hint.lower() in str(path.parent).lower()]
-    return next(iter(hinted), None)
+    hint = folder_hint.lower()
+    return next((path for path in _all(source, name) if hint in str(path.parent).lower()), None)
 
 
 def _prepare_idx(name: str, folder: Path, source: Path | None, download: bool) -> str:
@@ -97,8 +97,11 @@ def _prepare_idx(name: str, folder: Path, source: Path | None, download: bool) -
 
 
 def _all(source: Path | None, name: str) -> Iterator[Path]:
-    if source is not None and source.is_dir():
-        yield from sorted(source.rglob(name))
+    """Yield the files of this name below ``source``, linked folders included."""
+    for folder, subfolders, files in os.walk(source or "", followlinks=True):
+        subfolders.sort()
+        if name in files:
+            yield Path(folder) / name
 
 
 def _sha256(path: Path) -> str:

@@ -23,6 +23,8 @@ from trainrig.tracking.metric_log import MetricLog
 
 #: Least multiple of a checkpoint's cost between two checkpoints.
 CHECKPOINT_COST_FACTOR = 20.0
+#: Logged losses are fetched, and looked at for divergence, this many at a time.
+FLUSH_LOSSES = 32
 METRICS = ("losses", "accuracies")
 
 
@@ -142,6 +144,7 @@ class Session:
     def train_epoch(self, clock: _SaveClock) -> None:
         """Perform the rest of the present epoch."""
         settings, lr = self.settings, self.learning_rate()
+        stop = settings.on_divergence == "stop"
         if self.step == 0:
             self.problem.train_init_op()
             if lr is not None and self.epoch in settings.schedule:
@@ -153,6 +156,8 @@ class Session:
                 self._pending.append(record.loss)
             last = record.loss
             self.step += 1
+            if len(self._pending) >= FLUSH_LOSSES and self._flush() and stop:
+                break
             if clock.due():
                 self._epoch_seconds += time.perf_counter() - start
                 self._flush()
@@ -166,7 +171,7 @@ class Session:
         self._epoch_seconds += time.perf_counter() - start
         self.timing["train_epoch_seconds"].append(self._epoch_seconds)
         self.epoch, self.step, self._epoch_seconds = self.epoch + 1, 0, 0.0
-        if diverged and settings.on_divergence == "stop":
+        if diverged and stop:
             self.status = "diverged"
 
     def _stop_if_asked(self, save: Callable[[], None] | None) -> None:

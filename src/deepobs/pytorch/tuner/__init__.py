@@ -1,15 +1,24 @@
 """Tuners: grid, random and Bayesian search."""
 
-from deepobs.pytorch.tuner.searches import GP, GridSearch, RandomSearch, log_uniform
+from deepobs.pytorch.tuner.searches import (
+    GP,
+    PUBLISHED_LR_GRID,
+    GridSearch,
+    RandomSearch,
+    log_uniform,
+    uniform,
+)
 from deepobs.pytorch.tuner.tuner import Trial, Tuner, rerun_setting, write_tuning_summary
 
 __all__ = [
     "GP",
+    "PUBLISHED_LR_GRID",
     "GridSearch",
     "RandomSearch",
     "Trial",
     "Tuner",
     "log_uniform",
     "rerun_setting",
+    "uniform",
     "write_tuning_summary",
 ]

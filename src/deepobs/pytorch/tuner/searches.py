@@ -16,6 +16,9 @@ from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.tuner import Trial, Tuner, complete
 from trainrig.seeding import derive_seed
 
+#: Learning rates of the published baselines: 10^(-5 + k/5), k = 0..35.
+PUBLISHED_LR_GRID = tuple(10.0 ** (-5 + k / 5) for k in range(36))
+
 
 class Distribution(Protocol):
     """What random search draws from; every frozen scipy distribution is one."""
@@ -36,6 +39,19 @@ class log_uniform:  # noqa: N801 - the original's name
         """Return one draw."""
         source = np.random if random_state is None else random_state
         return float(self.base ** source.uniform(self.a, self.b))
+
+
+class uniform:  # noqa: N801 - beside log_uniform
+    """Draws ``U(a, b)``."""
+
+    def __init__(self, a: float, b: float) -> None:
+        if not a < b:
+            raise ValueError(f"uniform: a={a} is not below b={b}")
+        self.a, self.b = a, b
+
+    def rvs(self, *, random_state: np.random.RandomState | None = None) -> float:
+        """Return one draw."""
+        return float((np.random if random_state is None else random_state).uniform(self.a, self.b))
 
 
 class GridSearch(Tuner):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
 from deepobs.pytorch.runners.runner import PTRunner
@@ -138,6 +139,14 @@ class Tuner(abc.ABC):
     ) -> Path:
         """Write one command line per setting and seed, for a cluster's job array.
 
+        Args:
+            testproblem: its name.
+            run_script: ``scripts/run_deepobs.py``, or one that takes the same arguments.
+            output_dir: root of the result files.
+            random_seed: of the search, and of the runs unless ``seeds`` were given.
+            generation_dir: where the script is written.
+            run_arguments: further flags by name; True gives the flag alone.
+
         Returns:
             ``<generation_dir>/jobs_<optimizer>_<search>_<problem>.txt``.
         """
@@ -145,7 +154,7 @@ class Tuner(abc.ABC):
         lines = []
         for hyperparams in self.propose(random_seed):
             for seed in self.seeds or [random_seed]:
-                words = ["python", run_script, testproblem]
+                words = ["python", run_script, testproblem, *self._optimizer_flags()]
                 for name, value in hyperparams.items():
                     if name == "lr":
                         words += ["--lr", repr(value)]
@@ -153,13 +162,20 @@ class Tuner(abc.ABC):
                         words += ["--hp", f"{name}={value}"]
                 words += ["--random_seed", str(seed), "--output_dir", str(output_dir)]
                 for name, value in run_arguments.items():
-                    words += [f"--{name}", str(value)]
+                    words += _flag(name, value)
                 lines.append(shlex.join(words))
         search = type(self).__name__
         name = f"jobs_{self.runner.optimizer_name}_{search}_{testproblem}.txt"
         path = Path(generation_dir) / name
         write_atomically(path, "\n".join(lines) + "\n")
         return path
+
+    def _optimizer_flags(self) -> list[str]:
+        optimizer, name = self.runner.optimizer_class, self.runner.optimizer_name
+        known = getattr(torch.optim, optimizer.__name__, None) is optimizer
+        dotted = f"{optimizer.__module__}.{optimizer.__qualname__}"
+        flags = ["--optimizer", optimizer.__name__ if known else dotted]
+        return flags if name == optimizer.__name__ else [*flags, "--optimizer-name", name]
 
     def budget_curve(self) -> np.ndarray:
         """Return the best metric found after each trial, (trials,)."""
@@ -215,6 +231,13 @@ class Tuner(abc.ABC):
         return best
 
 
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}"] if value else []
+    values = value if isinstance(value, list | tuple) else [value]
+    return [f"--{name}", *map(str, values)]
+
+
 def default_metric(output: Mapping[str, Any]) -> str:
     """Return the curve to judge by: accuracies before losses, validation before test."""
     for name in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
@@ -257,15 +280,16 @@ def rerun_setting(
 
 
 def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
-    """Write ``tuning_log.json``: one JSON object per line, best first."""
+    """Write ``tuning_log.json``: one JSON object per line, best first, with the trial's number."""
     lines = []
-    for trial in sorted(trials, key=Trial.cost):
+    for number, trial in sorted(enumerate(trials, start=1), key=lambda pair: pair[1].cost()):
         mean, std = trial.mean, float(np.std(trial.values))
         record = {
             "params": trial.hyperparams,
             f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
             f"{trial.metric}_std": std if math.isfinite(std) else None,
             "n": len(trial.values),
+            "trial": number,
         }
         lines.append(json.dumps(record, allow_nan=False))
     path = folder / "tuning_log.json"
