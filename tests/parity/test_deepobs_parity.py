@@ -63,13 +63,76 @@ def test_big_networks_agree(part, name):
     assert report.exit_code == 0, report.table()
 
 
-def test_another_batch_size_and_other_seeds_are_read_from_the_files(golden, part):
-    """A directory made from our own network with other settings passes; with old ones it fails."""
-    folder = part(problems=["mnist_logreg"])
+def write_logistic_regression(folder, *, base, seed, batch_size):
+    """Record a logistic regression with settings of its own, computed by NumPy alone."""
+    r = np.random.RandomState(seed)
+    x = r.uniform(0, 1, (batch_size, 28, 28, 1)).astype(np.float32).reshape(batch_size, -1)
+    labels = r.randint(0, 10, batch_size)
+    w = np.random.RandomState(base).standard_normal((784, 10)) * np.sqrt(1.5 / 784)
+    b = 0.1 * np.random.RandomState(base + 1).standard_normal(10)
+    w, b = w.astype(np.float32), b.astype(np.float32)
+    logits = x.astype(np.float64) @ w + b
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    losses = -np.log(p[np.arange(batch_size), labels])
+    delta = (p - np.eye(10)[labels]) / batch_size
+    gradients = x.T @ delta, delta.sum(0)
+    record = {
+        "batch_size": batch_size,
+        "labels": labels.tolist(),
+        "variables": [
+            {"k": 0, "name": "dense/kernel", "shape": [784, 10]},
+            {"k": 1, "name": "dense/bias", "shape": [10]},
+        ],
+        "phases": {
+            "test": {
+                "losses": losses.tolist(),
+                "regularizer": 0.0,
+                "mean_loss_plus_regularizer": losses.mean(),
+                "accuracy": float((logits.argmax(1) == labels).mean()),
+                "grad_l2_norms": [float(np.linalg.norm(g)) for g in gradients],
+                "grad_first3": [g.ravel()[:3].tolist() for g in gradients],
+            }
+        },
+    }
+    (folder / "forward.json").write_text(json.dumps({"mnist_logreg": record}))
+    np.savez(folder / "forward.npz", mnist_logreg__test__logits=logits.astype(np.float32))
     meta = json.loads((folder / "meta.json").read_text())
-    meta["forward"]["weight_seed_base"] = 20000
+    meta["forward"] |= {"weight_seed_base": base, "input_seed": seed}
     (folder / "meta.json").write_text(json.dumps(meta))
-    assert ("forward/mnist_logreg", "weights regenerated") in failures(run(folder))
+    return meta
+
+
+def test_another_batch_size_and_other_seeds_are_read_from_the_files(part):
+    folder = part()
+    meta = write_logistic_regression(folder, base=20000, seed=5, batch_size=7)
+    report = run(folder)
+    assert report.exit_code == 0, report.table()
+    assert len(report.rows) >= 6
+    assert not report.skipped
+    for name in ("weight_seed_base", "input_seed"):
+        wrong = {**meta, "forward": {**meta["forward"], name: 1}}
+        (folder / "meta.json").write_text(json.dumps(wrong))
+        assert ("forward/mnist_logreg/test", "per-example losses") in failures(run(folder))
+
+
+def test_recorded_results_without_their_input_are_checked(part):
+    folder = part("preprocessing")
+    with np.load(folder / "preprocessing.npz") as archive:
+        arrays = dict(archive)
+    arrays["mnist_test_x"] = arrays["mnist_test_x"] * np.float32(0.999)
+    arrays["std_low"] = arrays["std_low"] + np.float32(0.001)
+    arrays["tolstoi_test_first_y"] = np.roll(arrays["tolstoi_test_first_y"], 1, 1)
+    np.savez(folder / "preprocessing.npz", **arrays)
+    record = json.loads((folder / "preprocessing.json").read_text())
+    record["svhn"]["train_eval_batches_bs7_size30"] = 5
+    (folder / "preprocessing.json").write_text(json.dumps(record))
+    assert {quantity for _, quantity in failures(run(folder))} == {
+        "mnist_test_x are bytes over 255",
+        "std_low is below the least deviation",
+        "tolstoi: targets are one character later",
+        "train_eval_batches_bs7_size30",
+    }
 
 
 def test_dropout_masks_are_prescribed_or_unchecked(part):

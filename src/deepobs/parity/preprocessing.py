@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import torch
 
 from deepobs.parity.golden import Golden, max_abs
-from deepobs.pytorch.datasets import image_ops, two_d
+from deepobs.pytorch import datasets
+from deepobs.pytorch.datasets import image_ops, image_set, two_d
 from deepobs.pytorch.datasets.cifar100 import leak_label
-from deepobs.pytorch.datasets.loaders import TextLoader
+from deepobs.pytorch.datasets.generated import generated_data
 from trainrig.data.mnist import RawImages
 from trainrig.parity import Report
 
@@ -24,6 +26,7 @@ def check_preprocessing(golden: Golden, stem: str, report: Report) -> None:
             _check_records(name, arrays, report, bound)
             seen |= {f"{name}_raw3", f"{name}_test_x", f"{name}_test_y"}
     seen |= _check_adjustments(arrays, report, bound)
+    seen |= _check_without_input(arrays, report, bound)
     for key in sorted(arrays.keys() - seen):
         report.unchecked(f"{stem}/{key}", "its raw input is not in the directory")
     _check_counts(golden.json(stem) or {}, report)
@@ -76,6 +79,39 @@ def _check_adjustments(arrays: dict[str, np.ndarray], report: Report, bound: flo
     return seen
 
 
+def _check_without_input(arrays: dict[str, np.ndarray], report: Report, bound: float) -> set[str]:
+    """Check what recorded results alone tell, where the raw input is not in the directory."""
+    seen: set[str] = set()
+    for key, expected in arrays.items():
+        case = "preprocessing/without input"
+        if key in ("mnist_test_x", "fmnist_test_x"):
+            raw = np.rint(expected.transpose(0, 3, 1, 2) * 255).astype(np.uint8)
+            images = image_set.plain(
+                (torch.from_numpy(raw), torch.zeros(len(raw))),
+                torch.Generator(),
+                colour=False,
+                dtype=torch.float32,
+            )[0]
+            ours = images.permute(0, 2, 3, 1).numpy()
+            report.check(case, f"{key} are bytes over 255", max_abs(ours, expected), bound)
+        elif key in ("std_const", "std_low"):
+            # Below the least deviation, standardising again must multiply by sqrt(n).
+            x = torch.from_numpy(expected).permute(2, 0, 1)[None]
+            again = image_ops.standardize(x)[0].permute(1, 2, 0).numpy() / np.sqrt(expected.size)
+            report.check(
+                case, f"{key} is below the least deviation", max_abs(again, expected), bound
+            )
+        elif key == "tolstoi_test_first_y":
+            x = arrays["tolstoi_test_first_x"]
+            follows = bool((x[:, 1:] == expected[:, :-1]).all())
+            report.equal(case, "tolstoi: targets are one character later", follows)
+            seen.add("tolstoi_test_first_x")
+        else:
+            continue
+        seen.add(key)
+    return seen
+
+
 def _check_counts(record: dict[str, Any], report: Report) -> None:
     for name, counts in record.items():
         case = f"preprocessing/{name}"
@@ -85,10 +121,27 @@ def _check_counts(record: dict[str, Any], report: Report) -> None:
                 report.equal(case, f"{phase} batches", len(getattr(data, phase)) == counts[phase])
             zero = float(data.test.arrays[0].abs().max()) == counts.get("test_x0", 0.0)
             report.equal(case, "test noise is zero", zero)
+        elif isinstance(counts, dict):
+            _check_set_counts(name, counts, report)
+        elif name == "tolstoi_train_eval_batches":
+            with generated_data(examples=64):
+                data = datasets.tolstoi(5)
+            ours = len(data.train_eval) == len(data.train)
+            same = counts == record.get("tolstoi_train_batches")
+            report.equal(case, "all training batches are evaluated", ours == same)
         else:
-            report.unchecked(case, f"batch counts {counts}: the size of the set is not recorded")
+            report.unchecked(case, f"{counts} batches: the size of the set is not recorded")
 
 
-def chunk_text(characters: np.ndarray, batch_size: int, seq_length: int) -> TextLoader:
-    """Return a loader over an array of characters."""
-    return TextLoader("text", torch.from_numpy(characters), batch_size, seq_length)
+def _check_set_counts(name: str, counts: dict[str, int], report: Report) -> None:
+    """Check the counts that do not depend on the unrecorded size of the set."""
+    case = f"preprocessing/{name}"
+    for key, expected in counts.items():
+        match = re.fullmatch(r"train_eval_batches_bs(\d+)_size(\d+)", key)
+        if match is None or not hasattr(datasets, name):
+            report.unchecked(case, f"{key} {expected}: the size of the set is not recorded")
+            continue
+        batch_size, size = map(int, match.groups())
+        with generated_data(examples=2 * size):
+            data = getattr(datasets, name)(batch_size, train_eval_size=size)
+        report.equal(case, key, len(data.train_eval) == expected, str(len(data.train_eval)))

@@ -15,6 +15,7 @@ import torch
 
 from deepobs.parity.golden import Golden, max_abs, max_rel
 from deepobs.pytorch import config
+from deepobs.pytorch.datasets.generated import generated_data
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
 from deepobs.pytorch.testproblems import TESTPROBLEMS
@@ -57,9 +58,8 @@ def _name_of(arguments: list[Any]) -> str:
     return make_run_name(weight_decay, batch_size, num_epochs, hyperparams, schedule)
 
 
-def _check_run(
-    golden: Golden, case: str, record: dict[str, Any], report: Report, values: bool
-) -> None:
+def _check_names(case: str, record: dict[str, Any], report: Report) -> None:
+    """Compare the names of folder and file, and whether there are accuracies."""
     expected = record["output"]
     folder = "/".join(
         (
@@ -90,11 +90,20 @@ def _check_run(
         report.equal(case, "file name", re.fullmatch(pattern, name) is not None, name)
     has_accuracy = TESTPROBLEMS[expected["testproblem"]].has_accuracy
     report.equal(case, "accuracy keys", ("test_accuracies" in expected) == has_accuracy)
-    if not expected["testproblem"].startswith(DATA_FREE):
-        report.unchecked(case, "values: the run's data are not in the directory")
-        return
+
+
+def _check_run(
+    golden: Golden, case: str, record: dict[str, Any], report: Report, values: bool
+) -> None:
+    expected = record["output"]
+    _check_names(case, record, report)
     if expected["optimizer"] not in OPTIMIZERS:
         report.unchecked(case, f"no torch counterpart of {expected['optimizer']!r}")
+        return
+    if not expected["testproblem"].startswith(DATA_FREE):
+        _check_format(case, expected, report)
+        if values:
+            report.unchecked(case, "values: the run's data are not in the directory")
         return
     ours, console = repeat_run(expected)
     missing = expected.keys() - ours.keys()
@@ -117,6 +126,26 @@ def _check_run(
         report.check(case, key, deviation, bound)
     if "stdout_head" in record:
         report.equal(case, "console", _same_lines(console, record["stdout_head"]))
+
+
+def _check_format(case: str, expected: dict[str, Any], report: Report) -> None:
+    """Repeat a run on generated data: keys, arguments and lengths do not depend on the data.
+
+    Nor do the first losses of a logistic regression, whose weights start at zero.
+    """
+    with generated_data(examples=3 * expected["batch_size"]):
+        ours, _ = repeat_run(expected)
+    missing = expected.keys() - ours.keys()
+    report.equal(case, "keys", not missing, ", ".join(sorted(missing)))
+    curves = {key for key in expected if key.endswith(("losses", "accuracies"))}
+    for key in curves - {"minibatch_train_losses"}:
+        report.equal(case, f"length of {key}", len(ours[key]) == len(expected[key]))
+    for key in expected.keys() - curves - {"optimizer"}:
+        report.equal(case, key, ours.get(key) == expected[key])
+    if expected["testproblem"].endswith("logreg"):
+        for key in CURVES:
+            deviation = max_rel(ours[key][:1], expected[key][:1])
+            report.check(case, f"first of {key}", deviation, 1e-6)
 
 
 def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from deepobs.pytorch import config
 from trainrig.data.mnist import FILES
 from trainrig.data.tolstoi import VOCABULARY
 
@@ -27,6 +31,21 @@ def write_generated_data(folder: Path, examples: int = 64, seed: int = 0) -> Non
     write_records(folder / "svhn", examples, r, labels=[10], batches=2, first=0)
     write_text(folder / "tolstoi", 50 * examples * 2, r)
     write_image_folder(folder / "imagenet", max(examples // 8, 4), r)
+
+
+@contextlib.contextmanager
+def generated_data(examples: int, seed: int = 0) -> Iterator[None]:
+    """Let the configured data folder be one of generated data, for a while."""
+    before = config._settings.get("data_dir")
+    with tempfile.TemporaryDirectory() as folder:
+        write_generated_data(Path(folder), examples, seed)
+        config.set_data_dir(folder)
+        try:
+            yield
+        finally:
+            config._settings.pop("data_dir")
+            if before is not None:
+                config.set_data_dir(before)
 
 
 def write_idx(folder: Path, n: int, r: np.random.RandomState) -> None:

@@ -45,9 +45,9 @@ class ImageSet(DataSet):
     def make_loaders(self) -> None:
         """Put the raw bytes on the device and make the loaders over them."""
         train, test = (self._to_device(self.read(split)) for split in ("train", "test"))
-        plain = partial(_plain, colour=self.colour, dtype=self.dtype)
+        unchanged = partial(plain, colour=self.colour, dtype=self.dtype)
         augmented = partial(_augmented, flip=self.flip, dtype=self.dtype)
-        pipeline = augmented if self.data_augmentation else plain
+        pipeline = augmented if self.data_augmentation else unchanged
         make = partial(ArrayLoader, batch_size=self.batch_size, seed=self.seed)
         subset, held_out, few = None, None, self.train_eval_size // self.batch_size
         fixed = self.compat == "fixed"
@@ -56,7 +56,7 @@ class ImageSet(DataSet):
             order = torch.randperm(len(train[0]), generator=generator).to(self.device)
             cut = min(self.train_eval_size, len(order) // 2)
             held_out, subset = order[:cut], order[cut:]
-            self.valid = make("valid", train, transform=plain, subset=held_out)
+            self.valid = make("valid", train, transform=unchanged, subset=held_out)
         self.train = make(
             "train", train, shuffle=True, reshuffle=fixed, transform=pipeline, subset=subset
         )
@@ -66,20 +66,21 @@ class ImageSet(DataSet):
             "train_eval",
             train,
             shuffle=not fixed,
-            transform=plain if fixed else pipeline,
+            transform=unchanged if fixed else pipeline,
             limit=few,
             subset=subset,
         )
-        self.test = make("test", test, transform=plain)
+        self.test = make("test", test, transform=unchanged)
 
     def _to_device(self, raw: RawImages) -> Batch:
         images = torch.from_numpy(raw.images.copy()).to(self.device)
         return images, torch.from_numpy(raw.labels).to(self.device)
 
 
-def _plain(
+def plain(
     batch: Batch, generator: torch.Generator, *, colour: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """Return the test pipeline's images: standardised each (colour), or bytes over 255."""
     images = batch[0].to(dtype)
     return (image_ops.standardize(images) if colour else images.div_(255.0)), batch[1]
 
