@@ -73,13 +73,13 @@ def overhead(names: list[str], steps: int, repeats: int) -> None:
 
     from deepobs.pytorch import testproblems
     from deepobs.pytorch.runners import StandardRunner
-    from deepobs.pytorch.runners.session import _SaveClock
+    from deepobs.pytorch.runners.session import SaveClock
     from deepobs.pytorch.runners.sinks import Sinks
 
     for name in names or ("mnist_mlp", "fmnist_2c2d"):
         runner = StandardRunner(torch.optim.SGD, {"lr": {"type": float}})
         settings = runner.make_settings(name, {"lr": 0.01}, num_epochs=1)
-        session = runner._session(settings, lambda line: None, Sinks())
+        session = runner.make_session(settings, lambda line: None, Sinks())
         session.problem.data.train.n_batches = steps
         problem = getattr(testproblems, name)(settings.batch_size)
         problem.set_up()
@@ -98,7 +98,7 @@ def overhead(names: list[str], steps: int, repeats: int) -> None:
                     loss.item()
 
         def ours(session=session) -> None:  # noqa: ANN001
-            session.train_epoch(_SaveClock(None, 60.0))
+            session.train_epoch(SaveClock(None, 60.0))
 
         bare(), ours()
         pairs = [(seconds(bare, 1), seconds(ours, 1)) for _ in range(repeats)]

@@ -9,6 +9,7 @@ Examples:
     python scripts/tune_deepobs.py mnist_mlp --search bayesian --sampler gp --range lr=1e-4:1
     python scripts/tune_deepobs.py mnist_mlp --commands jobs
 
+--pack 12 trains twelve settings of a dense problem side by side, each with its ordinary result.
 Without --grid, the 36 learning rates of the published baselines are tried. --commands writes one
 command per run for a cluster instead of running.
 """
@@ -42,6 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, help="runs per setting (one, seed 42)")
     parser.add_argument("--metric", help="curve to judge by, e.g. test_losses")
     parser.add_argument("--mode", choices=("final", "best"), default="final")
+    parser.add_argument("--pack", type=int, default=1, help="dense problems: settings at once (1)")
+    parser.add_argument("--skip_if_exists", action="store_true", help="use results that are there")
     parser.add_argument("--rerun-best", action="store_true", help="with nine further seeds")
     parser.add_argument(
         "--commands", type=Path, metavar="FOLDER", help="write commands, run nothing"
@@ -82,9 +85,11 @@ def main(argv: list[str] | None = None) -> int:
             "metric": args.metric,
             "mode": args.mode,
             "optimizer_name": args.optimizer_name,
+            "pack": args.pack,
         },
     )
     run = {key: getattr(args, key) for key in PASSED_ON if getattr(args, key) is not None}
+    run |= {"skip_if_exists": True} if args.skip_if_exists else {}
     where = {"output_dir": args.output_dir, "random_seed": args.random_seed}
     if args.commands:
         script = "scripts/run_deepobs.py"

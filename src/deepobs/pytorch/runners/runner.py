@@ -15,13 +15,14 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deepobs.pytorch import config, testproblems
+from deepobs.pytorch.datasets import DataSet
 from deepobs.pytorch.runners import results
 from deepobs.pytorch.runners.hyperparameters import (
     Specification,
@@ -46,6 +47,15 @@ logger = logging.getLogger(__name__)
 ALTERNATIVES = ("learning_rate", "l2_reg")
 #: Columns of ``logs/progress.txt``.
 COLUMNS = ("step", "split", "loss", "accuracy")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session with its folder: ``save`` writes a checkpoint, ``finish`` the result."""
+
+    session: Session
+    save: Callable[[], None]
+    finish: Callable[[], dict[str, Any]]
 
 
 class PTRunner(abc.ABC):
@@ -202,9 +212,9 @@ class PTRunner(abc.ABC):
             print_train_iter=print_train_iter,
         ) as sinks:
             if no_logs:
-                session = self._session(settings, say, sinks)
+                session = self.make_session(settings, say, sinks)
                 self.training(session, None, checkpoint_interval_s)
-                return self._output(settings, session)
+                return self.make_output(settings, session)
             return self._logged(settings, folder, say, sinks, checkpoint_interval_s)
 
     def run_folder(self, settings: RunSettings, output_dir: str | Path) -> Path:
@@ -219,6 +229,23 @@ class PTRunner(abc.ABC):
         settings = self.make_settings(testproblem, **arguments)
         return bool(find_results(self.run_folder(settings, output_dir), settings.random_seed))
 
+    def read_result(
+        self, testproblem: str, hyperparams: Mapping[str, Any], **arguments: Any
+    ) -> dict[str, Any]:
+        """Return the newest result of these arguments of ``run``.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        deciding = {field.name for field in dataclasses.fields(RunSettings)} | set(ALTERNATIVES)
+        chosen = {key: value for key, value in arguments.items() if key in deciding}
+        settings = self.make_settings(testproblem, hyperparams, **chosen)
+        folder = self.run_folder(settings, arguments.get("output_dir", "./results"))
+        found = find_results(folder, settings.random_seed)
+        if not found:
+            raise FileNotFoundError(f"{folder}: no result of seed {settings.random_seed}")
+        return read_json(found[-1])
+
     # --- inside ---
 
     def _logged(
@@ -229,13 +256,37 @@ class PTRunner(abc.ABC):
         sinks: Any,
         interval_s: float,
     ) -> dict[str, Any]:
+        with self.open_session(
+            settings, folder, lambda: self.make_session(settings, say, sinks), say
+        ) as opened:
+            self.training(opened.session, opened.save, interval_s)
+            return opened.finish()
+
+    @contextlib.contextmanager
+    def open_session(
+        self,
+        settings: RunSettings,
+        folder: Path,
+        make: Callable[[], Session],
+        say: Callable[[str], None],
+        **engine: Any,
+    ) -> Iterator[OpenSession]:
+        """Lock a run's folder and yield its session, where its last checkpoint left it.
+
+        Args:
+            settings: of the run.
+            folder: where its result goes.
+            make: returns the session at its start; called under the lock.
+            say: receives console lines.
+            engine: what else a checkpoint must agree with, beyond the settings.
+        """
         work = folder / f".random_seed__{settings.random_seed}"
-        plain = results.strict(settings.to_dict())
-        session = self._session(settings, say, sinks)  # what can be refused, before any file
+        plain = results.strict(settings.to_dict() | engine)
         with open_run(
             work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
+            session = make()
             session.log, session.stop = MetricLog(directory.logs, COLUMNS), directory.stop
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)
@@ -245,27 +296,40 @@ class PTRunner(abc.ABC):
                 weights = session.problem.net.state_dict()
                 save_checkpoint(directory.checkpoints, done, weights, session.state())
 
+            def finish() -> dict[str, Any]:
+                output = self.make_output(settings, session)
+                path = folder / result_name(settings.random_seed)
+                results.write_output(path, output)
+                session.log.close()
+                directory.set_status(session.status, epoch=session.epoch, result=path.name)
+                _remove_checkpoints(directory)
+                return results.strict(output)
+
             try:
-                self.training(session, save, interval_s)
+                yield OpenSession(session, save, finish)
             except BaseException as error:
                 directory.record_stop(error, epoch=session.epoch)
                 raise
-            output = self._output(settings, session)
-            path = folder / result_name(settings.random_seed)
-            results.write_output(path, output)
-            session.log.close()
-            directory.set_status(session.status, epoch=session.epoch, result=path.name)
-            _remove_checkpoints(directory)
-            return results.strict(output)
 
-    def _session(self, settings: RunSettings, say: Callable[[str], None], sinks: Any) -> Session:
+    def make_session(
+        self,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        sinks: Any,
+        data: DataSet | None = None,
+    ) -> Session:
+        """Return a session at its start; ``data`` is a set of the same seed to share."""
         if config.get_is_deterministic():
             make_deterministic()
         set_seed(settings.random_seed)
         problem: TestProblem = getattr(testproblems, settings.testproblem)(
             settings.batch_size, settings.weight_decay
         )
-        problem.set_up()
+        if data is None:
+            problem.set_up()
+        else:
+            problem.data = data
+            problem.set_up_net()
         problem.l2_in_loss = settings.l2 == "loss"
         optimizer = self._make_optimizer(problem, settings)
         where = "in the loss" if problem.l2_in_loss else "as the optimizer's weight_decay"
@@ -296,10 +360,12 @@ class PTRunner(abc.ABC):
             session.restore(checkpoint)
             say(f"Resuming in epoch {session.epoch} after step {session.step}")
 
-    def _output(self, settings: RunSettings, session: Session) -> dict[str, Any]:
+    def make_output(self, settings: RunSettings, session: Session) -> dict[str, Any]:
+        """Return a finished session's result."""
         device = next(session.problem.net.parameters()).device
         timing = dict(session.timing)
         timing["total_seconds"] = sum(sum(values) for values in timing.values())
+        timing["pack"] = session.pack
         timing["peak_memory_bytes"] = peak_memory_bytes(device)
         return results.make_output(settings, session.curves, session.status, timing, device)
 

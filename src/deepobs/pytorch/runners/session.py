@@ -38,6 +38,7 @@ class Session:
         epoch: epochs completed.
         step: steps completed in the present epoch.
         status: ``running``, ``complete`` or ``diverged``.
+        pack: runs trained in this program, 1 unless packed.
 
     Args:
         settings: what to run.
@@ -69,11 +70,12 @@ class Session:
         self.timing: dict[str, Any] = {f"{phase}_seconds": [] for phase in self.phases}
         self.timing["train_epoch_seconds"] = []
         self.epoch, self.step, self.status = 0, 0, "running"
-        self.evaluated = -1
+        self.evaluated, self.pack = -1, 1
         self._pending: list[Tensor] = []
+        self._last: Tensor | None = None
         self._epoch_seconds, self._finite = 0.0, True
         self._has_lr = all("lr" in group for group in optimizer.param_groups)
-        self._needs_closure = _needs_closure(optimizer)
+        self._needs_closure = needs_closure(optimizer)
 
     def on_row(self, row: dict[str, Any]) -> None:
         """Pass a row on, to the run's own log first."""
@@ -91,34 +93,40 @@ class Session:
         Raises:
             Interruption: ``stop`` asked for it; the checkpoint is written.
         """
-        clock = _SaveClock(save, interval_s)
+        clock = SaveClock(save, interval_s)
         while True:
             if self.evaluated < self.epoch:
                 self.evaluate()
-                self.evaluated = self.epoch
+                self.advance()
                 clock.tick()
-                if self.epoch < self.settings.num_epochs:
+                if self.status == "running":
                     self._stop_if_asked(save)
-            if self.status == "diverged":
+            if self.status == "running":
+                self.train_epoch(clock)
+            if self.status != "running":
                 return
-            if self.epoch == self.settings.num_epochs:
-                self.status = "complete"
-                self.say("*" * 32)
-                return
-            self.train_epoch(clock)
-            if self.status == "diverged":
-                return
+
+    def advance(self) -> None:
+        """Note that the present epoch is evaluated; the last one completes the run."""
+        self.evaluated = self.epoch
+        if self.status == "running" and self.epoch == self.settings.num_epochs:
+            self.status = "complete"
+            self.say("*" * 32)
 
     # --- evaluation ---
 
-    def evaluate(self) -> None:
-        """Append one value to each curve; the loss includes the regulariser."""
+    def evaluate(self, measure: Callable[[str], tuple[float, float | None]] | None = None) -> None:
+        """Append one value to each curve; the loss includes the regulariser.
+
+        Args:
+            measure: phase → loss and accuracy; by default from the problem.
+        """
         self.say("*" * 32)
         self.say(f"Evaluating after {self.epoch} of {self.settings.num_epochs} epochs...")
         finite = True
         for phase in self.phases:
             start = time.perf_counter()
-            loss, accuracy = evaluate(self.problem, phase)
+            loss, accuracy = measure(phase) if measure else evaluate(self.problem, phase)
             self.timing[f"{phase}_seconds"].append(time.perf_counter() - start)
             title = _title(phase)
             row = {"step": self.epoch, "split": title, "loss": loss}
@@ -141,22 +149,13 @@ class Session:
             return None
         return schedule[max(epoch for epoch in schedule if epoch <= self.epoch)]
 
-    def train_epoch(self, clock: _SaveClock) -> None:
+    def train_epoch(self, clock: SaveClock) -> None:
         """Perform the rest of the present epoch."""
-        settings, lr = self.settings, self.learning_rate()
-        stop = settings.on_divergence == "stop"
-        if self.step == 0:
-            self.problem.train_init_op()
-            if lr is not None and self.epoch in settings.schedule:
-                self.say("*" * 32)
-                self.say(f"Setting learning rate to {lr:f}")
-        start, last, per_epoch = time.perf_counter(), None, len(self.problem.data.train)
+        lr, per_epoch = self.learning_rate(), len(self.problem.data.train)
+        self.begin_epoch(lr)
+        start = time.perf_counter()
         for record in self._steps(lr):
-            if self.step % settings.train_log_interval == 0:
-                self._pending.append(record.loss)
-            last = record.loss
-            self.step += 1
-            if len(self._pending) >= FLUSH_LOSSES and self._flush() and stop:
+            if not self.take(record.loss):
                 break
             if clock.due():
                 self._epoch_seconds += time.perf_counter() - start
@@ -167,11 +166,35 @@ class Session:
                 self._epoch_seconds += time.perf_counter() - start
                 self._flush()
                 self._stop_if_asked(clock.save)
+        self.end_epoch(lambda: time.perf_counter() - start)
+
+    def begin_epoch(self, lr: float | None) -> None:
+        """Begin the training pass, unless a checkpoint lies within it."""
+        if self.step:
+            return
+        self.problem.train_init_op()
+        if lr is not None and self.epoch in self.settings.schedule:
+            self.say("*" * 32)
+            self.say(f"Setting learning rate to {lr:f}")
+
+    def take(self, loss: Tensor) -> bool:
+        """Take a step's loss before its update; say whether the run goes on."""
+        if self.step % self.settings.train_log_interval == 0:
+            self._pending.append(loss)
+        self._last = loss
+        self.step += 1
+        if len(self._pending) < FLUSH_LOSSES or not self._flush():
+            return True
+        return self.settings.on_divergence != "stop"
+
+    def end_epoch(self, seconds: Callable[[], float]) -> None:
+        """Finish the epoch; ``seconds`` is asked once its losses have been fetched."""
+        last, self._last = self._last, None
         diverged = self._flush() or (last is not None and not bool(torch.isfinite(last)))
-        self._epoch_seconds += time.perf_counter() - start
+        self._epoch_seconds += seconds()
         self.timing["train_epoch_seconds"].append(self._epoch_seconds)
         self.epoch, self.step, self._epoch_seconds = self.epoch + 1, 0, 0.0
-        if diverged and stop:
+        if diverged and self.settings.on_divergence == "stop":
             self.status = "diverged"
 
     def _stop_if_asked(self, save: Callable[[], None] | None) -> None:
@@ -275,7 +298,7 @@ class Session:
             self.log.truncate(state["log"])
 
 
-class _SaveClock:
+class SaveClock:
     """Decides when a checkpoint is due: by time, and never at more than a twentieth of the cost."""
 
     def __init__(self, save: Callable[[], None] | None, interval_s: float) -> None:
@@ -283,12 +306,14 @@ class _SaveClock:
         self.cost_s = 0.0
 
     def due(self) -> bool:
+        """Say whether it is time for a checkpoint."""
         if self.save is None:
             return False
         wait = max(self.interval_s, CHECKPOINT_COST_FACTOR * self.cost_s if self.interval_s else 0)
         return time.monotonic() - self.last >= wait
 
     def tick(self) -> None:
+        """Save, if it is time."""
         if self.due():
             start = time.monotonic()
             self.save()
@@ -327,6 +352,7 @@ def _title(phase: str) -> str:
     return "train" if phase == "train_eval" else phase
 
 
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Say whether an optimizer's step evaluates the loss itself."""
     parameter = inspect.signature(optimizer.step).parameters.get("closure")
     return parameter is not None and parameter.default is parameter.empty

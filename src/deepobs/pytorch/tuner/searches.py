@@ -159,6 +159,8 @@ class GP(Tuner):
         **options: Any,
     ) -> None:
         super().__init__(optimizer_class, hyperparam_names, ressources, runner, **options)
+        if self.pack > 1:
+            raise ValueError(f"pack is {self.pack}; a Bayesian search tries settings one by one")
         for name, (low, high) in bounds.items():
             if not low < high or (name in log_scale and low <= 0):
                 raise ValueError(f"bounds of {name!r}: ({low}, {high}); 0 < low < high expected")
@@ -193,7 +195,8 @@ class GP(Tuner):
                 for name, (low, high) in self.bounds.items()
             }
             chosen = complete(self.specification, given)
-            trial = self._try(testproblem, chosen, output_dir, random_seed, run_arguments)
+            where = (output_dir, random_seed, run_arguments)
+            (trial,) = self._try(testproblem, [chosen], *where)
             cost = trial.cost()
             study.tell(ask, cost if math.isfinite(cost) else 1e30)
         return self._finish(testproblem, output_dir, random_seed, rerun_best_setting, run_arguments)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
+from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from trainrig.errors import nearest
@@ -60,9 +61,10 @@ class Tuner(abc.ABC):
         metric: a curve's name; accuracies where there are some, validation before test, by default.
         mode: ``final`` or ``best`` value of the curve.
         optimizer_name: the result folder's name.
+        pack: settings trained side by side in one program; see ``runners.pack``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword options
         self,
         optimizer_class: Callable[..., Any],
         hyperparam_names: Specification,
@@ -73,7 +75,10 @@ class Tuner(abc.ABC):
         metric: str | None = None,
         mode: str = "final",
         optimizer_name: str | None = None,
+        pack: int = 1,
     ) -> None:
+        if isinstance(pack, bool) or not isinstance(pack, int) or pack < 1:
+            raise ValueError(f"pack is {pack!r}; a positive integer is expected")
         if isinstance(ressources, bool) or not isinstance(ressources, int) or ressources < 1:
             raise ValueError(f"ressources is {ressources!r}; a positive integer is expected")
         if mode not in ("final", "best"):
@@ -81,6 +86,7 @@ class Tuner(abc.ABC):
         self.runner = runner(optimizer_class, hyperparam_names, optimizer_name)
         self.specification = normalise_specification(hyperparam_names)
         self.ressources, self.seeds, self.metric, self.mode = ressources, seeds, metric, mode
+        self.pack = pack
         self.trials: list[Trial] = []
 
     @abc.abstractmethod
@@ -109,8 +115,10 @@ class Tuner(abc.ABC):
         """
         check_testproblem(testproblem)
         self.trials = []
-        for hyperparams in self.propose(random_seed):
-            self._try(testproblem, hyperparams, output_dir, random_seed, run_arguments)
+        proposals = list(self.propose(random_seed))
+        for start in range(0, len(proposals), self.pack):
+            chosen = proposals[start : start + self.pack]
+            self._try(testproblem, chosen, output_dir, random_seed, run_arguments)
         return self._finish(testproblem, output_dir, random_seed, rerun_best_setting, run_arguments)
 
     def tune_on_testset(
@@ -188,25 +196,39 @@ class Tuner(abc.ABC):
     def _try(
         self,
         testproblem: str,
-        hyperparams: dict[str, Any],
+        proposals: Sequence[dict[str, Any]],
         output_dir: str | Path,
         random_seed: int,
         run_arguments: Mapping[str, Any],
-    ) -> Trial:
-        values, metric = [], self.metric
+    ) -> list[Trial]:
+        """Run settings with all seeds and append their trials."""
+        metric = self.metric
+        values: list[list[float]] = [[] for _ in proposals]
         for seed in self.seeds or [random_seed]:
-            output = self.runner.run(
-                testproblem,
-                hyperparams,
-                random_seed=seed,
-                output_dir=output_dir,
-                **{"verbose": False, **run_arguments},
-            )
-            metric = metric or default_metric(output)
-            values.append(value_of(output, metric, self.mode))
-        trial = Trial(dict(hyperparams), values, metric)
-        self.trials.append(trial)
-        return trial
+            where = {"random_seed": seed, "output_dir": output_dir}
+            outputs = self._run(testproblem, proposals, {**where, **run_arguments})
+            for i, output in enumerate(outputs):
+                metric = metric or default_metric(output)
+                values[i].append(value_of(output, metric, self.mode))
+        trials = [
+            Trial(dict(setting), v, metric) for setting, v in zip(proposals, values, strict=True)
+        ]
+        self.trials += trials
+        return trials
+
+    def _run(
+        self, testproblem: str, proposals: Sequence[dict[str, Any]], arguments: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return each setting's result: of this call, or of an earlier one if it was skipped."""
+        if self.pack > 1:
+            outputs = run_pack(self.runner, testproblem, proposals, **arguments)
+        else:
+            quiet = {"verbose": False, **arguments}
+            outputs = [self.runner.run(testproblem, given, **quiet) for given in proposals]
+        return [
+            output or self.runner.read_result(testproblem, given, **arguments)
+            for given, output in zip(proposals, outputs, strict=True)
+        ]
 
     def _finish(
         self,
