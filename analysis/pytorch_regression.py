@@ -55,12 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, Grid(class_counts=counts, weight_decays=(0.0,), seeds=(base.seed,)))
     from pytorch_port.sweep import train_grid
     from pytorch_port.train import Runtime
+    from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(
         device=arguments.device, overwrite=True, track=False, show_progress=not arguments.quiet
     )
     train_grid(
-        runs, arguments.output_dir, runtime, config_path=arguments.config, jobs=arguments.jobs
+        runs,
+        arguments.output_dir,
+        runtime,
+        config_path=arguments.config,
+        launch=LaunchOptions(launch=LaunchOptions(jobs=arguments.jobs)),
     )
     checks = [
         check

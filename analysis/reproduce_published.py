@@ -71,12 +71,19 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.reproduction_files import write_reproduction
     from pytorch_port.sweep import train_grid
     from pytorch_port.train import Runtime
+    from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(**runtime_options(arguments), project=f"published_{arguments.preset}")
     outcomes = []
     if not arguments.draw_only:
         config_path = preset["config_path"]
-        outcomes = train_grid(chosen, output, runtime, config_path=config_path, jobs=arguments.jobs)
+        outcomes = train_grid(
+            chosen,
+            output,
+            runtime,
+            config_path=config_path,
+            launch=LaunchOptions(launch=LaunchOptions(jobs=arguments.jobs)),
+        )
     for path in write_reproduction(plan, output, runtime):
         print(path)
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0

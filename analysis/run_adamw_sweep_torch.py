@@ -24,6 +24,7 @@ from pytorch_port.flags import (
 )
 from pytorch_port.grid import PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
+from trainrig.launch.options import add_launch_flags, launch_options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -59,12 +60,12 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--max_eval_batches", type=int, help="batches of the final evaluation (configuration's)"
     )
-    run.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     run.add_argument(
         "--skip_completed", action="store_true", help="skip finished runs (always done)"
     )
     add_data_flags(parser)
     add_runtime_flags(parser)
+    add_launch_flags(parser)
     return parser
 
 
@@ -93,9 +94,13 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.figure3_files import draw_runs
     from pytorch_port.sweep import train_grid
     from pytorch_port.train import Runtime
+    from trainrig.runs import FINAL
 
     runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")
-    outcomes = train_grid(runs, output, runtime, config_path=config_path, jobs=arguments.jobs)
+    options = launch_options(arguments)
+    outcomes = train_grid(runs, output, runtime, config_path=config_path, launch=options)
+    if options.dry_run:
+        return 0
     files = draw_runs(
         output / "runs.csv",
         output,
@@ -105,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     for path in files:
         print(path)
-    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pytorch_port.flags import (
 )
 from pytorch_port.grid import FIGURE3A_PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
+from trainrig.launch.options import add_launch_flags, launch_options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         ("--eval-batches", "evaluation.batches", int, "batches per evaluation (64)"),
     ):
         grid.add_argument(flag, dest=dest, type=kind, help=text)
-    grid.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     add_data_flags(parser)
     add_runtime_flags(parser)
+    add_launch_flags(parser)
     return parser
 
 
@@ -83,9 +84,13 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.figure3a import evaluations_of_run, write_figure3a
     from pytorch_port.sweep import run_facts, train_grid
     from pytorch_port.train import Runtime
+    from trainrig.runs import FINAL
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")
-    outcomes = train_grid(runs, output, runtime, config_path=config_path, jobs=arguments.jobs)
+    options = launch_options(arguments)
+    outcomes = train_grid(runs, output, runtime, config_path=config_path, launch=options)
+    if options.dry_run:
+        return 0
     rows = [
         row
         for run in runs
@@ -100,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     files = write_figure3a(rows, output, arguments.panel, plot=arguments.plot)
     for path in (files.metrics, files.timeseries, *([files.figure] if arguments.plot else [])):
         print(path)
-    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

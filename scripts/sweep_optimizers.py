@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from trainrig.cli import Parser, entry, positive_int
+from trainrig.launch.options import add_launch_flags, launch_options
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 SWEEPS = Path("runs/optimizer_quality/sweeps")
@@ -33,13 +34,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-epochs", type=int, help="(200)")
     parser.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
-    parser.add_argument(
-        "--jobs", type=positive_int, help="side by side (CPU: one per core; CUDA: 1)"
-    )
     parser.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
     parser.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
     parser.add_argument("--overwrite", action="store_true", help="start existing runs anew")
     parser.add_argument("--no-track", action="store_true", help="leave trackio out")
+    add_launch_flags(parser)
     return parser
 
 
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     from optimizer_quality.session import Runtime
     from optimizer_quality.sweep import execute, parse_grid, plan_runs, write_summary
     from trainrig.config import apply_overrides, load_config, parse_assignments
-    from trainrig.device import core_count
+    from trainrig.runs import FINAL
 
     keys = ("dataset", "data_dir", "num_epochs", "device")
     overrides = {key: getattr(arguments, key) for key in keys}
@@ -61,11 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     runs = plan_runs(base, parse_grid(arguments.optimizers, arguments.lrs), arguments.seeds)
     folder = arguments.output_dir / arguments.name
-    folder.mkdir(parents=True, exist_ok=True)
-    device = resolve_device(base.device)
-    jobs = arguments.jobs
-    if jobs is None:
-        jobs = 1 if device.type == "cuda" else max(1, core_count() // (arguments.threads or 1))
+    options = launch_options(arguments).resolved(resolve_device(base.device), arguments.threads)
     runtime = Runtime(
         threads=arguments.threads,
         overwrite=arguments.overwrite,
@@ -73,10 +68,12 @@ def main(argv: list[str] | None = None) -> int:
         quiet=True,
     )
     failed = 0
-    for outcome in execute(runs, folder, runtime, jobs, arguments.pack):
+    for outcome in execute(runs, folder, runtime, options, arguments.pack):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
-        failed += outcome.status == "failed"
+        failed += outcome.status not in FINAL
         write_summary(runs, folder)
+    if options.dry_run:
+        return 0
     write_runs_csv(folder)
     print(write_summary(runs, folder), end="")
     print(folder / "summary.csv")

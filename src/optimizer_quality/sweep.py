@@ -20,9 +20,11 @@ from optimizer_quality.experiment import run
 from optimizer_quality.packed import check_packable, run_pack
 from optimizer_quality.session import Runtime
 from trainrig.files import read_json, write_atomically
+from trainrig.launch.launcher import start
+from trainrig.launch.options import LaunchOptions
 from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import FINAL, read_status
-from trainrig.sweep import Outcome, Task, run_tasks
+from trainrig.sweep import Outcome, Task
 from trainrig.tracking.tables import write_table
 
 SUMMARY_COLUMNS = (
@@ -92,39 +94,48 @@ def plan_runs(
 
 
 def execute(
-    runs: Sequence[SweepRun], folder: Path, runtime: Runtime, jobs: int, pack: int = 1
+    runs: Sequence[SweepRun],
+    folder: Path,
+    runtime: Runtime,
+    options: LaunchOptions,
+    pack: int = 1,
 ) -> Iterator[Outcome]:
-    """Train what is not finished yet, ``jobs`` runs or packs side by side; yield each outcome.
+    """Train what is not finished yet, by the launcher of ``options``; yield each outcome.
 
     Args:
         runs: of ``plan_runs``.
         folder: of the run directories.
         runtime: of every run.
-        jobs: processes.
+        options: who carries the runs or packs out.
         pack: runs trained as one program. Packs follow from the whole list, finished runs
             included, so that a resumed sweep has the same ones.
     """
-    tasks, packs = [], {}
+    folder = folder.resolve()  # a job may start in another folder
+    finished, tasks, packs = [], [], {}
     for members in pack_runs(runs, pack):
         pending = []
         for one in members:
             status = read_status(folder / one.name)["status"]
             if status in FINAL and not runtime.overwrite:
-                yield Outcome(one.name, folder / one.name, status, "was finished before")
+                finished.append(Outcome(one.name, folder / one.name, status, "was finished before"))
             else:
                 pending.append(one)
         if pending:
             name = " + ".join(one.name for one in pending)
             packs[name] = pending
             arguments = {"members": pending, "folder": folder, "runtime": runtime}
-            tasks.append(Task(name=name, path=folder, work=train_members, arguments=arguments))
-    for outcome in run_tasks(tasks, jobs=jobs):
-        for one in packs[outcome.name]:
+            path = folder / pending[0].name
+            tasks.append(Task(name=name, path=path, work=train_members, arguments=arguments))
+    outcomes = start(tasks, finished, options, folder, overwrite=runtime.overwrite)
+    for outcome in outcomes:
+        for one in packs.get(outcome.name, ()):
             status = read_status(folder / one.name)["status"]
             if outcome.status == "failed" and status not in FINAL:
                 yield Outcome(one.name, folder / one.name, "failed", outcome.message)
             else:
                 yield Outcome(one.name, folder / one.name, status)
+        if outcome.name not in packs:
+            yield outcome
 
 
 def pack_runs(runs: Sequence[SweepRun], pack: int) -> list[list[SweepRun]]:

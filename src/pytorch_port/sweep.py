@@ -14,11 +14,13 @@ from pytorch_port.inputs import load_inputs
 from pytorch_port.train import Runtime, build, run_identity, settle_engine
 from pytorch_port.train import run as train
 from trainrig.checkpoint import list_checkpoints
-from trainrig.device import choose_device, core_count
+from trainrig.device import choose_device
 from trainrig.files import read_json
+from trainrig.launch.launcher import carry_out
+from trainrig.launch.options import LaunchOptions
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
-from trainrig.runs import FINAL, LATEST, check_config, read_status
-from trainrig.sweep import Outcome, Task, run_tasks
+from trainrig.runs import LATEST, check_config, read_status
+from trainrig.sweep import Outcome, Task
 from trainrig.tracking.tables import write_table
 
 
@@ -50,19 +52,16 @@ def check_runs(runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime) -> se
 
 
 def execute(
-    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, *, jobs: int
+    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, options: LaunchOptions
 ) -> Iterator[Outcome]:
-    """Train what is not finished yet, ``jobs`` runs side by side; yield each outcome."""
+    """Train what is not finished yet, by the launcher of ``options``; yield each outcome."""
+    base_dir = base_dir.resolve()  # a job may start in another folder
     tasks = []
     for run in runs:
         path = base_dir / run.name
-        status = read_status(path)["status"]
-        if status in FINAL and not runtime.overwrite:
-            yield Outcome(run.name, path, status, "was finished before")
-        else:
-            arguments = {"config": run.config, "path": path, "runtime": runtime}
-            tasks.append(Task(name=run.name, path=path, work=train_run, arguments=arguments))
-    yield from run_tasks(tasks, jobs=jobs)
+        arguments = {"config": run.config, "path": path, "runtime": runtime}
+        tasks.append(Task(name=run.name, path=path, work=train_run, arguments=arguments))
+    yield from carry_out(tasks, options, base_dir, overwrite=runtime.overwrite)
 
 
 def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) -> str:
@@ -118,7 +117,7 @@ def train_grid(
     runtime: Runtime,
     *,
     config_path: Path,
-    jobs: int | None = None,
+    launch: LaunchOptions | None = None,
 ) -> list[Outcome]:
     """Check, then train the grid, keeping ``runs.csv`` current.
 
@@ -127,23 +126,20 @@ def train_grid(
         base_dir: holds the run folders and ``runs.csv``.
         runtime: see ``train.Runtime``.
         config_path: where the configuration came from, for ``runs.csv``.
-        jobs: runs side by side; default one per core on a CPU, one on a GPU.
+        launch: who carries the runs out; default worker processes, one per core or GPU.
 
     Raises:
         ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
     """
-    device = choose_device(runtime.device)
-    if jobs is None:
-        jobs = 1 if device.type == "cuda" else max(1, core_count() // (runtime.threads or 1))
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: must be at least 1")
+    options = (launch or LaunchOptions()).resolved(choose_device(runtime.device), runtime.threads)
     sources = check_runs(runs, base_dir, runtime)
-    base_dir.mkdir(parents=True, exist_ok=True)
+    if not options.dry_run:
+        base_dir.mkdir(parents=True, exist_ok=True)
     outcomes = []
     with _sweep_bar(len(runs), runtime.show_progress) as bar:
         if "synthetic" in sources and runtime.show_progress:
             bar.write("images: SYNTHETIC GLYPHS, procedural drawings, not Omniglot (see --source)")
-        for outcome in execute(runs, base_dir, runtime, jobs=jobs):
+        for outcome in execute(runs, base_dir, runtime, options):
             outcomes.append(outcome)
             bar.update()
             if runtime.show_progress or outcome.status != "complete":

@@ -71,6 +71,14 @@ def reuse_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """Return the CUDA devices this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name for name in named.split(",") if name)
+    return tuple(map(str, range(torch.cuda.device_count())))
+
+
 def core_count() -> int:
     """Return the number of cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -62,12 +62,15 @@ class Outcome:
     message: str = ""
 
 
-def run_tasks(tasks: Sequence[Task], *, jobs: int = 1) -> Iterator[Outcome]:
+def run_tasks(
+    tasks: Sequence[Task], *, jobs: int = 1, gpus: Sequence[str] = ()
+) -> Iterator[Outcome]:
     """Run all tasks, ``jobs`` at a time, yielding outcomes as they come.
 
     Args:
         tasks: independent of each other.
         jobs: worker processes; 1 runs everything in this process.
+        gpus: which the worker processes are spread over, each seeing one; empty: each sees all.
 
     Raises:
         ValueError: ``jobs`` below 1.
@@ -76,34 +79,34 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int = 1) -> Iterator[Outcome]:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
     if jobs == 1 or len(tasks) == 1:
         for task in tasks:
-            yield _perform(task)
+            yield perform(task)
         return
-    yield from _run_side_by_side(tasks, jobs)
+    yield from _run_side_by_side(tasks, jobs, gpus)
 
 
-def _run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
+def _run_side_by_side(tasks: Sequence[Task], jobs: int, gpus: Sequence[str]) -> Iterator[Outcome]:
     """Keep ``jobs`` tasks in flight; a worker that dies breaks its pool, so a new one goes on."""
     waiting = deque(tasks)
     while waiting:
-        suspects = yield from _run_until_broken(waiting, jobs)
+        suspects = yield from _run_until_broken(waiting, jobs, gpus)
         if len(suspects) == 1:
             task, message = suspects[0]
             yield Outcome(task.name, task.path, "failed", f"the worker process died ({message})")
             continue
         for task, _ in suspects:  # alone, each shows whether it was the one; the others resume
-            yield from _run_side_by_side([task], 1)
+            yield from _run_side_by_side([task], 1, gpus)
 
 
 def _run_until_broken(
-    waiting: deque[Task], jobs: int
+    waiting: deque[Task], jobs: int, gpus: Sequence[str]
 ) -> Generator[Outcome, None, list[tuple[Task, str]]]:
     """Take tasks from ``waiting``; return those in flight when a worker died, with the reason."""
     flying: dict[Future[Outcome], Task] = {}
-    with _pool(min(jobs, len(waiting))) as pool:
+    with _pool(min(jobs, len(waiting)), gpus) as pool:
         while waiting or flying:
             while waiting and len(flying) < jobs:
                 task = waiting.popleft()
-                flying[pool.submit(_perform, task)] = task
+                flying[pool.submit(perform, task)] = task
             done, _ = wait(flying, return_when=FIRST_COMPLETED)
             broken = [f for f in done if isinstance(f.exception(), BrokenExecutor)]
             for future in done.difference(broken):
@@ -115,13 +118,13 @@ def _run_until_broken(
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(jobs: int, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     from tqdm import tqdm
 
     context = multiprocessing.get_context("spawn")
     slots, lock = context.Queue(), context.RLock()
     for slot in range(1, jobs + 1):
-        slots.put(slot)
+        slots.put((slot, gpus[(slot - 1) % len(gpus)] if gpus else None))
     tqdm.set_lock(lock)
     pool = ProcessPoolExecutor(
         jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), slots, lock)
@@ -152,10 +155,17 @@ def _start_worker(parent: int, slots: Any, lock: Any) -> None:
     from tqdm import tqdm
 
     tqdm.set_lock(lock)
-    _position = slots.get()
+    _position, gpu = slots.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
 
 
-def _perform(task: Task) -> Outcome:
+def perform(task: Task) -> Outcome:
+    """Carry out one task in this process.
+
+    Raises:
+        Interruption: it was asked to stop; that is no outcome.
+    """
     try:
         status = task.work(position=_position, **task.arguments)
     except USER_ERRORS as error:

@@ -22,7 +22,7 @@ from trainrig.stopping import StopRequest
 from trainrig.tracking.metric_log import MetricLog
 
 #: Least multiple of a checkpoint's cost between two checkpoints.
-CHECKPOINT_COST_FACTOR = 20.0
+CHECKPOINT_COST_FACTOR = 50.0
 #: Logged losses are fetched, and looked at for divergence, this many at a time.
 FLUSH_LOSSES = 32
 METRICS = ("losses", "accuracies")
@@ -299,7 +299,7 @@ class Session:
 
 
 class SaveClock:
-    """Decides when a checkpoint is due: by time, and never at more than a twentieth of the cost."""
+    """Decides when a checkpoint is due: by time, and at no more than 2 % of the time."""
 
     def __init__(self, save: Callable[[], None] | None, interval_s: float) -> None:
         self.save, self.interval_s, self.last = save, interval_s, time.monotonic()

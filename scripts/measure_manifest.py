@@ -1,0 +1,55 @@
+"""Measure how long the rebuild of a sweep's ``runs.csv`` takes over many run folders.
+
+Example:
+    python scripts/measure_manifest.py --runs 1000 10000 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from trainrig.cli import Parser, entry, positive_int
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--runs", type=positive_int, nargs="+", default=[1000], help="(1000)")
+    return parser.parse_args(argv)
+
+
+def manifest(runs: int) -> None:
+    """Time the rebuild of ``runs.csv`` over so many run folders."""
+    from pytorch_port.config import load_icl_config
+    from pytorch_port.grid import SweepRun
+    from pytorch_port.sweep import write_runs_csv
+    from trainrig.runs import LATEST
+
+    config = load_icl_config(Path("configs/icl/quick.py"))
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        base, planned = Path(folder), []
+        for k in range(runs):
+            (base / str(k) / LATEST / "step_1000").mkdir(parents=True)
+            (base / str(k) / "config.json").write_text(json.dumps({"images": {}}))
+            (base / str(k) / "status.json").write_text(json.dumps({"status": "complete"}))
+            planned.append(SweepRun(str(k), 100, config))
+        started = time.perf_counter()
+        table = write_runs_csv(planned, base, Path("quick.py"))
+        seconds, size = time.perf_counter() - started, table.stat().st_size
+    print(f"{runs} runs: runs.csv rebuilt in {seconds:.2f} s, {size / 2**20:.1f} MB", flush=True)
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    for runs in parse_args(argv).runs:
+        manifest(runs)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
