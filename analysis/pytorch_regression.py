@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.output_dir,
         runtime,
         config_path=arguments.config,
-        launch=LaunchOptions(launch=LaunchOptions(jobs=arguments.jobs)),
+        launch=LaunchOptions(jobs=arguments.jobs),
     )
     checks = [
         check

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             output,
             runtime,
             config_path=config_path,
-            launch=LaunchOptions(launch=LaunchOptions(jobs=arguments.jobs)),
+            launch=LaunchOptions(jobs=arguments.jobs),
         )
     for path in write_reproduction(plan, output, runtime):
         print(path)
