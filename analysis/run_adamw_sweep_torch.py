@@ -108,7 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         device=runtime.device,
         data_dir=runtime.data_dir,
     )
-    for path in files:
+    from trainrig.report.write import write_report
+
+    for path in (*files, write_report(output)):
         print(path)
     return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
 

@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> int:
         )
     ]
     files = write_figure3a(rows, output, arguments.panel, plot=arguments.plot)
-    for path in (files.metrics, files.timeseries, *([files.figure] if arguments.plot else [])):
+    from trainrig.report.write import write_report
+
+    figures = [files.figure] if arguments.plot else []
+    for path in (files.metrics, files.timeseries, *figures, write_report(output)):
         print(path)
     return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
 

@@ -76,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     write_runs_csv(folder)
     print(write_summary(runs, folder), end="")
-    print(folder / "summary.csv")
+    from trainrig.report.write import write_report
+
+    print(f"{folder / 'summary.csv'}\n{write_report(folder)}")
     return 1 if failed else 0
 
 

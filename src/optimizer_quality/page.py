@@ -1,15 +1,14 @@
-"""The one-page HTML report: a table of answers, then every figure with what it shows."""
+"""A comparison's page: a table of answers, then every figure with what it shows."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainrig.files import write_atomically
 from trainrig.plotting.style import mean_and_sd
+from trainrig.report.content import Picture, Section, Table
+from trainrig.report.describers import Description
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 CAPTIONS = {
@@ -53,16 +52,6 @@ CAPTIONS = {
     ),
 }
 ENOUGH_SEEDS = 3
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .2rem; }
-p { margin: .3rem 0 .6rem; max-width: 46rem; } .note { color: #666; }
-.warn { border-left: 4px solid #B3261E; padding-left: .8rem; }
-table { border-collapse: collapse; margin: .8rem 0; } td, th { padding: .3rem .8rem; text-align:
- right; border-bottom: 1px solid #ddd; } th:first-child, td:first-child { text-align: left; }
-img { width: 100%; height: auto; }
-"""
 
 
 def summary_rows(tables: Tables) -> list[dict[str, str]]:
@@ -161,43 +150,24 @@ def _caution(tables: Tables) -> str:
     return f" Fewer than {ENOUGH_SEEDS} seeds ({', '.join(few)}): read no difference into it."
 
 
-def write_page(path: Path, tables: Tables, folder: Path, notes: Sequence[str]) -> Path:
-    """Write the report as one self-contained file.
+def describe_comparison(tables: Tables, folder: Path, notes: Sequence[str]) -> Description:
+    """Return the description of a comparison.
 
     Args:
-        path: the HTML file.
         tables: rows by measure.
         folder: where ``{measure}.png`` are.
         notes: lines on data, runs and settings.
     """
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width'><title>Solutions compared</title>",
-        f"<style>{STYLE}</style><h1>Do optimizers find different solutions?</h1>",
-        f"<p>{html.escape(verdict(tables))}</p>",
+    answers = [Table(rows) for rows in (summary_rows(tables), pair_rows(tables)) if rows]
+    figures = [
+        Section(title, [Picture(folder / f"{name}.png", f"{name}.csv holds the values.")], text)
+        for name, (title, text) in CAPTIONS.items()
+        if name in tables and (folder / f"{name}.png").exists()
     ]
-    parts += [f"<p class=note>{html.escape(note)}</p>" for note in notes]
-    parts += [_table(summary_rows(tables)), _table(pair_rows(tables))]
-    for name, (title, text) in CAPTIONS.items():
-        png = folder / f"{name}.png"
-        if name in tables and png.exists():
-            data = base64.b64encode(png.read_bytes()).decode()
-            parts.append(
-                f"<h2>{html.escape(title)}</h2><p>{html.escape(text)} "
-                f"<span class=note>{name}.csv</span></p>"
-                f"<img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>"
-            )
-    write_atomically(path, "\n".join(parts) + "\n")
-    return path
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    if not rows:
-        return ""
-    titles = list(dict.fromkeys(key for row in rows for key in row))
-    head = "".join(f"<th>{html.escape(title)}" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(row.get(title, ''))}" for title in titles)
-        for row in rows
+    return Description(
+        title="Do optimizers find different solutions?",
+        lead=verdict(tables),
+        notes=notes,
+        sections=[Section("In figures", answers, "Mean ± standard deviation."), *figures],
+        whole=True,
     )
-    return f"<table><tr>{head}{body}</table>"

@@ -8,10 +8,11 @@ from typing import Any
 
 from optimizer_quality.comparison import MEASURES, Settings, Work
 from optimizer_quality.figures import DRAW, draw_features
-from optimizer_quality.page import write_page
 from optimizer_quality.solutions import load_images, load_solutions
 from trainrig.errors import nearest
+from trainrig.files import write_json
 from trainrig.plotting.style import paper_style, save_figure
+from trainrig.report.write import write_report
 from trainrig.seeding import make_deterministic
 from trainrig.tracking.tables import write_table
 
@@ -70,7 +71,8 @@ def compare(
             )
         save_figure(figure, output_dir / f"{name}.png")
         say(f"{name}: {len(tables[name])} rows")
-    return write_page(output_dir / "report.html", tables, output_dir, notes(work))
+    write_json(output_dir / "comparison.json", {"notes": notes(work)})
+    return write_report(output_dir)
 
 
 def notes(work: Work) -> list[str]:

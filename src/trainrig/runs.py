@@ -24,6 +24,7 @@ from typing import Any
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import diff
 from trainrig.files import read_json, write_json
+from trainrig.run_status import FINAL, read_status
 from trainrig.stopping import Interruption, StopRequest, graceful_stop
 
 LATEST = Path("checkpoints/models/latest")
@@ -36,7 +37,6 @@ OWNED = (
     "environment.json",
     "config.json",
 )
-FINAL = ("complete", "diverged")
 
 
 class RunDirectory:
@@ -65,17 +65,6 @@ class RunDirectory:
         message = " ".join(str(error).split())
         with contextlib.suppress(OSError):
             self.set_status("interrupted" if asked else "failed", message=message, **fields)
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """Return a run's status; an absent file means ``new``, an unreadable one ``failed``."""
-    try:
-        status = read_json(path / "status.json")
-    except FileNotFoundError:
-        return {"status": "new"}
-    except ValueError as error:
-        return {"status": "failed", "message": str(error)}
-    return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:

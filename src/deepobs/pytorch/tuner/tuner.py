@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import json
+import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from trainrig.errors import nearest
 from trainrig.files import write_atomically
+from trainrig.report.write import write_report
+
+logger = logging.getLogger(__name__)
 
 REFUSED_ON_TESTSETS = ("num_epochs", "batch_size", "weight_decay", "l2_reg")
 
@@ -101,7 +105,7 @@ class Tuner(abc.ABC):
         rerun_best_setting: bool = False,
         **run_arguments: Any,
     ) -> Trial:
-        """Try every setting and return the best.
+        """Try every setting, write ``report.html`` beside the results, and return the best.
 
         Args:
             testproblem: its name.
@@ -250,6 +254,7 @@ class Tuner(abc.ABC):
             rerun_setting(
                 self.runner, testproblem, best.hyperparams, output_dir, seeds, **run_arguments
             )
+        logger.info("report: %s", write_report(folder))
         return best
 
 

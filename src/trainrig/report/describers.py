@@ -1,0 +1,124 @@
+"""How an experiment says what its runs are, without the core knowing its name.
+
+An experiment registers one ``Describer`` as an entry point of its distribution:
+
+    [project.entry-points."trainrig.describers"]
+    mine = "my_experiment.describe:DESCRIBER"
+
+Without one its run directories are reported all the same, by what their files say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from trainrig.report.content import Chart, Section, Tile
+from trainrig.report.records import RunRecord, read_run, run_directories
+
+GROUP = "trainrig.describers"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A logged scalar worth a column and a curve.
+
+    Attributes:
+        split: the rows it is logged in.
+        key: its name there.
+        label: what a reader calls it.
+        percent: a share in 0..1, shown in per cent.
+    """
+
+    split: str
+    key: str
+    label: str
+    percent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What an experiment says of a folder of its runs.
+
+    Attributes:
+        title: the page's heading.
+        lead: the answer in a sentence or two.
+        warnings: what must be known first.
+        notes: lines in small print.
+        tiles: headline figures.
+        metrics: in the order of their weight; empty lets the core choose.
+        hidden_keys: configuration keys (or prefixes) that tell nothing about differences.
+        charts: in place of the curves that the core draws from the rows.
+        captions: of the folder's PNG files by name; others are shown without.
+        sections: tables and pictures of its own, shown after the curves.
+        whole: these sections are the page; the core adds files only.
+    """
+
+    title: str
+    lead: str = ""
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
+    metrics: Sequence[Metric] = ()
+    hidden_keys: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    captions: Mapping[str, str] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+    whole: bool = False
+
+
+def no_runs(path: Path) -> list[RunRecord]:
+    """Return no run: all of an experiment's runs are run directories."""
+    del path
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Describer:
+    """An experiment's part of a report.
+
+    Attributes:
+        describe: (folder, its runs) → a description, or None for a folder of another experiment.
+        find_runs: runs that are no run directories (foreign result files) at or below a folder.
+    """
+
+    describe: Callable[[Path, Sequence[RunRecord]], Description | None]
+    find_runs: Callable[[Path], list[RunRecord]] = no_runs
+
+
+@cache
+def describers() -> dict[str, Describer]:
+    """Return the describers of every installed distribution, by name."""
+    found = sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry.load() for entry in found}
+
+
+def find_runs(path: Path) -> list[RunRecord]:
+    """Return every run at or below ``path``, whichever experiment wrote it.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a run's files are damaged.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder; give a run, a sweep or a results folder")
+    folder = path if path.is_dir() else path.parent
+    runs = [
+        read_run(one, one.relative_to(folder).as_posix() if one != folder else folder.name)
+        for one in run_directories(folder)
+    ]
+    for describer in describers().values():
+        runs += describer.find_runs(folder)
+    return runs
+
+
+def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
+    """Return the first description that an experiment gives of ``folder``."""
+    for describer in describers().values():
+        description = describer.describe(folder, runs)
+        if description is not None:
+            return description
+    return None

@@ -1,0 +1,132 @@
+"""What a run left behind, read back: configuration, environment, status and logged rows.
+
+Reads only. A run at work may be read at any moment: a last line without its end is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainrig.files import read_json
+from trainrig.run_status import read_status
+
+#: Folders that hold no run directories of their own.
+_INSIDE_RUNS = ("checkpoints", "logs", "trackio", "previews")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """One run, whatever wrote it.
+
+    Attributes:
+        path: its directory, or its result file.
+        name: unique among the runs it was found with.
+        status: ``running``, ``complete``, ``diverged``, ``failed`` or ``new``.
+        message: why it diverged or failed.
+        step: steps (or epochs, where that is what was counted) completed.
+        config: the resolved configuration, nested.
+        environment: ``environment.json``.
+        rows: logged rows, ``{"step", "split", scalar: value, ...}``, oldest first.
+        final: last value of each scalar by split; what the run itself declared wins.
+        counts: what ``step`` counts, ``step`` or ``epoch``.
+    """
+
+    path: Path
+    name: str
+    status: str = "complete"
+    message: str = ""
+    step: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[Mapping[str, Any], ...] = ()
+    final: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    counts: str = "step"
+
+    def value(self, split: str, key: str) -> float | None:
+        """Return the final value of a scalar, or None where there is none."""
+        value = self.final.get(split, {}).get(key)
+        return value if _is_number(value) else None
+
+
+def run_directories(path: Path) -> Iterator[Path]:
+    """Yield every run directory at or below ``path``, in the order of names.
+
+    A run directory holds ``config.json`` and ``environment.json``.
+    """
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(f for f in folders if f not in _INSIDE_RUNS and not f.startswith("."))
+        if {"config.json", "environment.json"} <= set(files):
+            folders.clear()
+            yield Path(folder)
+
+
+def read_run(path: Path, name: str | None = None) -> RunRecord:
+    """Read one run directory.
+
+    Raises:
+        FileNotFoundError, ValueError: no configuration, or one that is not JSON.
+    """
+    config = read_json(path / "config.json")
+    status = read_status(path)
+    rows = tuple(read_rows(path / "logs/metrics.jsonl"))
+    final = last_values(rows)
+    for split, scalars in status.get("metrics", {}).items():
+        final[split] = {**final.get(split, {}), **scalars}
+    return RunRecord(
+        path=path,
+        name=name or path.name,
+        status=status["status"],
+        message=str(status.get("message", "")),
+        step=int(rows[-1].get("step", 0)) if rows else int(status.get("step", 0)),
+        config=config if isinstance(config, dict) else {},
+        environment=_optional_json(path / "environment.json"),
+        rows=rows,
+        final=final,
+    )
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a ``metrics.jsonl``; nothing where there is none.
+
+    Raises:
+        ValueError: a line is not JSON; file and line number are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number}: not valid JSON ({error})") from None
+
+
+def last_values(rows: tuple[Mapping[str, Any], ...]) -> dict[str, dict[str, Any]]:
+    """Return the last value of every scalar, by split.
+
+    >>> last_values(({"step": 1, "split": "train", "loss": 2.0}, {"step": 2, "loss": 1.0}))
+    {'train': {'loss': 2.0}, '': {'loss': 1.0}}
+    """
+    final: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        scalars = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
+        final.setdefault(str(row.get("split", "")), {}).update(scalars)
+    return final
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
