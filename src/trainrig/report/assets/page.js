@@ -1,6 +1,16 @@
 "use strict";
 /* Tables that sort and filter, and charts that show their values; data come from #charts. */
 
+/* Names sort by the numbers in them: lr0.01 before lr0.1 before lr0.2. */
+function compareNames(a, b) {
+  const [left, right] = [a, b].map((text) => text.split(/(\d+(?:\.\d+)?)/));
+  for (let i = 0; i < Math.min(left.length, right.length); i++) {
+    const order = i % 2 ? left[i] - right[i] : left[i].localeCompare(right[i]);
+    if (order) return Math.sign(order);
+  }
+  return Math.sign(left.length - right.length);
+}
+
 function sortTable(table, column, descending) {
   const body = table.tBodies[0];
   const key = (row) => {
@@ -10,7 +20,7 @@ function sortTable(table, column, descending) {
   const compare = (a, b) => {
     if (a === "" || b === "") return a === b ? 0 : a === "" ? 2 : -2; // empty cells stay last
     if (typeof a === "number" && typeof b === "number") return Math.sign(a - b);
-    return String(a).localeCompare(String(b), undefined, { numeric: true });
+    return compareNames(String(a), String(b));
   };
   const rows = [...body.rows].sort((left, right) => {
     const order = compare(key(left), key(right));
