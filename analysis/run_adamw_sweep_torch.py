@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pytorch_port.flags import (
     add_data_flags,
+    add_pack_flags,
     add_runtime_flags,
     configure,
     dotted_keys,
@@ -65,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_data_flags(parser)
     add_runtime_flags(parser)
+    add_pack_flags(parser)
     add_launch_flags(parser)
     return parser
 
@@ -98,7 +100,9 @@ def main(argv: list[str] | None = None) -> int:
 
     runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")
     options = launch_options(arguments)
-    outcomes = train_grid(runs, output, runtime, config_path=config_path, launch=options)
+    outcomes = train_grid(
+        runs, output, runtime, config_path=config_path, launch=options, pack=arguments.pack
+    )
     if options.dry_run:
         return 0
     files = draw_runs(

@@ -17,6 +17,7 @@ from pathlib import Path
 from pytorch_port.flags import (
     SYMBOLIC_NOTE,
     add_data_flags,
+    add_pack_flags,
     add_runtime_flags,
     configure,
     dotted_keys,
@@ -56,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("--eval-batches", "evaluation.batches", int, "batches per evaluation (64)"),
     ):
         grid.add_argument(flag, dest=dest, type=kind, help=text)
+    add_pack_flags(parser)
     add_data_flags(parser)
     add_runtime_flags(parser)
     add_launch_flags(parser)
@@ -88,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")
     options = launch_options(arguments)
-    outcomes = train_grid(runs, output, runtime, config_path=config_path, launch=options)
+    outcomes = train_grid(
+        runs, output, runtime, config_path=config_path, launch=options, pack=arguments.pack
+    )
     if options.dry_run:
         return 0
     rows = [

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from pytorch_port.config import IclConfig, load_icl_config
 from pytorch_port.data import SequenceDataset, gather_examples
 from pytorch_port.inputs import IclInputs, load_inputs
+from pytorch_port.pack_steps import pack_steps
 from pytorch_port.steps import make_loss, resolve_engine, training_steps
 from pytorch_port.train import Runtime, build, run
 from trainrig.benchmark import Case, Cases, Loop, Options
@@ -27,6 +28,7 @@ from trainrig.config import apply_overrides
 from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.roofline import Work, count_work
+from trainrig.vectorized import Stack, StackedOptimizer
 
 REFERENCE = "reference-style"
 ENDLESS = 2**31 - 1
@@ -36,6 +38,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "28 px": ("configs/icl/images_all_exemplars.py", {"preproc.downsample": True}),
     "105 px": ("configs/icl/images_all_exemplars.py", {}),
 }
+PACKS = (5, 10, 20)
 STEPS = {"symbolic": 20, "28 px": 8, "105 px": 2}
 
 
@@ -55,6 +58,10 @@ def cases(options: Options) -> Cases:
     for items in (9, 17, 33):
         changes = {"data.seq_config.seq_len": items}
         builders[f"{items} items"] = partial(_growth, changes, options)
+    for size in PACKS:
+        builders[f"symbolic, pack of {size}"] = partial(_packed, "symbolic", size, options)
+    for size in PACKS[:1]:
+        builders[f"28 px, pack of {size}"] = partial(_packed, "28 px", size, options)
     builders["symbolic, whole run"] = partial(_whole_run, options)
     builders["sampler, symbolic"] = partial(_sampling, "symbolic", options)
     builders["sampler, images"] = partial(_sampling, "28 px", options)
@@ -71,6 +78,25 @@ def _single(name: str, options: Options, engine: str = "auto") -> Case:
         steps=STEPS[name],
         work=_work(config, inputs),
         precision=config.training.precision,
+    )
+
+
+def _packed(name: str, size: int, options: Options) -> Case:
+    """Several runs of different seeds and decays as one program, against one of them alone."""
+    configs = [
+        apply_overrides(_config(name), {"seed": seed, "optimizer.weight_decay": 1e-3 * seed})
+        for seed in range(size)
+    ]
+    inputs = [_inputs(config, options) for config in configs]
+    models, optimizers = zip(*map(build, configs, inputs), strict=True)
+    stack = Stack(models)
+    records = pack_steps(configs, inputs, stack, StackedOptimizer(stack, optimizers))
+    return Case(
+        loop=lambda steps: _advance(records, steps),
+        against={"one run": _ours(configs[0], inputs[0], "eager")},
+        steps=max(1, STEPS[name] // size),
+        runs=size,
+        work=_work(configs[0], inputs[0]),
     )
 
 

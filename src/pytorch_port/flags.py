@@ -134,12 +134,40 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-track", action="store_true", help="do not send curves to trackio")
     group.add_argument("--overwrite", action="store_true", help="discard an earlier run and start")
     group.add_argument(
+        "--force-engine-change",
+        action="store_true",
+        help="let runs begun in packs go on alone, or the reverse, with other rounding",
+    )
+    group.add_argument(
         "--set",
         dest="assignments",
         action="append",
         metavar="KEY=VALUE",
         help="any configuration key, e.g. --set data.seq_config.p_bursty=1.0; may be repeated",
     )
+
+
+def add_pack_flags(parser: argparse.ArgumentParser) -> None:
+    """Add how many runs of a sweep are trained as one program."""
+    parser.add_argument_group("packs").add_argument(
+        "--pack",
+        type=pack_size,
+        metavar="auto|K",
+        help="train up to K runs as one program; auto: what the memory holds (CPU: 1; CUDA: auto)",
+    )
+
+
+def pack_size(text: str) -> int | str:
+    """Read ``--pack``: ``auto``, or an integer of at least 1.
+
+    >>> pack_size("auto"), pack_size("5")
+    ('auto', 5)
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an integer of at least 1")
+    return int(text)
 
 
 def configure(config: IclConfig, arguments: argparse.Namespace, keys: set[str]) -> IclConfig:
@@ -180,6 +208,7 @@ def runtime_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "download": arguments.download,
         "num_workers": arguments.num_workers,
         "overwrite": arguments.overwrite,
+        "force_engine_change": arguments.force_engine_change,
         "track": not arguments.no_track,
     }
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from pytorch_port.steps import resolve_engine, training_steps
 from trainrig.checkpoint import (
     Checkpoint,
     latest_checkpoint,
+    list_checkpoints,
     prune,
     remove_leftovers,
     save_checkpoint,
@@ -38,8 +41,16 @@ from trainrig.errors import CheckpointError, DivergedError
 from trainrig.files import read_json
 from trainrig.loop import StepRecord, every
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
-from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run
+from trainrig.runs import (
+    FINAL,
+    RunDirectory,
+    describe_environment,
+    open_run,
+    packing,
+    read_status,
+)
 from trainrig.seeding import capture_rng, make_deterministic, restore_rng, set_seed
+from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
 from trainrig.tracking.run_log import run_log
 from trainrig.tracking.trackio_sink import Tracker
@@ -72,6 +83,7 @@ class Runtime:
         download: fetch Omniglot where it is absent.
         num_workers: processes that draw sequences with the exact sampler.
         overwrite: start anew in a directory that holds a run.
+        force_engine_change: go on alone with a run that was begun in a pack, or the reverse.
         track: send rows to trackio.
         project: the trackio project.
         show_progress: draw a progress bar.
@@ -84,6 +96,7 @@ class Runtime:
     download: bool = False
     num_workers: int = 0
     overwrite: bool = False
+    force_engine_change: bool = False
     track: bool = True
     project: str = "icl"
     show_progress: bool = True
@@ -132,15 +145,17 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
     reuse_memory()
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
     model, optimizer = build(config, inputs)
-    config = settle_engine(config, path, inputs, model, overwrite=runtime.overwrite)
+    config = settle_engine(config, path, inputs, model, runtime)
     identity = run_identity(config, inputs)
     environment = {**describe_environment(), "device": str(device), "threads": threads}
+    environment |= pack_record(path, (), runtime)
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
         if status["status"] in FINAL:
-            return _result(directory, status)
+            return run_result(directory)
         with run_log(directory.logs / "train.log") as logger:
             trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
+            trainer.restore()
             return trainer.train()
 
 
@@ -156,18 +171,30 @@ def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.
 
 
 def settle_engine(
-    config: IclConfig, path: Path, inputs: IclInputs, model: nn.Module, *, overwrite: bool = False
+    config: IclConfig,
+    path: Path,
+    inputs: IclInputs,
+    model: nn.Module,
+    runtime: Runtime,
+    *,
+    packed: bool = False,
 ) -> IclConfig:
     """Return ``config`` with the engine that ``auto`` stands for: once chosen, a run keeps it.
 
+    A pack is trained eagerly; a run that changed over to one keeps the engine in its record.
+
     Raises:
-        ValueError: a named engine that the device does not allow.
+        ValueError: a named engine that the device, or a pack, does not allow.
     """
     engine: str | None = None
-    if config.training.engine == "auto" and not overwrite:
+    if packed and config.training.engine not in ("auto", "eager"):
+        raise ValueError(
+            f"--engine {config.training.engine}: runs one by one; use --pack 1, or --engine eager"
+        )
+    if config.training.engine == "auto" and not runtime.overwrite:
         with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             engine = read_json(path / "config.json")["training"]["engine"]
-    engine = engine or resolve_engine(config, inputs, model)
+    engine = engine or ("eager" if packed else resolve_engine(config, inputs, model))
     return apply_overrides(config, {"training.engine": engine})
 
 
@@ -183,7 +210,20 @@ def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
     return {**tree, "device": inputs.device.type, "images": images}
 
 
-def _result(directory: RunDirectory, status: dict[str, Any]) -> RunResult:
+def pack_record(path: Path, pack: Sequence[str], runtime: Runtime) -> dict[str, Any]:
+    """Return the record of a run's pack; refuse a change-over, unless it is forced.
+
+    Raises:
+        ValueError: the unfinished run in ``path`` was begun otherwise.
+    """
+    if runtime.overwrite or read_status(path)["status"] in FINAL:
+        return {"pack": list(pack), "pack_changes": []}
+    return packing(path, pack, force=runtime.force_engine_change)
+
+
+def run_result(directory: RunDirectory) -> RunResult:
+    """Return how a finished run ended."""
+    status = directory.status()
     return RunResult(
         directory.path,
         status["status"],
@@ -209,52 +249,15 @@ class Trainer:
         self.config, self.inputs, self.directory = config, inputs, directory
         self.runtime, self.logger = runtime, logger
         self.model, self.optimizer = model, optimizer
-        self.log = MetricLog(directory.logs, PROGRESS_COLUMNS)
-        self.start_step, self.elapsed_before = 0, 0.0
-        self.last_finite_step = 0
+        self.step = self.start_step = self.last_finite_step = 0
+        self.elapsed_before = 0.0
         self.latest: dict[str, dict[str, float]] = {}
-        try:
-            self._restore()
-        except BaseException:
-            self.log.close()
-            raise
+        self.log: MetricLog | None = None
+        self.tracker: Tracker | None = None
 
     def train(self) -> RunResult:
         """Perform the remaining steps and return how the run ended."""
-        config, directory = self.config, self.directory
-        self._announce()
-        tracker = Tracker(
-            self.runtime.project,
-            f"{directory.path.parent.name}/{directory.path.name}",
-            to_dict(config),
-            folder=directory.path.parent / "trackio",
-            rows=self.log.rows(),
-            enabled=self.runtime.track,
-        )
-        directory.set_status("running", step=self.start_step, steps=config.training_steps)
-        try:
-            self._loop(tracker)
-        except DivergedError as error:
-            self.log.sync()
-            message, step = str(error), self.step
-            self.logger.warning("diverged: %s", message)
-            metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
-            directory.set_status("diverged", step=step, message=message, metrics=metrics)
-        except BaseException as error:
-            self.logger.error("stopped at step %d: %r", self.step, error)
-            directory.record_stop(error, step=self.step)
-            raise
-        else:
-            self.logger.info("complete at step %d", self.step)
-            directory.set_status("complete", step=self.step, metrics=self.latest)
-        finally:
-            tracker.finish()
-            self.log.close()
-        return _result(directory, directory.status())
-
-    def _loop(self, tracker: Tracker) -> None:
-        training, total = self.config.training, self.config.training_steps
-        self.step, self.started = self.start_step, time.perf_counter()
+        self.begin()
         records = training_steps(
             self.config,
             self.inputs,
@@ -264,26 +267,82 @@ class Trainer:
             start_step=self.start_step,
             num_workers=self.runtime.num_workers,
         )
-        with _progress_bar(self) as bar:
-            for record in records:
-                self.step = record.step
-                rows = []
-                if every(training.log_interval, record.step, total):
-                    rows.append(self._training_row(record))
-                saving = every(training.save_interval, record.step, total)
-                if saving or every(training.eval_interval, record.step, total):
-                    rows += [self._evaluation_row(regime) for regime in REGIMES]
-                for row in rows:
-                    self._append(row, tracker, bar)
-                if saving:
-                    self._save()
-                bar.update()
-                if self.directory.stop.due() and self.step < total:
-                    if not saving:
-                        self._save(interim=True)
-                    raise self.directory.stop.interruption(
-                        f"{self.directory.path}: step {self.step}"
-                    )
+        name = self.directory.path.name
+        try:
+            with progress_bar(self.config, self.runtime, name, self.start_step) as bar:
+                for record in records:
+                    self.record(record)
+                    saving = self.saves_at(record.step)
+                    if saving:
+                        self.save()
+                    bar.set_postfix(self.shown(), refresh=False)
+                    bar.update()
+                    if self.directory.stop.due() and self.step < self.config.training_steps:
+                        if not saving:
+                            self.save(interim=True)
+                        raise self.interruption()
+        except DivergedError as error:
+            self.end(error)
+        except BaseException as error:
+            self.end(error)
+            raise
+        else:
+            self.end()
+        return run_result(self.directory)
+
+    def begin(self) -> None:
+        """Announce the run in its log, on the dashboard and in its status."""
+        directory, steps = self.directory, self.config.training_steps
+        self._announce()
+        self.tracker = Tracker(
+            self.runtime.project,
+            f"{directory.path.parent.name}/{directory.path.name}",
+            to_dict(self.config),
+            folder=directory.path.parent / "trackio",
+            rows=self.log.rows(),
+            enabled=self.runtime.track,
+        )
+        directory.set_status("running", step=self.start_step, steps=steps)
+        self.started = time.perf_counter()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Write how the run ended, complete, diverged or stopped by an error; close its logs."""
+        directory, step = self.directory, self.step
+        try:
+            if error is None:
+                self.logger.info("complete at step %d", step)
+                directory.set_status("complete", step=step, metrics=self.latest)
+            elif isinstance(error, DivergedError):
+                self.log.sync()
+                self.logger.warning("diverged: %s", error)
+                metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
+                directory.set_status("diverged", step=step, message=str(error), metrics=metrics)
+            else:
+                self.logger.error("stopped at step %d: %r", step, error)
+                directory.record_stop(error, step=step)
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish()
+            self.log.close()
+
+    def saves_at(self, step: int) -> bool:
+        """Say whether a checkpoint is due after ``step``."""
+        return every(self.config.training.save_interval, step, self.config.training_steps)
+
+    def record(self, record: StepRecord) -> None:
+        """Write the rows that are due after a step.
+
+        Raises:
+            DivergedError: a number of a row is not finite.
+        """
+        training, total = self.config.training, self.config.training_steps
+        self.step, rows = record.step, []
+        if every(training.log_interval, record.step, total):
+            rows.append(self._training_row(record))
+        if self.saves_at(record.step) or every(training.eval_interval, record.step, total):
+            rows += [self._evaluation_row(regime) for regime in REGIMES]
+        for row in rows:
+            self._append(row)
 
     def _training_row(self, record: StepRecord) -> dict[str, Any]:
         """The scalars of the step's batch (before the update), the norms after it."""
@@ -323,12 +382,15 @@ class Trainer:
             "steps_per_second": round(rate, 3),
         }
 
-    def _append(self, row: dict[str, Any], tracker: Tracker, bar: Any) -> None:
+    def shown(self) -> dict[str, str]:
+        """Return what the progress bar says of the run."""
+        return {"loss": f"{self.latest['train']['loss']:.3f}"} if "train" in self.latest else {}
+
+    def _append(self, row: dict[str, Any]) -> None:
         self.log.append(row)
-        tracker.log(row)
+        self.tracker.log(row)
         if row["split"] == "train":
             self.latest["train"] = {k: v for k, v in row.items() if k in PROGRESS_COLUMNS[2:9]}
-            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
         if broken:
             raise DivergedError(
@@ -337,8 +399,24 @@ class Trainer:
             )
         self.last_finite_step = self.step
 
-    def _save(self, *, interim: bool = False) -> None:
-        sizes = self.log.sync()  # rows first: a checkpoint never knows more than the log
+    def interruption(self) -> Interruption:
+        """Return what to raise when the run was asked to stop and has saved its state."""
+        return self.directory.stop.interruption(f"{self.directory.path}: step {self.step}")
+
+    def save(self, *, interim: bool = False) -> None:
+        """Make the rows durable, then save a checkpoint: it never knows more than the log."""
+        keep = self.config.training.keep_last
+        self.write_checkpoint(self.log.sync(), keep, interim=interim)
+        self.set_running()
+
+    def set_running(self) -> None:
+        """Let the status say how far the newest checkpoint is."""
+        self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
+
+    def write_checkpoint(
+        self, sizes: dict[str, int], keep_last: int, *, interim: bool = False
+    ) -> None:
+        """Save weights and state with logs of these lengths; keep the newest checkpoints."""
         state = {
             "step": self.step,
             "optimizer": self.optimizer.state_dict(),
@@ -353,15 +431,19 @@ class Trainer:
             self.step,
             self.model.state_dict(),
             state,
-            keep_last=self.config.training.keep_last,
+            keep_last=keep_last,
             interim=interim,
         )
-        self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
 
-    def _restore(self) -> None:
+    def restore(self, step: int | None = None) -> None:
+        """Go back to the newest valid checkpoint, or to that of ``step`` (0: the beginning).
+
+        Raises:
+            CheckpointError: checkpoints, but no valid one; or one of another model.
+            ValueError: a log is shorter than the checkpoint says.
+        """
         folder = self.directory.checkpoints
-        checkpoint, ignored = latest_checkpoint(folder)
-        self.step = 0
+        checkpoint, ignored = latest_checkpoint(folder, not_after=step)
         if checkpoint is None and ignored:
             raise CheckpointError(
                 f"{folder}: holds no valid checkpoint ({'; '.join(ignored)}); restore one, or "
@@ -369,6 +451,19 @@ class Trainer:
             )
         if checkpoint is not None:
             self._restore_from(checkpoint)
+        self.log = MetricLog(self.directory.logs, PROGRESS_COLUMNS)
+        try:
+            self._settle(checkpoint, ignored)
+        except BaseException:
+            self.log.close()
+            raise
+
+    def _settle(self, checkpoint: Checkpoint | None, ignored: list[str]) -> None:
+        """Leave nothing in the directory that is later than the checkpoint."""
+        folder = self.directory.checkpoints
+        for step, path in list_checkpoints(folder):
+            if step > self.step and not ignored:  # passed over, though whole: see `restore`
+                shutil.rmtree(path)
         self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
         remove_leftovers(folder)
         prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
@@ -407,17 +502,18 @@ def _finite(scalars: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in scalars.items()}
 
 
-def _progress_bar(trainer: Trainer) -> Any:
+def progress_bar(config: IclConfig, runtime: Runtime, name: str, start_step: int) -> Any:
+    """Return a bar over the steps of a run, or of several that go in step."""
     from tqdm import tqdm
 
     return tqdm(
-        total=trainer.config.training_steps,
-        initial=trainer.start_step,
-        desc=trainer.directory.path.name,
+        total=config.training_steps,
+        initial=start_step,
+        desc=name,
         unit="step",
-        position=trainer.runtime.position,
-        disable=not trainer.runtime.show_progress,
-        leave=trainer.runtime.position == 0,
+        position=runtime.position,
+        disable=not runtime.show_progress,
+        leave=runtime.position == 0,
         mininterval=0.5,
         dynamic_ncols=True,
     )

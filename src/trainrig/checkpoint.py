@@ -198,11 +198,19 @@ def _verified_content(path: Path, name: str, manifest: dict[str, Any]) -> bytes:
 
 
 def latest_checkpoint(
-    folder: Path, device: torch.device | str = "cpu"
+    folder: Path, device: torch.device | str = "cpu", *, not_after: int | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest valid checkpoint, and a message for each newer one that was ignored."""
+    """Return the newest valid checkpoint, and a message for each newer one that was ignored.
+
+    Args:
+        folder: holds the checkpoints.
+        device: where their tensors go.
+        not_after: pass over those of later steps, without a message.
+    """
     ignored = []
-    for _, path in reversed(list_checkpoints(folder)):
+    for step, path in reversed(list_checkpoints(folder)):
+        if not_after is not None and step > not_after:
+            continue
         try:
             return load_checkpoint(path, device), ignored
         except CheckpointError as error:

@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,34 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
             "use another output directory, or --overwrite to start anew"
         )
+
+
+def packing(path: Path, pack: Sequence[str], *, force: bool = False) -> dict[str, Any]:
+    """Return what ``environment.json`` says of the pack that a run is trained in.
+
+    A run alone and one in a pack agree within rounding only, so none changes over by itself.
+
+    Args:
+        path: the run directory.
+        pack: names of the runs that are trained as one program; empty for a run alone.
+        force: let an unfinished run change over, and record it.
+
+    Raises:
+        ValueError: the run was begun in a pack and shall go on alone, or the reverse.
+    """
+    checkpoints, file = list_checkpoints(path / LATEST), path / "environment.json"
+    before = read_json(file) if checkpoints and file.exists() else {}
+    changes = before.get("pack_changes", [])
+    words = ["packed" if names else "alone" for names in (before.get("pack"), pack)]
+    if checkpoints and words[0] != words[1]:
+        if not force:
+            raise ValueError(
+                f"{path}: was begun {words[0]} and would go on {words[1]}; give the same --pack "
+                "as before, or --force-engine-change to go on with other rounding"
+            )
+        step = checkpoints[-1][0]
+        changes = [*changes, {"after_step": step, "from": words[0], "to": words[1]}]
+    return {"pack": list(pack), "pack_changes": changes}
 
 
 @contextlib.contextmanager

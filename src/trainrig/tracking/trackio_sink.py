@@ -58,7 +58,10 @@ class Tracker:
     def _finish(self) -> None:
         import trackio
 
-        trackio.finish()  # not the run's own: this one also tells trackio's exit handler
+        if trackio.context_vars.current_run.get() is self._run:
+            trackio.finish()  # not the run's own: this one also tells trackio's exit handler
+        else:
+            self._run.finish()  # one of several at once, not the last that began
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send one row; its ``split`` becomes a prefix and its ``step`` the horizontal axis."""

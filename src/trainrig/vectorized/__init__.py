@@ -1,6 +1,6 @@
 """Many runs as one program: modules of one structure stacked along a leading axis."""
 
-from trainrig.vectorized.optim import StackedOptimizer, stacked_l2_penalty
+from trainrig.vectorized.optim import ELEMENTWISE, StackedOptimizer, stacked_l2_penalty
 from trainrig.vectorized.stack import Stack
 
-__all__ = ["Stack", "StackedOptimizer", "stacked_l2_penalty"]
+__all__ = ["ELEMENTWISE", "Stack", "StackedOptimizer", "stacked_l2_penalty"]
