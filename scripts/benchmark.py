@@ -23,6 +23,7 @@ from trainrig.cli import Parser, entry
 SYSTEMS = {
     "icl": "pytorch_port.benchmark",
     "cifar": "optimizer_quality.benchmark",
+    "deepobs": "deepobs.pytorch.benchmark",
 }
 
 

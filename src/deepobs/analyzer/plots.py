@@ -28,7 +28,7 @@ from deepobs.analyzer.results import Results
 SHORT = 12
 METRICS = ("test_losses", "train_losses", "test_accuracies", "train_accuracies")
 LOGARITHMIC = ("lr", "eps", "weight_decay")
-BASELINE_COLOURS = {"SGD": "#7f7f7f", "Momentum": "#b59b6d", "Adam": "#6d8fb5"}
+BASELINE_COLOURS = {"SGD": "#7f7f7f", "Momentum": "#b59b6d", "Adam": "#2b5f94"}
 COLOURS = ("#c1272d", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a")
 
 
@@ -71,6 +71,7 @@ def plot_performance(
 
 def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) -> None:
     axis.tick_params(labelsize=7)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     finals, curves = [], []
     chosen = {
         name: best_setting(results, problem, name, mode) for name in results.optimizers(problem)
@@ -85,7 +86,8 @@ def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) ->
         mean, std = (curve[:longest] for curve in band)
         epochs = np.arange(len(mean))
         axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
-        axis.plot(epochs, mean, color=colour, lw=0.9, ls="--", label=f"{name} (published)")
+        label = f"{name} (published)"  # above ours, which would hide it where all is well
+        axis.plot(epochs, mean, color=colour, lw=0.9, ls="--", label=label, zorder=3)
         finals.append(mean[-1])
         curves.append(mean)
     for i, (optimizer, setting) in enumerate(chosen.items()):
