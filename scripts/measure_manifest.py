@@ -36,7 +36,7 @@ def manifest(runs: int) -> None:
             (base / str(k) / LATEST / "step_1000").mkdir(parents=True)
             (base / str(k) / "config.json").write_text(json.dumps({"images": {}}))
             (base / str(k) / "status.json").write_text(json.dumps({"status": "complete"}))
-            planned.append(SweepRun(str(k), 100, config))
+            planned.append(SweepRun(name=str(k), class_count=100, config=config))
         started = time.perf_counter()
         table = write_runs_csv(planned, base, Path("quick.py"))
         seconds, size = time.perf_counter() - started, table.stat().st_size

@@ -122,13 +122,13 @@ def _until_the_end(
     moments: random.Random,
     tally: Tally,
 ) -> None:
-    path = folder / command.name
+    path, own = folder / command.name, set(_children())
     code = -signal.SIGKILL
     while code == -signal.SIGKILL:
         tally.resumes += path.exists()
         code, peak_mb = _run(command, path, moments.uniform(0.02, 1.0) * duration_s)
         tally.kills += code == -signal.SIGKILL
-        tally.leaked += _count_orphans()
+        tally.leaked += _count_orphans(own)
     tally.runs += 1
     tally.peak_mb.append(peak_mb)
     found = fingerprint(path) if code == 0 else {"exit status": str(code)}
@@ -181,21 +181,22 @@ def _child(command: Command, path: Path) -> None:
         os._exit(code)
 
 
-def _count_orphans() -> int:
-    """Return the processes below this one that do not end by themselves."""
+def _count_orphans(own: set[int]) -> int:
+    """Return the processes below this one, ``own`` aside, that do not end by themselves."""
     deadline = time.monotonic() + _ORPHAN_PATIENCE_S
-    while children := _children():
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+    while orphans := _children() - own:
+        for pid in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:
-            return len(children)
+            return len(orphans)
         time.sleep(0.01)
     return 0
 
 
-def _children() -> list[int]:
+def _children() -> set[int]:
     files = Path("/proc/self/task").glob("*/children")
-    return [int(word) for file in files for word in file.read_text().split()]
+    return {int(word) for file in files for word in file.read_text().split()}
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

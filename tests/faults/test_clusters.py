@@ -58,6 +58,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def listens(host: str, port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex((host, port)) == 0
+
+
 def wait_for(condition, seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -219,7 +224,7 @@ def cluster(tmp_path_factory):
     (port,) = free_ports(1)
     host = ray.util.get_node_ip_address()  # a loopback address would be translated to it
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "240"}
     command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1"]
     command += [f"--node-ip-address={host}", "--object-store-memory=100000000"]
     log = (folder / "ray.log").open("w")
@@ -230,8 +235,11 @@ def cluster(tmp_path_factory):
         )
 
     nodes = [start("--head", f"--port={port}", "--include-dashboard=false")]
-    time.sleep(8)
+    wait_for(lambda: listens(host, port), 120, "Ray's head did not start")
     nodes.append(start(f"--address={host}:{port}"))
+    said = folder / "ray.log"
+    both = "2 nodes did not start: see ray.log"
+    wait_for(lambda: said.read_text().count("Ray runtime started") == 2, 240, both)
     yield f"{host}:{port}", environment
     for node in reversed(nodes):
         os.killpg(node.pid, signal.SIGTERM)

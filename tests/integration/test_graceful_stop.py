@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import signal
 import time
 
 import numpy as np
 import pytest
-import torch
 
 from deepobs.pytorch.runners.smoke import write_generated_data
 from trainrig.runs import read_status
+from trainrig.soak import fingerprint
 from trainrig.stopping import EXIT_REQUEUE, EXIT_TERMINATED, StopRequest, job_end_time
-from trainrig.tracking.metric_log import TIMING_KEYS
 
 DUE = StopRequest.due
 ICL = """
@@ -91,42 +88,6 @@ def toy_scan_file(tmp_path_factory):
     return path
 
 
-def without_times(value):
-    if isinstance(value, dict):
-        hidden = {*TIMING_KEYS, "timing", "timestamp", "config"}  # the latter names the folder
-        return {key: without_times(v) for key, v in value.items() if key not in hidden}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
-
-
-def flat(value):
-    """Tensors and numbers of nested containers, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value.numpy().tobytes()]
-    if isinstance(value, dict):
-        return [x for key in value if key not in ("elapsed", "log_sizes") for x in flat(value[key])]
-    return [x for v in value for x in flat(v)] if isinstance(value, list | tuple) else [value]
-
-
-def results(folder):
-    """Everything that a run leaves and that no clock decides, by file."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder)).split("__20")[0]  # DeepOBS names carry the date
-        if path.suffix == ".json" and path.name not in ("environment.json", "manifest.json"):
-            found[name] = without_times(json.loads(path.read_text()))
-        elif path.name == "runs.csv":
-            rows = csv.DictReader(path.read_text().splitlines())
-            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        elif path.suffix in (".jsonl", ".csv"):
-            found[name] = path.read_bytes()
-        elif path.suffix == ".pt":
-            found[name] = flat(torch.load(path, weights_only=True))
-        elif path.suffix == ".ckpt":
-            content = torch.load(path, weights_only=True)
-            found[name] = flat([content["state_dict"], content["optimizer_states"]])
-    return found
-
-
 @pytest.mark.parametrize("system", ["icl", "optimizer_quality", "deepobs", "ptycho"])
 def test_stopped_runs_resume_exactly(system, commands, call_script, signalled, tmp_path):
     script, argv = commands[system]
@@ -145,10 +106,7 @@ def test_stopped_runs_resume_exactly(system, commands, call_script, signalled, t
     signalled(None, 0)
     ended = call_script(script, argv(part))
     assert ended.code == 0, ended.err
-    left, right = results(whole), results(part)
-    assert left.keys() == right.keys()
-    for name in left:
-        assert left[name] == right[name], name
+    assert fingerprint(whole) == fingerprint(part)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
