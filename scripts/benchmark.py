@@ -24,6 +24,7 @@ SYSTEMS = {
     "icl": "pytorch_port.benchmark",
     "cifar": "optimizer_quality.benchmark",
     "deepobs": "deepobs.pytorch.benchmark",
+    "ptycho": "ptycho_torch.benchmark",
 }
 
 

@@ -76,9 +76,12 @@ class FrameStream:
 
     @torch.inference_mode()
     def patches(self, images: Tensor) -> Tensor:
-        """Photon amplitudes (B, C, N, N) → physical object patches (B, C, N, N)."""
+        """Photon amplitudes (B, C, N, N) → the patches' stitched part, physical: (B, C, M, M)."""
         images = images.to(self.device)
-        return self.net.patches(images).expand(-1, images.shape[1], -1, -1) * self.scale
+        within = 2 * self.trim <= images.shape[-1]  # else the border branch is stitched too
+        patches = self.net.centres(images) if within else self.net.patches(images)
+        cropped = crop_centre(patches, self.trim) * self.scale
+        return cropped.expand(-1, images.shape[1], -1, -1)
 
     def add(self, frames: np.ndarray, coords: np.ndarray) -> None:
         """Take (B, N, N) amplitudes, or (B, C, N, N) groups, with (B[, C], 2) positions."""
@@ -91,7 +94,7 @@ class FrameStream:
         began = time.perf_counter()
         patches = self.patches(images).flatten(0, 1)
         place = torch.from_numpy(np.asarray(coords, np.float64).reshape(-1, 2)).to(self.device)
-        self.stitcher.add(crop_centre(patches, self.trim), place, self.weight)
+        self.stitcher.add(patches, place, self.weight)
         if str(self.device) != "cpu":
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - began

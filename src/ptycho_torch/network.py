@@ -108,10 +108,21 @@ class Decoder(nn.Module):
             x = F.relu(conv(x))
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Decode the bottleneck."""
+    def _stages(self, x: Tensor) -> Tensor:
         for first, second in zip(self.convs[::2], self.convs[1::2], strict=True):
             x = F.interpolate(F.relu(second(F.relu(first(x)))), scale_factor=2, mode="nearest")
+        return x
+
+    def centre(self, x: Tensor) -> Tensor:
+        """The central (B, n, N/2, N/2) alone: the border branch is zero there and is left out."""
+        quarter = self.size // 4
+        if not self.pad_object:
+            return self(x)[..., quarter:-quarter, quarter:-quarter]
+        return self.activation(self.head(self._stages(x)[:, :-OUTER_CHANNELS]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Decode the bottleneck."""
+        x = self._stages(x)
         if not self.pad_object:
             return self.activation(self.head(self._widen(x)))
         inner, outer = x[:, :-OUTER_CHANNELS], x[:, -OUTER_CHANNELS:]
@@ -156,5 +167,13 @@ class Generator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised amplitudes (B, C, N, N) → complex patches (B, n, N, N)."""
         features = self.encoder(x)
-        amplitude, phase = self.amplitude(features), self.phase(features)
-        return torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
+        return _complex(self.amplitude(features), self.phase(features))
+
+    def centre(self, x: Tensor) -> Tensor:
+        """The central (B, n, N/2, N/2) of ``forward``'s patches, without the border branches."""
+        features = self.encoder(x)
+        return _complex(self.amplitude.centre(features), self.phase.centre(features))
+
+
+def _complex(amplitude: Tensor, phase: Tensor) -> Tensor:
+    return torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))

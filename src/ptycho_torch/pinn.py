@@ -8,6 +8,7 @@ amplitudes times e^w, with one registered parameter w for both directions, initi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,11 +77,18 @@ class PtychoPINN(nn.Module):
 
         With gridsize 1 there may be any number of frames per group; each passes alone.
         """
+        return self._generate(self.generator, x)
+
+    def centres(self, x: Tensor) -> Tensor:
+        """The central (B, n, N/2, N/2) of ``patches``, all that a stitching of them reads."""
+        return self._generate(self.generator.centre, x)
+
+    def _generate(self, generator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x * torch.exp(-self.log_scale)
         groups = x.shape[:2]
         if self.config.gridsize == 1:
             x = x.flatten(0, 1)[:, None]
-        patches = self.generator(x.contiguous(memory_format=torch.channels_last))
+        patches = generator(x.contiguous(memory_format=torch.channels_last))
         return patches.unflatten(0, groups)[:, :, 0] if self.config.gridsize == 1 else patches
 
     def consistent(self, patches: Tensor, relative: Tensor) -> Tensor:

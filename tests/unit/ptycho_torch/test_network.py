@@ -1,0 +1,31 @@
+"""The generator's shortcuts against its plain path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ptycho_torch.network import Generator
+
+SWITCHES = [
+    {},
+    {"pad_object": False},
+    {"probe_big": False},
+    {"gridsize": 2, "amp_activation": "softplus"},
+    {"gridsize": 2, "object_big": False},
+    {"size": 128},
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_the_centre_alone_is_the_centre_of_whole_patches(switches):
+    net = Generator(**{"size": 64, "gridsize": 1, "scale": 1, **switches}).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # biases too, so that every branch is alive
+    side = switches.get("size", 64)
+    x = torch.rand(2, switches.get("gridsize", 1) ** 2, side, side)
+    with torch.inference_mode():
+        whole, centre = net(x), net.centre(x)
+    inner = slice(side // 4, 3 * side // 4)
+    assert whole[..., : side // 4, :].abs().max() > 0 or not switches.get("probe_big", True)
+    torch.testing.assert_close(centre, whole[..., inner, inner], rtol=0, atol=0)
