@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ptycho_torch.parity import run
+from ptycho_torch.parity.cases import Golden, handler_for
+from trainrig.parity import Report
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,25 @@ def test_a_changed_array_fails(golden, tmp_path):
     report = run(tmp_path)
     assert report.exit_code == 1
     assert {row.quantity for row in report.failed} == {"out"}
+
+
+def test_a_record_of_maxima_is_checked(golden, tmp_path):
+    for path in golden.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    forward, stitched = (np.load(golden / f"{n}_golden.npz") for n in ("forward", "stitch"))
+    arrays = {
+        "amplitude": forward["amplitude"],
+        "stitch_M20": stitched["M20"],
+    }
+    opened, path = Golden.open(tmp_path), tmp_path / "tf_agreement.json"
+    for factor in (1, 1.001):
+        record = {k: {"ref_max": factor * float(np.abs(a).max())} for k, a in arrays.items()}
+        path.write_text(json.dumps(record))
+        report = Report()
+        handler_for(opened, path)(opened, path, report)
+        wanted = {f"{name} ref_max" for name in arrays}
+        assert {row.quantity for row in report.rows} == wanted
+        assert {row.quantity for row in report.failed} == (set() if factor == 1 else wanted)
 
 
 def test_unknown_files_are_listed_and_nothing_checked_fails(golden, tmp_path):

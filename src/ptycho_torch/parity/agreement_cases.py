@@ -1,0 +1,159 @@
+"""What a record of two references' differences says about the arrays themselves.
+
+Each entry holds the largest value of the reference's array (``ref_max``), which ours must share,
+and the largest difference of a second reference from it (``max_abs``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptycho_torch import physics
+from ptycho_torch.assembly import canvas_size, extract_group, merge_group, stitch
+from ptycho_torch.grouping import Groups, group_frames
+from ptycho_torch.parity.cases import Golden, deviation
+from trainrig.parity import Report
+
+
+def recorded_groups(golden: Golden, settings: dict[str, Any]) -> Groups:
+    """Group the scan with the settings of one case."""
+    gridsize = math.isqrt(int(settings["C"]))
+    return group_frames(
+        golden.scan["xcoords"],
+        golden.scan["ycoords"],
+        gridsize=gridsize,
+        nsamples=int(settings["nsamples"]),
+        K=int(settings["K"]),
+        seed=settings.get("seed"),
+        sequential=bool(settings.get("sequential", False)),
+        enable_oversampling=bool(settings.get("enable_oversampling", False)),
+        neighbor_pool_size=settings.get("neighbor_pool_size"),
+    )
+
+
+def compare_records(golden: Golden, record: dict[str, Any], case: str, report: Report) -> set[str]:
+    """Check what can be recomputed; returns the names of those entries."""
+    used: set[str] = set()
+    for name, found, bound in _arrays(golden, record):
+        used.add(name)
+        value = deviation(np.abs(found).max(), record[name]["ref_max"])
+        report.check(case, f"{name} ref_max", value, golden.bound(bound))
+    used |= _labels(golden, record, case, report)
+    used |= _indices(golden, record, case, report)
+    for name in record:
+        match = re.fullmatch(r"scale_nphotons_(\S+)_on_forward_golden", name)
+        path = golden.directory / "forward_golden.npz"
+        if match and path.is_file():
+            energy = np.square(golden.load(path)["amplitude"]).sum((1, 2)).mean()
+            found = math.sqrt(float(match[1]) / energy)
+            report.check(case, name, deviation(found, record[name]), golden.bound("scalars_rel"))
+            used.add(name)
+    return used
+
+
+def _arrays(golden: Golden, record: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Entry, our array in float64 and the name of its bound."""
+    for name, settings in golden.meta.get("grouping_cases", {}).items():
+        for key in ("coords_offsets", "coords_relative"):
+            if f"{key}_{name}" in record:
+                yield (
+                    f"{key}_{name}",
+                    getattr(recorded_groups(golden, settings), key),
+                    "float64_rel",
+                )
+    yield from _physics(golden, record)
+    obj, coords = torch.from_numpy(golden.truth).to(torch.complex128), golden.coords
+    for name in record:
+        if re.fullmatch(r"stitch_M\d+", name):
+            places = torch.from_numpy(coords)
+            patches = physics.extract_patches(obj, places, golden.probe.shape[-1])
+            yield name, stitch(patches, places, int(name[8:])).numpy(), "merge_stitch_rel"
+    if "hard_mask" in record:
+        yield "hard_mask", physics.hard_mask(golden.probe.shape[-1]).numpy(), "float64_rel"
+
+
+def _physics(golden: Golden, record: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, str]]:
+    forward, shifts = (golden.directory / f"{n}_golden.npz" for n in ("forward", "translate"))
+    if forward.is_file():
+        z = golden.load(forward)
+        obj, probe = (
+            torch.from_numpy(a).to(torch.complex128) for a in (golden.truth, golden.probe)
+        )
+        places = torch.from_numpy(golden.coords[z["scan_rows"]])
+        patches = physics.extract_patches(obj, places, probe.shape[-1])
+        amplitude = physics.diffract(physics.illuminate(patches[:, None], probe)[:, 0])
+        counts = torch.from_numpy(z["counts"].astype(np.float64))
+        nll = physics.poisson_nll(amplitude**2, counts).mean((1, 2))
+        found = {"patch_extract": patches, "amplitude": amplitude, "poisson_nll_mean": nll}
+        yield from ((k, v.numpy(), "float32_rel") for k, v in found.items() if k in record)
+    if "translate" in record and shifts.is_file():
+        z = golden.load(shifts)
+        image = torch.from_numpy(z["image"])[None]
+        moved = physics.translate(image, torch.from_numpy(z["shifts_xy"]))
+        yield "translate", moved.numpy(), "float64_rel"
+    yield from _merge(golden, record)
+
+
+def _merge(golden: Golden, record: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, str]]:
+    path = golden.directory / "group_merge_golden.npz"
+    if not path.is_file() or not {"merge_tf_style_small_batch", "reextract_tf_style"} & set(record):
+        return
+    z = golden.load(path)
+    patches = torch.from_numpy(z["patches"]).permute(0, 3, 1, 2).to(torch.complex128)
+    relative = torch.from_numpy(z["coords_relative"])[:, 0].transpose(1, 2)
+    size, gridsize = patches.shape[-1], math.isqrt(patches.shape[1])
+    merged = merge_group(patches, relative, canvas_size(size, gridsize), co_masked=False)
+    found = {
+        "merge_tf_style_small_batch": merged,
+        "reextract_tf_style": extract_group(merged, relative, size),
+    }
+    yield from ((k, v.numpy(), "merge_stitch_rel") for k, v in found.items() if k in record)
+
+
+def _labels(golden: Golden, record: dict[str, Any], case: str, report: Report) -> set[str]:
+    """The reference's labels are the mirrored ones, and differ from the true ones by as much.
+
+    Recorded over the groups of the merge file.
+    """
+    names = {"Y_vs_true_position_patches", "Y_vs_mirrored_position_patches"} & set(record)
+    settings = golden.meta.get("grouping_cases", {}).get(golden.meta.get("merge_case"))
+    path = golden.directory / "group_merge_golden.npz"
+    if not names or settings is None or not path.is_file():
+        return set()
+    count = len(golden.load(path)["nn_indices"])
+    groups = recorded_groups(golden, settings)
+    obj = torch.from_numpy(golden.truth)
+
+    def cut(coords: np.ndarray) -> np.ndarray:
+        places = torch.from_numpy(coords[:count, 0].transpose(0, 2, 1).reshape(-1, 2).copy())
+        return physics.extract_patches(obj, places, golden.probe.shape[-1]).numpy()
+
+    mirrored = cut(groups.coords_offsets + groups.coords_relative)
+    for name in names:
+        other = cut(groups.coords_nn) if "true" in name else mirrored
+        found = {"max_abs": np.abs(mirrored - other).max(), "ref_max": np.abs(other).max()}
+        for key, value in found.items():
+            worst = deviation(value, record[name][key])
+            report.check(case, f"{name} {key}", worst, golden.bound("float32_rel"))
+    return names
+
+
+def _indices(golden: Golden, record: dict[str, Any], case: str, report: Report) -> set[str]:
+    """Where both references drew the same groups, ours are the recorded ones."""
+    used: set[str] = set()
+    path = golden.directory / "grouping_golden.npz"
+    arrays = golden.load(path) if path.is_file() else {}
+    for name, settings in golden.meta.get("grouping_cases", {}).items():
+        key = f"group_indices_{name}"
+        if record.get(key) is True and f"{name}.nn_indices" in arrays:
+            found = recorded_groups(golden, settings).nn_indices
+            same = bool(np.array_equal(found, arrays[f"{name}.nn_indices"]))
+            report.equal(case, key, same)
+            used.add(key)
+    return used
