@@ -10,9 +10,10 @@ import torch
 
 from ptycho_torch import scoring
 from ptycho_torch.canvas import Grid
-from ptycho_torch.evaluate import half_data
+from ptycho_torch.evaluate import evaluate, half_data
 from ptycho_torch.hybrid import hybrid, start_from
 from ptycho_torch.inference import Reconstruction
+from ptycho_torch.metrics import fourier_shift
 from ptycho_torch.physics import diffract_intensity
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings, orthogonalised
@@ -90,6 +91,20 @@ def test_a_network_worse_than_nothing_is_not_the_start():
     bad = Reconstruction(truth.conj() * 1.5, grid, covered, 0.0)
     np.testing.assert_array_equal(start_from(good, scan), truth)
     np.testing.assert_array_equal(start_from(bad, scan), np.ones_like(truth))
+
+
+def test_a_fractional_grid_costs_no_score():
+    rng = np.random.default_rng(2)
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128), indexing="ij"))
+    detail = np.fft.ifft2(np.fft.fft2(rng.standard_normal((128, 128))) * (f < 0.4)).real
+    truth = (1 + 0.2 * detail) * np.exp(0.3j * detail)
+    grid = Grid(truth.shape, 0.37, -0.45)
+    moved = fourier_shift(truth, np.array([0.45, -0.37]))  # pixel [0, 0] lies on (0.37, -0.45)
+    coords = np.array([[20.0, 20.0], [100.0, 100.0]])
+    scores = evaluate(truth, moved, grid, coords)[0]
+    assert scores["mae_amp"] < 1e-3
+    assert abs(scores["shift_x_px"]) <= 0.02
+    assert abs(scores["shift_y_px"]) <= 0.02
 
 
 @pytest.mark.parametrize("cutoff", [0.15, 0.3])
