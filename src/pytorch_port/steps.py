@@ -107,8 +107,7 @@ def training_steps(
 def _compiled(model: nn.Module, inputs: IclInputs) -> nn.Module:
     """Compile a model that has seen one batch, so that its table of positions is complete."""
     batch = next(inputs.training_batches(0))
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with torch.no_grad(), torch.random.fork_rng(_cuda_devices(inputs)):
         model.eval()(batch.examples, batch.labels)
     return torch.compile(model, dynamic=False)
 
@@ -174,8 +173,17 @@ def _graph_agrees(config: IclConfig, inputs: IclInputs, model: nn.Module) -> boo
 
 
 def trial_losses(config: IclConfig, inputs: IclInputs, model: nn.Module, engine: Engine) -> Tensor:
-    """Return the losses of ``training_steps`` steps of a copy of ``model``."""
+    """Return the losses of ``training_steps`` steps of a copy of ``model``.
+
+    Dropout draws the same numbers each time, and the random state is left as it was.
+    """
     twin = copy.deepcopy(model)
     optimizer = make_icl_optimizer(config, twin)
-    records = training_steps(config, inputs, twin, optimizer, engine=engine)
-    return torch.stack([r.loss.clone() for r in islice(records, config.training_steps)])
+    with torch.random.fork_rng(_cuda_devices(inputs)):
+        torch.manual_seed(config.seed)
+        records = training_steps(config, inputs, twin, optimizer, engine=engine)
+        return torch.stack([r.loss.clone() for r in islice(records, config.training_steps)])
+
+
+def _cuda_devices(inputs: IclInputs) -> list[torch.device]:
+    return [inputs.device] if inputs.device.type == "cuda" else []

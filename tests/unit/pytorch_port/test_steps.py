@@ -105,6 +105,17 @@ def test_auto_is_eager_on_a_cpu_and_a_graph_is_refused_there():
         training_steps(config, inputs, model, optimizer, engine="graph")
 
 
+def test_a_trial_draws_the_same_dropout_and_leaves_no_trace():
+    config, inputs = make(**SYMBOLIC, **{"transformer.dropout_prob": 0.3})
+    model, _ = build(config, inputs)
+    state = torch.get_rng_state()
+    first, second = (trial_losses(config, inputs, model, "eager") for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(set(first.tolist())) == 4  # the copy is trained; the model is not
+    assert torch.equal(trial_losses(config, inputs, model, "eager"), first)
+
+
 def test_a_run_keeps_the_engine_that_auto_chose_for_it(tmp_path):
     config, inputs = make(**SYMBOLIC)
     model, _ = build(config, inputs)
