@@ -38,6 +38,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="steps of a timing (each case's own number)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument(
+        "--default-allocator",
+        action="store_true",
+        help="return freed memory at once, as C programs do and runs here do not",
+    )
     parser.add_argument("--data-dir", help="folder of data sets ($TRAINRIG_DATA_DIR, else ./data)")
     parser.add_argument("--output", type=Path, help="JSON file with everything measured (none)")
     parser.add_argument("--figure", type=Path, help="PNG with a bar per case (none)")
@@ -54,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     from trainrig.plotting.speed import draw_results
     from trainrig.roofline import measure_peaks
 
-    reuse_memory()
+    if not arguments.default_allocator:
+        reuse_memory()
     options = Options(
         device=choose_device(arguments.device),
         threads=set_threads(arguments.threads),
