@@ -32,14 +32,16 @@ from trainrig.vectorized import Stack, StackedOptimizer
 
 REFERENCE = "reference-style"
 ENDLESS = 2**31 - 1
-#: Name of a case → configuration and what it changes. 12 layers, 8 heads, batches of 32.
+#: Name of a case → configuration and what it changes. 12 layers, 8 heads, batches of 32 or as
+#: named: a busy machine may be too slow for 105 px.
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "symbolic": ("configs/icl/symbolic.py", {}),
     "28 px": ("configs/icl/images_all_exemplars.py", {"preproc.downsample": True}),
     "105 px": ("configs/icl/images_all_exemplars.py", {}),
+    "105 px, batch 8": ("configs/icl/images_all_exemplars.py", {"training.batch_size": 8}),
 }
 PACKS = (5, 10, 20)
-STEPS = {"symbolic": 20, "28 px": 8, "105 px": 2}
+STEPS = {"symbolic": 20, "28 px": 8, "105 px": 2, "105 px, batch 8": 4}
 
 
 def cases(options: Options) -> Cases:
