@@ -20,6 +20,7 @@ from pathlib import Path
 from pytorch_port.flags import (
     add_data_flags,
     add_engine_flags,
+    add_pack_flags,
     add_runtime_flags,
     configure,
     dotted_keys,
@@ -42,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, help="(runs/published/<preset>)")
     parser.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     add_engine_flags(parser)
+    add_pack_flags(parser)
     add_data_flags(parser)
     add_runtime_flags(parser)
     return parser
@@ -83,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
             runtime,
             config_path=config_path,
             launch=LaunchOptions(jobs=arguments.jobs),
+            pack=arguments.pack,
         )
     for path in write_reproduction(plan, output, runtime):
         print(path)
