@@ -12,7 +12,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.device_batches import DeviceBatches
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import resolve_engine, training_steps, trial_losses
-from pytorch_port.train import build, settle_engine
+from pytorch_port.train import Runtime, build, settle_engine
 from trainrig.config import apply_overrides
 from trainrig.data.image_bank import view_table
 
@@ -119,13 +119,16 @@ def test_a_trial_draws_the_same_dropout_and_leaves_no_trace():
 def test_a_run_keeps_the_engine_that_auto_chose_for_it(tmp_path):
     config, inputs = make(**SYMBOLIC)
     model, _ = build(config, inputs)
-    assert settle_engine(config, tmp_path, inputs, model).training.engine == "eager"
+
+    def engine(config, **runtime):
+        settled = settle_engine(config, tmp_path, inputs, model, Runtime(**runtime))
+        return settled.training.engine
+
+    assert engine(config) == "eager"
     (tmp_path / "config.json").write_text('{"training": {"engine": "compile"}}')
-    assert settle_engine(config, tmp_path, inputs, model).training.engine == "compile"
-    anew = settle_engine(config, tmp_path, inputs, model, overwrite=True)
-    assert anew.training.engine == "eager"
-    named = apply_overrides(config, {"training.engine": "eager"})
-    assert settle_engine(named, tmp_path, inputs, model).training.engine == "eager"
+    assert engine(config) == "compile"
+    assert engine(config, overwrite=True) == "eager"
+    assert engine(apply_overrides(config, {"training.engine": "eager"})) == "eager"
 
 
 @pytest.mark.slow
