@@ -85,8 +85,9 @@ def _single(name: str, options: Options, engine: str = "auto") -> Case:
 
 def _packed(name: str, size: int, options: Options) -> Case:
     """Several runs of different seeds and decays as one program, against one of them alone."""
+    base = apply_overrides(_config(name), {"optimizer.name": "adamw"})
     configs = [
-        apply_overrides(_config(name), {"seed": seed, "optimizer.weight_decay": 1e-3 * seed})
+        apply_overrides(base, {"seed": seed, "optimizer.weight_decay": 1e-3 * seed})
         for seed in range(size)
     ]
     inputs = [_inputs(config, options) for config in configs]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import pytest
 
 from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
 from pytorch_port import figure3_tables, figure3a, reproduction_files
+from pytorch_port.pack_plan import PackPlan
 from pytorch_port.train import PROGRESS_COLUMNS
 
 WRITTEN = {
@@ -68,6 +70,11 @@ def test_documented_types_are_the_read_ones(sections, file):
         for name, kind in table:
             expected = KINDS[columns[name].kind]
             assert kind.split(",")[0] == expected or (expected == "word" and kind == "path")
+
+
+def test_the_pack_plan_has_the_documented_keys(sections):
+    (table,) = documented(sections["Pack plan of a sweep"])
+    assert [name for name, _ in table] == [field.name for field in fields(PackPlan)]
 
 
 def test_extra_metrics_are_listed_as_they_are_written():
