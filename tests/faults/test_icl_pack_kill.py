@@ -34,7 +34,7 @@ KILLS = [
     ("rows durable, before checkpoint", 3),
     ("middle of a line of metrics.jsonl", 5),
     ("checkpoint done, before pruning and status", 2),
-    ("checkpoint and pruning done, before status", 6),
+    ("checkpoint and pruning done, before status", 4),
 ]
 
 
