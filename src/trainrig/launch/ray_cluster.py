@@ -7,6 +7,7 @@ launcher, and the same command resumes the runs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def submit(tasks: Sequence[Task], folder: JobFolder, options: LaunchOptions) -> 
     """
     ray = _connected(options)
     folder.begin(tasks)
+    with contextlib.suppress(ValueError):  # none is there
+        ray.kill(_supervisor(folder, options))  # idle: its launcher was lost after the last task
     gpus = options.gpus_per_run if ray.cluster_resources().get("GPU") else 0
     actor = ray.remote(num_cpus=0, max_restarts=-1)(Supervisor)
     actor.options(name=_name(folder), namespace=NAMESPACE, lifetime="detached").remote(
