@@ -53,7 +53,7 @@ class Settings:
         lanczos_steps: products spent on them.
         trace_probes: products spent on the trace.
         n_points: points of each line, both ends included.
-        lines_per_kind: lines for each kind of pair; 0 takes all pairs.
+        lines_per_kind: lines for each kind of pair, those of one seed apart; 0 takes all pairs.
         feature_steps: ascent steps of the feature images.
     """
 
@@ -197,13 +197,14 @@ def _remembered(
 def barriers(work: Work) -> list[Row]:
     """Loss on the straight line between solutions, with and without BatchNorm re-estimation."""
     rows = []
-    taken: dict[str, int] = {}
+    taken: dict[tuple[str, int], int] = {}
     limit = work.settings.lines_per_kind or len(work.pairs)
-    # Same-seed pairs first: they start from the same weights, the best case for a line.
-    for pair in sorted(work.pairs, key=lambda pair: -pair.labels["same_seed"]):
-        if taken.setdefault(pair.kind, 0) >= limit:
+    for pair in work.pairs:
+        # Pairs of one seed start from the same weights, the best case for a line.
+        group = (pair.kind, pair.labels["same_seed"])
+        if taken.setdefault(group, 0) >= limit:
             continue
-        taken[pair.kind] += 1
+        taken[group] += 1
         for statistics in (None, work.images.statistics):
             line = loss_line(
                 pair.a.model,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 JITTER = 0.14
+#: Bins with fewer images have no accuracy to speak of, and are not drawn.
+LEAST_IN_BIN = 20
 #: Least height of an axis: smaller differences are within the sampling error of a test set.
 LEAST_SPAN = {"test_accuracy": 2.0, "test_loss": 0.05}
 
@@ -42,6 +44,17 @@ def _colours(rows: Sequence[Row], key: str = "optimizer") -> dict[Any, str]:
 def _kinds(rows: Sequence[Row]) -> list[str]:
     """Kinds of pairs, those between seeds first."""
     return sorted({row["kind"] for row in rows}, key=lambda kind: (" / " in kind, kind))
+
+
+def pair_groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Group pairs by kind; those of one seed, which share start and order, stand apart."""
+    groups: dict[str, list[Row]] = {}
+    for kind in _kinds(rows):
+        for same_seed, note in ((0, ""), (1, ", same seed")):
+            own = [r for r in rows if (r["kind"], r["same_seed"]) == (kind, same_seed)]
+            if own:
+                groups[kind + note] = own
+    return groups
 
 
 def _one_legend(ax: Axes) -> None:
@@ -122,13 +135,13 @@ def draw_accuracy(rows: Sequence[Row]) -> Figure:
 def draw_disagreement(rows: Sequence[Row]) -> Figure:
     """Disagreement by kind of pair, beside the distance of the predicted distributions."""
     figure = new_figure(TEXT_IN, 2.4)
-    kinds = _kinds(rows)
+    pairs = pair_groups(rows)
     panels = ("disagreement", "total_variation")
     titles = ("different class (% of test images)", "total variation of predictions (%)")
     for ax, key, title in zip(figure.subplots(1, 2), panels, titles, strict=True):
-        groups = {k: [100 * r[key] for r in rows if r["kind"] == k] for k in kinds}
-        _dots(ax, groups, colours(kinds))
-        ax.set_ylim(bottom=0)
+        groups = {k.replace(", ", ",\n"): [100 * r[key] for r in own] for k, own in pairs.items()}
+        _dots(ax, groups, colours(list(groups)))
+        ax.set_ylim(0, 1.08 * max(map(max, groups.values())))
         ax.set(title=title)
     return figure
 
@@ -136,20 +149,21 @@ def draw_disagreement(rows: Sequence[Row]) -> Figure:
 def draw_barrier(rows: Sequence[Row]) -> Figure:
     """Test loss along the lines, BatchNorm statistics interpolated and re-estimated."""
     figure = new_figure(TEXT_IN, 2.6)
-    kinds, modes = _kinds(rows), ("interpolated", "re-estimated")
-    colour = colours(kinds)
+    groups, modes = pair_groups(rows), ("interpolated", "re-estimated")
+    colour = colours(list(groups))
     for ax, mode in zip(figure.subplots(1, 2, sharey=True), modes, strict=True):
-        chosen = [row for row in rows if row["batchnorm"] == mode]
-        for (kind, _, _), line in _by(chosen, "kind", "run_a", "run_b").items():
-            ax.plot(
-                [row["t"] for row in line],
-                [row["loss"] for row in line],
-                color=colour[kind],
-                marker=MARKERS[kinds.index(kind) % len(MARKERS)],
-                markersize=2.5,
-                linewidth=1,
-                label=kind,
-            )
+        for number, (kind, own) in enumerate(groups.items()):
+            chosen = [row for row in own if row["batchnorm"] == mode]
+            for line in _by(chosen, "run_a", "run_b").values():
+                ax.plot(
+                    [row["t"] for row in line],
+                    [row["loss"] for row in line],
+                    color=colour[kind],
+                    marker=MARKERS[number % len(MARKERS)],
+                    markersize=2.5,
+                    linewidth=1,
+                    label=kind,
+                )
         ax.set(title=f"BatchNorm {mode}", xlabel="position between the two solutions")
     axes = figure.axes
     axes[0].set_ylabel("test loss (nats)")
@@ -161,11 +175,11 @@ def draw_cka(rows: Sequence[Row]) -> Figure:
     """CKA of equal layers by kind of pair, and one whole matrix between optimizers."""
     figure = new_figure(TEXT_IN, 2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    kinds = _kinds(rows)
-    colour = colours(kinds)
+    groups = pair_groups(rows)
+    colour = colours(list(groups))
     layers = list(dict.fromkeys(row["layer_a"] for row in rows))
-    for kind in kinds:
-        same = [r for r in rows if r["kind"] == kind and r["layer_a"] == r["layer_b"]]
+    for kind, own in groups.items():
+        same = [r for r in own if r["layer_a"] == r["layer_b"]]
         stats = [mean_and_sd([r["cka"] for r in same if r["layer_a"] == name]) for name in layers]
         means, sds = zip(*stats, strict=True)
         left.errorbar(
@@ -178,7 +192,7 @@ def draw_cka(rows: Sequence[Row]) -> Figure:
         ylim=(min(0, *left.get_ylim()), 1.03),
     )
     left.legend(loc="lower left")
-    pair = next(iter(_by([r for r in rows if r["kind"] == kinds[-1]], "run_a", "run_b").values()))
+    pair = next(iter(_by(groups[next(reversed(groups))], "run_a", "run_b").values()))
     matrix = np.array([row["cka"] for row in pair]).reshape(len(layers), len(layers))
     image = right.imshow(matrix, vmin=0, vmax=1, cmap="viridis", origin="lower")
     right.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
@@ -222,7 +236,8 @@ def draw_calibration(rows: Sequence[Row]) -> Figure:
     left, right = figure.subplots(1, 2)
     colour = _colours(rows)
     left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
-    for (optimizer, _), own in _by(rows, "optimizer", "run").items():
+    filled = [row for row in rows if row["n_images"] >= LEAST_IN_BIN]
+    for (optimizer, _), own in _by(filled, "optimizer", "run").items():
         left.plot(
             [row["bin_confidence"] for row in own],
             [row["bin_accuracy"] for row in own],

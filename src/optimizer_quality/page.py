@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optimizer_quality.figures import pair_groups
 from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import Picture, Section, Table
 from trainrig.report.describers import Description
@@ -23,7 +24,8 @@ CAPTIONS = {
     "disagreement": (
         "Do they predict the same?",
         "Share of test images for which two networks name different classes. Pairs of different "
-        "optimizers mean something only against pairs of different seeds.",
+        "optimizers mean something only against pairs of different seeds. Those of one seed share "
+        "split, start and order of images, and stand apart.",
     ),
     "barrier": (
         "Are they connected?",
@@ -42,7 +44,8 @@ CAPTIONS = {
     ),
     "calibration": (
         "Do they know what they know?",
-        "Accuracy against confidence in 15 bins; the dashed line is perfect calibration.",
+        "Accuracy against confidence in 15 bins, those of 20 images and more; the dashed line is "
+        "perfect calibration.",
     ),
     "weights": ("Weights, layer by layer", "Mean ± standard deviation over seeds."),
     "activations": ("Activations, layer by layer", "Over the probe images; mean ± sd over seeds."),
@@ -81,11 +84,11 @@ def summary_rows(tables: Tables) -> list[dict[str, str]]:
 
 def pair_rows(tables: Tables) -> list[dict[str, str]]:
     """Return one row per kind of pair: disagreement, barriers and last-block CKA."""
-    kinds = dict.fromkeys(row["kind"] for row in tables.get("disagreement", ()))
+    groups = {name: pair_groups(rows) for name, rows in _pairs(tables)}
     rows = []
-    for kind in sorted(kinds, key=lambda kind: (" / " in kind, kind)):
+    for kind in groups.get("disagreement", {}):
         shown = {"pair": kind}
-        own = {name: [r for r in rows if r["kind"] == kind] for name, rows in _pairs(tables)}
+        own = {name: found.get(kind, []) for name, found in groups.items()}
         values = [100 * row["disagreement"] for row in own["disagreement"]]
         shown["pairs"] = str(len(values))
         shown["disagreement"] = _spread(values, "{:.2f}") + " %"

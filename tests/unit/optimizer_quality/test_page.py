@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optimizer_quality.page import verdict
+from optimizer_quality.page import pair_rows, verdict
 
 
 def pair(between, value, same_seed=0):
@@ -40,3 +40,14 @@ def test_few_seeds_are_named(tables):
 def test_no_verdict_without_both_kinds_of_pairs(tables):
     tables["disagreement"] = tables["disagreement"][2:]
     assert verdict(tables).startswith("No verdict")
+
+
+def test_pairs_of_one_seed_have_a_row_of_their_own(tables):
+    for row in tables["disagreement"]:
+        row["kind"] = "sgd seeds" if row["between"] == "seeds" else "adamw / sgd"
+    shown = {row["pair"]: (row["pairs"], row["disagreement"]) for row in pair_rows(tables)}
+    assert shown == {
+        "sgd seeds": ("2", "11.00 ± 1.41 %"),
+        "adamw / sgd": ("2", "17.00 ± 2.83 %"),
+        "adamw / sgd, same seed": ("1", "90.00 %"),
+    }
