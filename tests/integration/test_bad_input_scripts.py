@@ -69,7 +69,7 @@ CASES = [
     (f"{SWEEP} --optimizers sgd=-1", 1, "-1"),
     (f"{SWEEP} --optimizers sgd=0.1 --seeds 0 0", 1, "0"),
     (f"{SWEEP} --optimizers sgd=0.1 --seeds -1", 1, "-1"),
-    (f"{SWEEP} --optimizers sgd=0.1 --jobs 0", 2, "at least 1"),
+    (f"{SWEEP} --optimizers sgd=0.1 --jobs 0", 1, "at least 1"),
     (f"{SWEEP} --optimizers sgd=0.1 --threads 0", 2, "at least 1"),
     (f"{SWEEP} --optimizers sgd=0.1 --set modle=x", 1, "did you mean 'model'"),
     ("compare_solutions", 2, "runs"),

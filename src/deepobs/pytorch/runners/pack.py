@@ -96,16 +96,12 @@ def _silent(_: Any) -> None:
 def _open(
     runner: PTRunner, settings: RunSettings, folder: Path, data: DataSet | None, no_logs: bool
 ) -> Iterator[OpenSession]:
-    def make() -> Session:
-        session = runner.make_session(settings, _silent, Sinks(), data)
-        fuse(session.optimizer)
-        return session
-
+    session = runner.make_session(settings, _silent, Sinks(), data)
+    fuse(session.optimizer)
     if not no_logs:
-        with runner.open_session(settings, folder, make, _silent, engine="pack") as opened:
+        with runner.open_session(settings, folder, session, _silent, engine="pack") as opened:
             yield opened
         return
-    session = make()
     yield OpenSession(session, lambda: None, lambda: runner.make_output(settings, session))
 
 

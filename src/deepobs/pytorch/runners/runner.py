@@ -256,9 +256,8 @@ class PTRunner(abc.ABC):
         sinks: Any,
         interval_s: float,
     ) -> dict[str, Any]:
-        with self.open_session(
-            settings, folder, lambda: self.make_session(settings, say, sinks), say
-        ) as opened:
+        session = self.make_session(settings, say, sinks)  # refuses what it must before any file
+        with self.open_session(settings, folder, session, say) as opened:
             self.training(opened.session, opened.save, interval_s)
             return opened.finish()
 
@@ -267,7 +266,7 @@ class PTRunner(abc.ABC):
         self,
         settings: RunSettings,
         folder: Path,
-        make: Callable[[], Session],
+        session: Session,
         say: Callable[[str], None],
         **engine: Any,
     ) -> Iterator[OpenSession]:
@@ -276,7 +275,7 @@ class PTRunner(abc.ABC):
         Args:
             settings: of the run.
             folder: where its result goes.
-            make: returns the session at its start; called under the lock.
+            session: at its start.
             say: receives console lines.
             engine: what else a checkpoint must agree with, beyond the settings.
         """
@@ -286,7 +285,6 @@ class PTRunner(abc.ABC):
             work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
-            session = make()
             session.log, session.stop = MetricLog(directory.logs, COLUMNS), directory.stop
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)
