@@ -168,7 +168,7 @@ def recorded_statistics(name):
 def test_vectorised_sampler_is_statistically_equal(name):
     """50,000 sequences against the recorded 20,000; no quantity may reject at p < 1e-4."""
     call, expected = recorded_statistics(name)
-    sequences = _sampled(call)
+    sequences = _sampled(call, SAMPLED)
     assert len(sequences) == SAMPLED
     p = p_values(sequences, expected, call.n, call.ways)
     assert set(p) == set(expected)
@@ -178,7 +178,7 @@ def test_vectorised_sampler_is_statistically_equal(name):
 def test_same_class_both_ways_limits_fewshot_holdout():
     """Two ways from 10 classes with replacement: 1 sequence in 10, hence a ceiling of 0.95."""
     call, expected = recorded_statistics("fewshot_holdout")
-    ours = summarize(_sampled(call), call.partition.n_classes, call.ways)
+    ours = summarize(_sampled(call, SAMPLED), call.partition.n_classes, call.ways)
     fraction = float(ours["frac_same_class_both_ways"])
     assert fraction == pytest.approx(0.1, abs=4 * (0.09 / SAMPLED) ** 0.5)
     assert float(expected["frac_same_class_both_ways"]) == pytest.approx(0.1012)
@@ -199,9 +199,9 @@ def test_p_values_reject_a_wrong_sampler():
     call, expected = recorded_statistics("bursty_p0.9_zipf0")
     case = json.loads(json.dumps(STATISTICS["bursty_p0.9_zipf0"]))
     case["args"]["p_bursty"] = 0.87
-    p = p_values(_sampled(read_call(case)), expected, call.n, call.ways)
+    p = p_values(_sampled(read_call(case), SAMPLED), expected, call.n, call.ways)
     assert min(p.values()) < 1e-10
     case["args"]["p_bursty"] = 0.9
     case["generator"]["zipf_exponent"] = 0.1
-    p = p_values(_sampled(read_call(case)), expected, call.n, call.ways)
+    p = p_values(_sampled(read_call(case), SAMPLED), expected, call.n, call.ways)
     assert min(p.values()) < 1e-6
