@@ -17,6 +17,7 @@ from trainrig.data.device_loader import ImageBatches
 from trainrig.launch.options import LaunchOptions
 
 RUNTIME = Runtime(track=False, quiet=True)
+ONE = LaunchOptions(jobs=1)
 BASE = CifarConfig(
     device="cpu", dataset="synthetic", model="resnet8_6n2", batch_size=24, train_items=56
 )
@@ -50,18 +51,14 @@ def in_float64():
 def packed(in_float64, tmp_path_factory):
     """Two seeds at a good rate and two at a rate that diverges, in packs of three."""
     folder = tmp_path_factory.mktemp("packed")
-    outcomes = list(
-        execute(plan([0, 1], "0.01,1e200"), folder, RUNTIME, LaunchOptions(jobs=1), pack=3)
-    )
+    outcomes = list(execute(plan([0, 1], "0.01,1e200"), folder, RUNTIME, ONE, pack=3))
     return folder, {outcome.name: outcome for outcome in outcomes}
 
 
 def test_members_equal_separate_runs(packed, tmp_path):
     folder, outcomes = packed
     runs = plan([0, 1])
-    assert {o.status for o in execute(runs, tmp_path, RUNTIME, LaunchOptions(jobs=1))} == {
-        "complete"
-    }
+    assert {o.status for o in execute(runs, tmp_path, RUNTIME, ONE)} == {"complete"}
     for one in runs:
         assert outcomes[one.name].status == "complete"
         ours, alone = final(folder, one.name), final(tmp_path, one.name)
@@ -89,9 +86,7 @@ def test_a_diverged_member_leaves_the_others_alone(packed):
 def test_killed_between_two_members_checkpoints_continues_identically(tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     runs = plan([0, 1])
-    assert all(
-        o.status == "complete" for o in execute(runs, whole, RUNTIME, LaunchOptions(jobs=1), pack=2)
-    )
+    assert all(o.status == "complete" for o in execute(runs, whole, RUNTIME, ONE, pack=2))
     save, calls = RunTracker.end_epoch, []
 
     def dies(self, *arguments):
@@ -101,10 +96,10 @@ def test_killed_between_two_members_checkpoints_continues_identically(tmp_path, 
         save(self, *arguments)
 
     monkeypatch.setattr(RunTracker, "end_epoch", dies)
-    outcomes = list(execute(runs, killed, RUNTIME, LaunchOptions(jobs=1), pack=2))
+    outcomes = list(execute(runs, killed, RUNTIME, ONE, pack=2))
     assert {o.status for o in outcomes} == {"failed"}
     monkeypatch.undo()
-    outcomes = list(execute(runs, killed, RUNTIME, LaunchOptions(jobs=1), pack=2))
+    outcomes = list(execute(runs, killed, RUNTIME, ONE, pack=2))
     assert {o.status for o in outcomes} == {"complete"}
     for one in runs:
         assert rows(whole, one.name) == rows(killed, one.name)
@@ -118,11 +113,11 @@ def test_what_cannot_be_packed_is_refused(packed, tmp_path):
     folder, _ = packed
     runs = plan_runs(BASE, {"muon": (1e-3,)}, [0, 1])
     with pytest.raises(ValueError, match="'muon': cannot be packed"):
-        list(execute(runs, tmp_path, RUNTIME, LaunchOptions(jobs=1), pack=2))
+        list(execute(runs, tmp_path, RUNTIME, ONE, pack=2))
     with pytest.raises(ValueError, match="--pack 0: must be at least 1"):
-        list(execute(runs, tmp_path, RUNTIME, LaunchOptions(jobs=1), pack=0))
+        list(execute(runs, tmp_path, RUNTIME, ONE, pack=0))
     assert not list(tmp_path.iterdir())
     name = plan([0])[0].name
     (folder / name / "status.json").write_text('{"status": "running"}')
-    (outcome,) = execute(plan([0]), folder, RUNTIME, LaunchOptions(jobs=1))
+    (outcome,) = execute(plan([0]), folder, RUNTIME, ONE)
     assert "engine: packed -> eager" in outcome.message
