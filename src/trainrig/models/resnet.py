@@ -156,7 +156,8 @@ class ResNetEncoder(nn.Module):
         Raises:
             ValueError: superpixels of an image that does not end at 4x4.
         """
-        if self.channels_last and x.device.type == "cpu":
+        stacked = torch._C._functorch.is_batchedtensor(x)  # under vmap there is one axis more
+        if self.channels_last and x.device.type == "cpu" and not stacked:
             x = x.to(memory_format=torch.channels_last)
         # The maximum is taken first: it commutes with relu, which then passes over a smaller map.
         x = F.relu_(same_max_pool(self.stem_norm(self.stem_conv(x))))
