@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import subprocess
@@ -29,10 +30,10 @@ class Browser:
         to_read, to_write = os.pipe(), os.pipe()
 
         def pipes() -> None:  # Chromium reads commands from 3 and answers on 4
-            os.dup2(to_read[0], 30)
-            os.dup2(to_write[1], 31)
-            os.dup2(30, 3)
-            os.dup2(31, 4)
+            commands = fcntl.fcntl(to_read[0], fcntl.F_DUPFD, 10)  # a free number: 3 and 4 and
+            answers = fcntl.fcntl(to_write[1], fcntl.F_DUPFD, 10)  # others may be in use here
+            os.dup2(commands, 3)
+            os.dup2(answers, 4)
 
         self._process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
