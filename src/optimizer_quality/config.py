@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from optimizer_quality.models import MODELS
 from trainrig.config import to_dict
-from trainrig.data.image_sets import IMAGE_SETS
+from trainrig.data.image_sets import IMAGE_SETS, SIZE_PX
 from trainrig.errors import nearest
 from trainrig.optim import check_arguments, resolve_optimizer
 
 BETAS_FOR = ("adam", "adamw", "nadam", "radam")
 MOMENTUM_FOR = ("sgd",)
+MIN_CROP_PX = 8
 #: Keys that do not change a run's numbers, so that a resumed run may have other values.
 NOT_IDENTITY = (
     "experiment_name",
@@ -90,6 +91,8 @@ class CifarConfig:
         pipeline: ``resident`` keeps the set on the device; ``torchvision`` is the slow oracle.
         num_workers: loader processes of the ``torchvision`` pipeline.
         train_val_split: share of the training part, inside (0, 1).
+        crop_px: side of the training windows; validation and test images stay whole. Below the
+            image's 32 a step is cheaper, and learns from parts.
         train_items: use only the first so many images of the training part; None uses all.
         model: a name in ``MODELS``.
         num_classes: must be the set's.
@@ -115,6 +118,7 @@ class CifarConfig:
     pipeline: Literal["resident", "torchvision"] = "resident"
     num_workers: int = 4
     train_val_split: float = 0.9
+    crop_px: int = SIZE_PX
     train_items: int | None = None
     model: str = "resnet8"
     num_classes: int = 10
@@ -138,6 +142,8 @@ class CifarConfig:
         for key, low in (("num_classes", 2), ("batch_size", 1), ("num_epochs", 1), ("seed", 0)):
             if getattr(self, key) < low:
                 raise ValueError(f"{key} is {getattr(self, key)}; at least {low} is expected")
+        if not MIN_CROP_PX <= self.crop_px <= SIZE_PX:
+            raise ValueError(f"crop_px is {self.crop_px}; {MIN_CROP_PX} to {SIZE_PX} is accepted")
         if self.train_items is not None and self.train_items < 1:
             raise ValueError(f"train_items is {self.train_items}; at least 1 is expected")
         for key in ("num_workers", "eval_every"):

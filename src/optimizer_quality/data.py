@@ -61,7 +61,9 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
         device=device,
         channels_last=config.channels_last,
     )
-    augmentation = Augmentation(seed=config.seed, padding_px=PADDING_PX, flip=images.flip)
+    augmentation = Augmentation(
+        seed=config.seed, crop_px=config.crop_px, padding_px=PADDING_PX, flip=images.flip
+    )
     if config.pipeline == "torchvision":
         make = partial(make, num_workers=config.num_workers)
     everything = torch.arange(len(images.test_labels))
@@ -95,7 +97,7 @@ def save_split_indices(
 
 
 class PictureDataset(Dataset):
-    """PIL pictures through torchvision's transforms; an item is asked for with its offsets."""
+    """PIL pictures through torchvision's transforms; an item is asked for with its window."""
 
     def __init__(
         self, images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float]
@@ -110,8 +112,8 @@ class PictureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: tuple[int, int, int, bool] | int) -> tuple[Tensor, int]:
-        """Return image and label of an index, or of (index, row, column, flipped)."""
+    def __getitem__(self, key: tuple[int, int, int, bool, int] | int) -> tuple[Tensor, int]:
+        """Return image and label of an index, or of (index, row, column, flipped, side)."""
         from torchvision.transforms import functional as transforms
 
         if isinstance(key, int):
@@ -120,9 +122,9 @@ class PictureDataset(Dataset):
             item, *crop = key
         picture = self.pictures[item]
         if crop:
-            row, column, flipped = crop
+            row, column, flipped, side = crop
             padded = transforms.pad(picture, [PADDING_PX])
-            picture = transforms.crop(padded, row, column, SIZE_PX, SIZE_PX)
+            picture = transforms.crop(padded, row, column, side, side)
             picture = transforms.hflip(picture) if flipped else picture
         image = transforms.normalize(transforms.to_tensor(picture), self.mean, self.std)
         return image, int(self.labels[item])
@@ -162,8 +164,9 @@ class TorchvisionBatches:
     def _keys(self) -> list[Any]:
         if self.augmentation is None:
             return list(range(self.n_items))
-        plan = self.augmentation.plan(self.n_items, self.epoch)
-        return list(zip(*(column.tolist() for column in plan), strict=True))
+        plan = self.augmentation.plan(self.n_items, self.epoch, SIZE_PX)
+        columns = (column.tolist() for column in plan)
+        return [(*key, self.augmentation.crop_px) for key in zip(*columns, strict=True)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the present epoch."""

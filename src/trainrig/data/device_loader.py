@@ -4,7 +4,7 @@ The arithmetic is torchvision's (``ToTensor``, ``Normalize``, zero padding befor
 equal offsets give equal bits. Order, offsets and flips are a pure function of (seed, epoch): no
 worker holds a random state, and an epoch can be repeated or resumed alone.
 
-Legend: N items, B batch, C channels, S the (square) image's side in pixels.
+Legend: N items, B batch, C channels, S the side of the (square) image or of its window, in pixels.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class EpochPlan(NamedTuple):
     flips: Tensor
 
 
-def plan_epoch(n_items: int, seed: int, epoch: int, *, padding_px: int, flip: bool) -> EpochPlan:
-    """Draw an epoch: a permutation, crop offsets in 0..2·padding and fair flips."""
+def plan_epoch(n_items: int, seed: int, epoch: int, *, n_offsets: int, flip: bool) -> EpochPlan:
+    """Draw an epoch: a permutation, crop offsets in 0..n_offsets-1 and fair flips."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = torch.randperm(n_items, generator=generator)
-    offsets = torch.randint(0, 2 * padding_px + 1, (2, n_items), generator=generator)
+    offsets = torch.randint(0, n_offsets, (2, n_items), generator=generator)
     flips = torch.rand(n_items, generator=generator) < 0.5
     return EpochPlan(order, offsets[0], offsets[1], flips if flip else torch.zeros_like(flips))
 
@@ -71,17 +71,29 @@ class Augmentation:
 
     Attributes:
         seed: of order, offsets and flips.
+        crop_px: side of the window that is cut; at most the padded image's.
         padding_px: zeros around an image before its crop.
         flip: whether images may be mirrored.
     """
 
     seed: int
+    crop_px: int = 32
     padding_px: int = 4
     flip: bool = True
 
-    def plan(self, n_items: int, epoch: int) -> EpochPlan:
-        """Return the plan of one epoch."""
-        return plan_epoch(n_items, self.seed, epoch, padding_px=self.padding_px, flip=self.flip)
+    def plan(self, n_items: int, epoch: int, size_px: int) -> EpochPlan:
+        """Return the plan of one epoch over images of ``size_px``.
+
+        Raises:
+            ValueError: a window larger than the padded image.
+        """
+        n_offsets = size_px + 2 * self.padding_px - self.crop_px + 1
+        if n_offsets < 1:
+            raise ValueError(
+                f"crop_px is {self.crop_px}; at most {size_px + 2 * self.padding_px} is accepted, "
+                "the padded image's side"
+            )
+        return plan_epoch(n_items, self.seed, epoch, n_offsets=n_offsets, flip=self.flip)
 
 
 class ImageBatches:
@@ -106,7 +118,8 @@ class ImageBatches:
         indices = torch.as_tensor(indices)
         self.batch_size, self.augmentation = layout.batch_size, augmentation
         self.device, self.channels_last = torch.device(layout.device), layout.channels_last
-        self.size_px = images.shape[-1]
+        self.image_px = images.shape[-1]
+        self.size_px = augmentation.crop_px if augmentation else self.image_px
         padding_px = augmentation.padding_px if augmentation else 0
         chosen = F.pad(images[indices], (padding_px,) * 4)
         # Pixels innermost-by-channel: a crop is then 32 contiguous rows, in channels_last order.
@@ -138,7 +151,7 @@ class ImageBatches:
                 part = slice(start, start + self.batch_size)
                 yield self._normalise(self._images[part]), self._labels[part]
             return
-        drawn = self.augmentation.plan(self.n_items, self.epoch)
+        drawn = self.augmentation.plan(self.n_items, self.epoch, self.image_px)
         plan = EpochPlan(*(column.to(self.device) for column in drawn))
         for parts in zip(*(column.split(self.batch_size) for column in plan), strict=True):
             chosen = EpochPlan(*parts)

@@ -30,26 +30,26 @@ def loader(pictures, augmentation=None, batch_size=8, **options):
     return ImageBatches(*pictures, torch.arange(20), layout, augmentation)
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_batches_equal_torchvision_transforms(pictures, channels_last, monkeypatch):
+@pytest.mark.parametrize(("channels_last", "side"), [(True, 32), (False, 32), (True, 24)])
+def test_batches_equal_torchvision_transforms(pictures, channels_last, side, monkeypatch):
     transforms = pytest.importorskip("torchvision.transforms")
     from PIL import Image
 
     images, labels = pictures
-    batches = loader(pictures, Augmentation(seed=3), channels_last=channels_last)
+    batches = loader(pictures, Augmentation(seed=3, crop_px=side), channels_last=channels_last)
     batches.set_epoch(5)
-    plan = plan_epoch(20, 3, 5, padding_px=4, flip=True)
+    plan = plan_epoch(20, 3, 5, n_offsets=41 - side, flip=True)
     position = 0
     for x, y in batches:
         for image, label in zip(x, y, strict=True):
             item = int(plan.order[position])
             offsets = int(plan.rows[position]), int(plan.columns[position])
             monkeypatch.setattr(
-                transforms.RandomCrop, "get_params", lambda *_, o=offsets: (*o, 32, 32)
+                transforms.RandomCrop, "get_params", lambda *_, o=offsets: (*o, side, side)
             )
             oracle = transforms.Compose(
                 [
-                    transforms.RandomCrop(32, padding=4),
+                    transforms.RandomCrop(side, padding=4),
                     transforms.RandomHorizontalFlip(p=float(plan.flips[position])),
                     transforms.ToTensor(),
                     transforms.Normalize(MEAN, STD),
@@ -66,7 +66,7 @@ def test_batches_equal_torchvision_transforms(pictures, channels_last, monkeypat
 
 def test_row_copies_equal_the_windowed_crop(pictures):
     padded = torch.nn.functional.pad(pictures[0], (4,) * 4).permute(0, 2, 3, 1).contiguous()
-    plan = plan_epoch(20, 0, 1, padding_px=4, flip=True)
+    plan = plan_epoch(20, 0, 1, n_offsets=9, flip=True)
     expected = crop_and_flip(padded, plan, 32)
     assert torch.equal(crop_and_flip_numpy(padded, plan, 32), expected)
     corner = EpochPlan(*(torch.tensor([v]) for v in (0, 8, 8, False)))
@@ -85,11 +85,16 @@ def test_order_is_a_pure_function_of_seed_and_epoch(pictures):
 
 
 def test_plan_covers_every_item_offset_and_side():
-    plan = plan_epoch(5000, 0, 1, padding_px=4, flip=True)
+    plan = plan_epoch(5000, 0, 1, n_offsets=9, flip=True)
     assert plan.order.sort().values.tolist() == list(range(5000))
     assert set(plan.rows.tolist()) == set(plan.columns.tolist()) == set(range(9))
     assert 0.45 < plan.flips.float().mean() < 0.55
-    assert not plan_epoch(50, 0, 1, padding_px=4, flip=False).flips.any()
+    assert not plan_epoch(50, 0, 1, n_offsets=9, flip=False).flips.any()
+
+
+def test_a_window_larger_than_the_padded_image_is_refused(pictures):
+    with pytest.raises(ValueError, match="crop_px is 41; at most 40 is accepted"):
+        next(iter(loader(pictures, Augmentation(seed=0, crop_px=41))))
 
 
 def test_evaluation_batches_are_normalised_only(pictures):
