@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     counts = tuple(sorted({row["class_count"] for row in bounds}))
     runs = plan_runs(base, Grid(class_counts=counts, weight_decays=(0.0,), seeds=(base.seed,)))
     from pytorch_port.sweep import train_grid
-    from pytorch_port.train import Runtime
+    from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from pytorch_port.reproduction_files import write_reproduction
     from pytorch_port.sweep import train_grid
-    from pytorch_port.train import Runtime
+    from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(**runtime_options(arguments), project=f"published_{arguments.preset}")

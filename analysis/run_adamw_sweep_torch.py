@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     from pytorch_port.figure3_files import draw_runs
     from pytorch_port.sweep import train_grid
-    from pytorch_port.train import Runtime
+    from pytorch_port.trainer import Runtime
     from trainrig.runs import FINAL
 
     runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")

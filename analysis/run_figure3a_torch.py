@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     from pytorch_port.figure3a import evaluations_of_run, write_figure3a
     from pytorch_port.sweep import run_facts, train_grid
-    from pytorch_port.train import Runtime
+    from pytorch_port.trainer import Runtime
     from trainrig.runs import FINAL
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")

@@ -23,7 +23,8 @@ from pytorch_port.config import IclConfig
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import make_loss
-from pytorch_port.train import Runtime, build
+from pytorch_port.train import build
+from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import to_dict
 from trainrig.device import choose_device

@@ -18,7 +18,7 @@ from pytorch_port.figure3a import PanelName, evaluations_of_run
 from pytorch_port.inputs import FINAL_REGIMES
 from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, figure3_curve
 from pytorch_port.reproduction import Condition, Planned
-from pytorch_port.train import Runtime
+from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import LATEST, read_status

@@ -14,8 +14,9 @@ from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
-from pytorch_port.train import Runtime, build, pack_record, run_identity, settle_engine
+from pytorch_port.train import build, pack_record, run_identity, settle_engine
 from pytorch_port.train import run as train
+from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device
 from trainrig.files import read_json

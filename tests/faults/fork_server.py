@@ -44,7 +44,7 @@ def on_call(owner: object, name: str, request: dict, when: str, matches=lambda *
 
 def install(request: dict) -> None:
     """Arm one fault."""
-    import pytorch_port.train
+    import pytorch_port.trainer
     from trainrig.runs import RunDirectory
     from trainrig.tracking.metric_log import MetricLog
 
@@ -64,7 +64,7 @@ def install(request: dict) -> None:
         "checkpoint and pruning done, before status": (RunDirectory, "set_status", "before"),
         "status written": (RunDirectory, "set_status", "after"),
         "rows appended, before checkpoint": (MetricLog, "sync", "before"),
-        "rows durable, before checkpoint": (pytorch_port.train, "save_checkpoint", "before"),
+        "rows durable, before checkpoint": (pytorch_port.trainer, "save_checkpoint", "before"),
         "row appended": (MetricLog, "append", "after"),
         "temporary file written, before replace": (os, "replace", "before"),
         "one log of two cut back": (os, "truncate", "after"),

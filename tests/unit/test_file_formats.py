@@ -11,7 +11,7 @@ from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
 from pytorch_port import figure3_tables, figure3a, reproduction_files
 from pytorch_port.pack_plan import PackPlan
-from pytorch_port.train import PROGRESS_COLUMNS
+from pytorch_port.trainer import PROGRESS_COLUMNS
 
 WRITTEN = {
     "progress.txt": [PROGRESS_COLUMNS],

@@ -1,0 +1,415 @@
+"""The state of one ICL run while it trains: rows, evaluations, checkpoints and resuming.
+
+The order inside a step makes resuming exact: update, log rows, both evaluations, rows made durable,
+checkpoint. A run that is killed at any instant continues from its newest checkpoint with its logs
+cut back to that moment, and ends bit-identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_port.assembly import load_weights
+from pytorch_port.config import IclConfig
+from pytorch_port.evaluation import evaluate
+from pytorch_port.inputs import REGIMES, IclInputs
+from pytorch_port.losses import icl_scalars, make_targets
+from pytorch_port.steps import training_steps
+from trainrig.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    prune,
+    remove_leftovers,
+    save_checkpoint,
+)
+from trainrig.config import to_dict
+from trainrig.errors import CheckpointError, DivergedError
+from trainrig.loop import StepRecord, every
+from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
+from trainrig.runs import RunDirectory
+from trainrig.seeding import capture_rng, restore_rng
+from trainrig.stopping import Interruption
+from trainrig.tracking.metric_log import MetricLog
+from trainrig.tracking.trackio_sink import Tracker
+
+#: What a line of progress.txt shows, where its row has it; metrics.jsonl holds everything.
+PROGRESS_COLUMNS = (
+    "step",
+    "split",
+    "loss",
+    "accuracy_query",
+    "accuracy_closed",
+    "weight_l2",
+    "weight_l2_all",
+    "weight_l2_head",
+    "grad_l2",
+    "lr",
+    "elapsed",
+    "steps_per_second",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """What may differ between two processes that give the same numbers.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; its type is part of a run's identity.
+        threads: torch threads.
+        data_dir: folder of data sets; default ``$TRAINRIG_DATA_DIR``, else ``./data``.
+        download: fetch Omniglot where it is absent.
+        num_workers: processes that draw sequences with the exact sampler.
+        overwrite: start anew in a directory that holds a run.
+        force_engine_change: go on alone with a run that was begun in a pack, or the reverse.
+        track: send rows to trackio.
+        project: the trackio project.
+        show_progress: draw a progress bar.
+        position: line of the progress bar.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+    num_workers: int = 0
+    overwrite: bool = False
+    force_engine_change: bool = False
+    track: bool = True
+    project: str = "icl"
+    show_progress: bool = True
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers {self.num_workers}: must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        path: the run directory.
+        status: ``complete`` or ``diverged``.
+        step: optimizer steps completed.
+        metrics: final values by split, e.g. ``metrics["holdout"]["accuracy_closed"]``.
+        message: why it diverged.
+    """
+
+    path: Path
+    status: str
+    step: int
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    message: str = ""
+
+
+def run_result(directory: RunDirectory) -> RunResult:
+    """Return how a finished run ended."""
+    status = directory.status()
+    return RunResult(
+        directory.path,
+        status["status"],
+        status.get("step", 0),
+        status.get("metrics", {}),
+        status.get("message", ""),
+    )
+
+
+class Trainer:
+    """The state of one run in one process: model, optimizer, logs, and where it stands."""
+
+    def __init__(
+        self,
+        config: IclConfig,
+        inputs: IclInputs,
+        directory: RunDirectory,
+        runtime: Runtime,
+        logger: logging.Logger,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.config, self.inputs, self.directory = config, inputs, directory
+        self.runtime, self.logger = runtime, logger
+        self.model, self.optimizer = model, optimizer
+        self.step = self.start_step = self.last_finite_step = 0
+        self.elapsed_before = 0.0
+        self.latest: dict[str, dict[str, float]] = {}
+        self.log: MetricLog | None = None
+        self.tracker: Tracker | None = None
+
+    def train(self) -> RunResult:
+        """Perform the remaining steps and return how the run ended."""
+        self.begin()
+        records = training_steps(
+            self.config,
+            self.inputs,
+            self.model,
+            self.optimizer,
+            engine=self.config.training.engine,
+            start_step=self.start_step,
+            num_workers=self.runtime.num_workers,
+        )
+        name = self.directory.path.name
+        try:
+            with progress_bar(self.config, self.runtime, name, self.start_step) as bar:
+                for record in records:
+                    self.record(record)
+                    saving = self.saves_at(record.step)
+                    if saving:
+                        self.save()
+                    bar.set_postfix(self.shown(), refresh=False)
+                    bar.update()
+                    if self.directory.stop.due() and self.step < self.config.training_steps:
+                        if not saving:
+                            self.save(interim=True)
+                        raise self.interruption()
+        except DivergedError as error:
+            self.end(error)
+        except BaseException as error:
+            self.end(error)
+            raise
+        else:
+            self.end()
+        return run_result(self.directory)
+
+    def begin(self) -> None:
+        """Announce the run in its log, on the dashboard and in its status."""
+        directory, steps = self.directory, self.config.training_steps
+        self._announce()
+        self.tracker = Tracker(
+            self.runtime.project,
+            f"{directory.path.parent.name}/{directory.path.name}",
+            to_dict(self.config),
+            folder=directory.path.parent / "trackio",
+            rows=self.log.rows(),
+            enabled=self.runtime.track,
+        )
+        directory.set_status("running", step=self.start_step, steps=steps)
+        self.started = time.perf_counter()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Write how the run ended, complete, diverged or stopped by an error; close its logs."""
+        directory, step = self.directory, self.step
+        try:
+            if error is None:
+                self.logger.info("complete at step %d", step)
+                directory.set_status("complete", step=step, metrics=self.latest)
+            elif isinstance(error, DivergedError):
+                self.log.sync()
+                self.logger.warning("diverged: %s", error)
+                metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
+                directory.set_status("diverged", step=step, message=str(error), metrics=metrics)
+            else:
+                self.logger.error("stopped at step %d: %r", step, error)
+                directory.record_stop(error, step=step)
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish()
+            self.log.close()
+
+    def saves_at(self, step: int) -> bool:
+        """Say whether a checkpoint is due after ``step``."""
+        return every(self.config.training.save_interval, step, self.config.training_steps)
+
+    def record(self, record: StepRecord) -> None:
+        """Write the rows that are due after a step.
+
+        Raises:
+            DivergedError: a number of a row is not finite.
+        """
+        training, total = self.config.training, self.config.training_steps
+        self.step, rows = record.step, []
+        if every(training.log_interval, record.step, total):
+            rows.append(self._training_row(record))
+        if self.saves_at(record.step) or every(training.eval_interval, record.step, total):
+            rows += [self._evaluation_row(regime) for regime in REGIMES]
+        for row in rows:
+            self._append(row)
+
+    def _training_row(self, record: StepRecord) -> dict[str, Any]:
+        """The scalars of the step's batch (before the update), the norms after it."""
+        config = self.config
+        logits, labels = record.output
+        concatenated = config.embedding.concatenate_labels
+        scalars = icl_scalars(
+            logits,
+            make_targets(labels, concatenate_labels=concatenated),
+            self.inputs.label_sets,
+            config.data.train_seqs,
+            w_interim=config.training.w_interim_predictions,
+            concatenate_labels=concatenated,
+        )
+        norms = {
+            "weight_l2": weight_l2(self.model),
+            "weight_l2_all": weight_l2_all(self.model),
+            "weight_l2_head": weight_l2_head(self.model),
+            "grad_l2": grad_l2(self.model),
+        }
+        row = {"step": record.step, "split": "train"}
+        row |= {key: float(value) for key, value in (scalars | norms).items()}
+        if config.optimizer.l2_mode != "decoupled":
+            row["penalized_loss"] = float(record.loss)
+        return row | {"lr": record.lr, **self._timing()}
+
+    def _evaluation_row(self, regime: str) -> dict[str, Any]:
+        scalars = evaluate(self.model, self.inputs, self.config, regime, step=self.step)
+        self.latest[regime] = scalars
+        return {"step": self.step, "split": regime, **scalars, **self._timing()}
+
+    def _timing(self) -> dict[str, float]:
+        here = time.perf_counter() - self.started
+        rate = (self.step - self.start_step) / max(here, 1e-9)
+        return {
+            "elapsed": round(self.elapsed_before + here, 3),
+            "steps_per_second": round(rate, 3),
+        }
+
+    def shown(self) -> dict[str, str]:
+        """Return what the progress bar says of the run."""
+        return {"loss": f"{self.latest['train']['loss']:.3f}"} if "train" in self.latest else {}
+
+    def _append(self, row: dict[str, Any]) -> None:
+        self.log.append(row)
+        self.tracker.log(row)
+        if row["split"] == "train":
+            self.latest["train"] = {k: v for k, v in row.items() if k in PROGRESS_COLUMNS[2:9]}
+        broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+        if broken:
+            raise DivergedError(
+                f"{', '.join(broken)} not finite between steps {self.last_finite_step + 1} and "
+                f"{self.step}"
+            )
+        self.last_finite_step = self.step
+
+    def interruption(self) -> Interruption:
+        """Return what to raise when the run was asked to stop and has saved its state."""
+        return self.directory.stop.interruption(f"{self.directory.path}: step {self.step}")
+
+    def save(self, *, interim: bool = False) -> None:
+        """Make the rows durable, then save a checkpoint: it never knows more than the log."""
+        keep = self.config.training.keep_last
+        self.write_checkpoint(self.log.sync(), keep, interim=interim)
+        self.set_running()
+
+    def set_running(self) -> None:
+        """Let the status say how far the newest checkpoint is."""
+        self.directory.set_status("running", step=self.step, steps=self.config.training_steps)
+
+    def write_checkpoint(
+        self, sizes: dict[str, int], keep_last: int, *, interim: bool = False
+    ) -> None:
+        """Save weights and state with logs of these lengths; keep the newest checkpoints."""
+        state = {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "next_batch": self.step * self.config.training.accumulate,
+            "rng": capture_rng(),
+            "log_sizes": sizes,
+            "latest": self.latest,
+            "elapsed": self._timing()["elapsed"],
+        }
+        save_checkpoint(
+            self.directory.checkpoints,
+            self.step,
+            self.model.state_dict(),
+            state,
+            keep_last=keep_last,
+            interim=interim,
+        )
+
+    def restore(self, step: int | None = None) -> None:
+        """Go back to the newest valid checkpoint, or to that of ``step`` (0: the beginning).
+
+        Raises:
+            CheckpointError: checkpoints, but no valid one; or one of another model.
+            ValueError: a log is shorter than the checkpoint says.
+        """
+        folder = self.directory.checkpoints
+        checkpoint, ignored = latest_checkpoint(folder, not_after=step)
+        if checkpoint is None and ignored:
+            raise CheckpointError(
+                f"{folder}: holds no valid checkpoint ({'; '.join(ignored)}); restore one, or "
+                "--overwrite to start anew"
+            )
+        if checkpoint is not None:
+            self._restore_from(checkpoint)
+        self.log = MetricLog(self.directory.logs, PROGRESS_COLUMNS)
+        try:
+            self._settle(checkpoint, ignored)
+        except BaseException:
+            self.log.close()
+            raise
+
+    def _settle(self, checkpoint: Checkpoint | None, ignored: list[str]) -> None:
+        """Leave nothing in the directory that is later than the checkpoint."""
+        folder = self.directory.checkpoints
+        for step, path in list_checkpoints(folder):
+            if step > self.step and not ignored:  # passed over, though whole: see `restore`
+                shutil.rmtree(path)
+        self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
+        remove_leftovers(folder)
+        prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
+        if checkpoint is not None:
+            self.logger.info("resumed from %s", checkpoint.path)
+        for message in ignored:
+            from tqdm import tqdm
+
+            self.logger.warning(message)
+            tqdm.write(f"{message}; continuing from step {self.step}", file=sys.stderr)
+
+    def _restore_from(self, checkpoint: Checkpoint) -> None:
+        load_weights(self.model, checkpoint)
+        state = checkpoint.state
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            restore_rng(state["rng"])
+            self.latest = dict(state["latest"])
+            self.elapsed_before = float(state["elapsed"])
+            _ = {name: int(size) for name, size in state["log_sizes"].items()}
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
+        self.start_step = self.step = self.last_finite_step = checkpoint.step
+
+    def _announce(self) -> None:
+        counts = sum(p.numel() for p in self.model.parameters())
+        images = self.inputs.describe()
+        self.logger.info(
+            "%d parameters, %d classes, images: %s", counts, self.config.num_classes, images
+        )
+
+
+def _finite(scalars: dict[str, float]) -> dict[str, float | None]:
+    """Replace what strict JSON cannot hold by None."""
+    return {key: value if math.isfinite(value) else None for key, value in scalars.items()}
+
+
+def progress_bar(config: IclConfig, runtime: Runtime, name: str, start_step: int) -> Any:
+    """Return a bar over the steps of a run, or of several that go in step."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=config.training_steps,
+        initial=start_step,
+        desc=name,
+        unit="step",
+        position=runtime.position,
+        disable=not runtime.show_progress,
+        leave=runtime.position == 0,
+        mininterval=0.5,
+        dynamic_ncols=True,
+    )
