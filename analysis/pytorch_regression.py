@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train afresh, compare, and return 0 if every bound holds."""
     arguments = make_parser().parse_args(argv)
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
     from pytorch_port.grid import Grid, plan_runs
     from pytorch_port.regression import check_progress, read_bounds
     from trainrig.config import apply_overrides

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one training and print where it was written."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
 
     config = configure(load_icl_config(arguments.config), arguments, dotted_keys(parser))
     path = arguments.output_dir or Path("runs/icl_train") / arguments.config.stem

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     preset = PRESETS[arguments.preset]
     output = arguments.output_dir or Path("runs/published") / arguments.preset
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
     from trainrig.config import apply_overrides
 
     base = apply_overrides(load_icl_config(preset["config_path"]), preset["overrides"])

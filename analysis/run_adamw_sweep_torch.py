@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     preset = PRESETS[arguments.preset]
     config_path = arguments.config_path or preset["config_path"]
     output = arguments.base_output_dir or Path("runs/torch_adamw_sweep") / arguments.preset
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
     from trainrig.config import apply_overrides
 
     base = apply_overrides(load_icl_config(config_path), preset["overrides"])

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     preset = FIGURE3A_PRESETS[arguments.preset]
     config_path = arguments.config_path or preset["config_path"]
     output = arguments.output_dir or Path("runs/figure3a_torch") / arguments.preset
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
     from trainrig.config import apply_overrides
 
     base = apply_overrides(load_icl_config(config_path), preset["overrides"])

@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def manifest(runs: int) -> None:
     """Time the rebuild of ``runs.csv`` over so many run folders."""
-    from pytorch_port.config import load_icl_config
+    from pytorch_port.config_files import load_icl_config
     from pytorch_port.grid import SweepRun
     from pytorch_port.sweep import write_runs_csv
     from trainrig.runs import LATEST

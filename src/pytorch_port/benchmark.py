@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pytorch_port.config import IclConfig, load_icl_config
+from pytorch_port.config import IclConfig
+from pytorch_port.config_files import load_icl_config
 from pytorch_port.data import SequenceDataset, gather_examples
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.pack_steps import pack_steps
