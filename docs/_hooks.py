@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, BOX, GAP = 760, 34, 14
+TRAINRIG = (("doctor",), ("data", "list"), ("data", "get"), ("data", "verify"), ("config", "diff"))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -25,21 +26,28 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def command_reference() -> str:
-    """Return one section per script with what its ``--help`` prints."""
+    """Return one section per command with what its ``--help`` prints."""
     sections = []
+    for words in TRAINRIG:
+        name, text = " ".join(["trainrig", *words]), help_text("-m", "trainrig.command", *words)
+        sections.append(f"## `{name}`\n\n```text\n{text}\n```\n")
     for folder in ("analysis", "scripts"):
         for script in sorted((ROOT / folder).glob("*.py")):
             name = f"{folder}/{script.name}"
-            sections.append(f"## `{name}`\n\n```text\n{help_text(script)}\n```\n")
+            sections.append(f"## `{name}`\n\n```text\n{help_text(str(script))}\n```\n")
     return "\n".join(sections)
 
 
-def help_text(script: Path) -> str:
-    """Run ``script --help`` at a fixed width."""
+def help_text(*command: str) -> str:
+    """Run ``python <command> --help`` at a fixed width."""
     environment = {**os.environ, "COLUMNS": "96", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, str(script), "--help"]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, *command, "--help"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.rstrip()
 

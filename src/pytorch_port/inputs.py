@@ -21,11 +21,10 @@ from pytorch_port.data import (
     make_spec,
 )
 from pytorch_port.losses import LabelSets, label_sets
-from trainrig.data import (
+from trainrig.data import check_source, load_images
+from trainrig.data.image_bank import (
     ImageBank,
-    check_source,
     keep_classes,
-    load_images,
     prepare_views,
     select_exemplars,
     view_table,

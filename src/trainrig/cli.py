@@ -46,12 +46,37 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse; refuse unknown arguments, naming the nearest flag."""
         args = [self._spelled(word) for word in (sys.argv[1:] if args is None else args)]
+        known = self._flags()
+        # Before parsing, or the value of a mistyped flag would be taken for something else.
+        for word in (word.partition("=")[0] for word in args):
+            if word.startswith("--") and word not in known and word != "--":
+                self._refuse(word, known)
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = [flag for action in self._actions for flag in action.option_strings]
-            word = unknown[0].partition("=")[0]
-            self.error(f"unknown argument {word}{nearest(word, known) or '; see --help'}")
+            self._refuse(unknown[0], known)
         return parsed
+
+    def _refuse(self, word: str, known: set[str]) -> NoReturn:
+        self.error(f"unknown argument {word}{nearest(word, sorted(known)) or '; see --help'}")
+
+    def _flags(self) -> set[str]:
+        """Return every flag of this parser and of its commands."""
+        flags = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    flags |= command._flags()
+        return flags
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is no choice, naming the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            hint = nearest(str(value), known)
+            accepted = ", ".join(known)
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {str(value)!r}{hint} (choose from {accepted})"
+            )
 
     def _spelled(self, word: str) -> str:
         """Return ``--no_flag`` as the ``--no-flag`` that argparse adds to a yes-or-no flag."""

@@ -1,33 +1,144 @@
-"""The ``trainrig`` command: what is no task of its own, such as comparing configurations."""
+"""The ``trainrig`` command: the state of the machine, data sets, and configurations of runs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, describe, entry
 from trainrig.config import diff
+from trainrig.data.catalogue import DATA_SETS, get_data_set
+from trainrig.data.locations import data_root
 from trainrig.files import read_json
+from trainrig.terminal import print_table
+
+NAMES = [name for one in DATA_SETS for name in (one.name, one.alias) if name]
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = Parser(prog="trainrig", description=__doc__)
     topics = parser.add_subparsers(dest="topic", required=True, parser_class=Parser)
+    text = "what works on this machine, what is missing, what will be slow; exit status 1 if broken"
+    doctor = topics.add_parser("doctor", help=text, description=text)
+    _add_data_dir(doctor)
+    doctor.set_defaults(run=_doctor)
+    _add_data(topics.add_parser("data", help="the data sets"))
     config = topics.add_parser("config", help="configurations of runs")
     actions = config.add_subparsers(dest="action", required=True, parser_class=Parser)
     text = "list the keys that differ between two runs; exit status 0 either way"
     between = actions.add_parser("diff", help=text, description=text)
     between.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run directory")
+    between.set_defaults(run=_config_diff)
     return parser
+
+
+def _add_data(data: argparse.ArgumentParser) -> None:
+    actions = data.add_subparsers(dest="action", required=True, parser_class=Parser)
+    for name, text, run in (
+        ("list", "every data set: what it is, where it is, its size and licence", _data_list),
+        ("get", "put data sets in place: from archives on this machine, else by download", _get),
+        ("verify", "check data sets against published sizes and digests", _verify),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(run=run)
+        _add_data_dir(action)
+        if name != "list":
+            few = "+" if name == "get" else "*"
+            what = f"{', '.join(NAMES)}" + (" (all that are found)" if name == "verify" else "")
+            action.add_argument(
+                "names", nargs=few, metavar="NAME", type=get_data_set_name, help=what
+            )
+        if name == "get":
+            text = "folder searched for archives, with all its subfolders, before downloading"
+            action.add_argument("--source", type=Path, help=text)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    text = "folder of data sets ($TRAINRIG_DATA_DIR, else ./data)"
+    parser.add_argument("--data-dir", type=Path, help=text)
+
+
+def get_data_set_name(text: str) -> str:
+    """Read a data set's name, for ``add_argument(type=...)``.
+
+    >>> get_data_set_name("fmnist")
+    'fashion_mnist'
+    """
+    try:
+        return get_data_set(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Run one command."""
     arguments = make_parser().parse_args(argv)
+    return arguments.run(arguments)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the answer itself
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from trainrig.doctor import examine
+
+    findings = examine(arguments.data_dir)
+    print_table(("what", "state", "found"), [(f.topic, f.state, f.text) for f in findings])
+    bad = [finding.topic for finding in findings if finding.state == "bad"]
+    _say(f"\nto be mended: {', '.join(bad)}" if bad else "\nready")
+    return 1 if bad else 0
+
+
+def _data_list(arguments: argparse.Namespace) -> int:
+    root = data_root(arguments.data_dir)
+    rows = []
+    for one in DATA_SETS:
+        folder = one.locate(root)
+        state = "missing" if folder is None else "part" if one.missing(folder) else "found"
+        size = f"{one.n_bytes / 1e6:.0f} MB" if one.n_bytes else "by hand"
+        where = one.command if folder is None else str(folder)
+        rows.append((one.name, state, size, f"{where}: {one.what}; {one.licence}; {one.page}"))
+    print_table(("name", "state", "download", "where or how; what; licence; page"), rows)
+    return 0
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    from trainrig.data.fetch import get
+
+    root = data_root(arguments.data_dir)
+    return _each(arguments.names, lambda name: get(name, root, arguments.source))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from trainrig.data.verify import verify
+
+    root = data_root(arguments.data_dir)
+    names = arguments.names or [one.name for one in DATA_SETS if one.locate(root)]
+    if not names:
+        raise FileNotFoundError(f"{root}: no data set in it; get one with: trainrig data get NAME")
+    return _each(names, lambda name: verify(get_data_set(name), root))
+
+
+def _each(names: list[str], work: Callable[[str], str]) -> int:
+    """Do the work for each set; one that fails does not stop the others."""
+    failed = 0
+    for name in names:
+        try:
+            _say(f"{name}: {work(name)}")
+        except (OSError, ValueError, ImportError) as error:
+            failed += 1
+            print(f"error: {name}: {describe(error)}", file=sys.stderr)  # noqa: T201
+    return 1 if failed else 0
+
+
+def _config_diff(arguments: argparse.Namespace) -> int:
     for line in config_diff(*arguments.runs):
-        print(line)  # noqa: T201 - the answer itself
+        _say(line)
     return 0
 
 

@@ -21,6 +21,7 @@ from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.smoke import smoke_all
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from deepobs.pytorch.tuner import GridSearch
+from trainrig.command import main as trainrig
 
 
 @pytest.fixture(autouse=True)
@@ -143,49 +144,36 @@ def test_killed_run_resumes_to_the_same_result(tmp_path, repo_root):
     assert outputs[0] == outputs[1]
 
 
-def test_prepare_looks_into_linked_folders(tmp_path):
-    import prepare_data
-
+def test_get_looks_into_linked_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
     (tmp_path / "elsewhere").mkdir()
     with tarfile.open(tmp_path / "elsewhere" / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin"))
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            archive.addfile(tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin"))
     source = tmp_path / "source"
     source.mkdir()
     (source / "linked").symlink_to(tmp_path / "elsewhere")
-    arguments = [
-        "-d",
-        str(tmp_path),
-        "--source",
-        str(source),
-        "--only",
-        "cifar10",
-        "--skip",
-        "mnist",
-    ]
-    assert prepare_data.main(arguments) == 0
-    assert (tmp_path / "cifar-10" / "test_batch.bin").is_file()
-    assert prepare_data.main([*arguments, "--only", "cifar10", "cifar100"]) == 1
+    arguments = ["data", "get", "cifar10", "--data-dir", str(tmp_path)]
+    assert trainrig([*arguments, "--source", str(source)]) == 0
+    assert (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").is_file()
+    assert trainrig([*arguments, "imagenet"]) == 1  # one that cannot be had does not stop the rest
 
 
-def test_prepare_tolstoi_from_text(tmp_path):
-    import prepare_data
-
-    assert prepare_data.main(["-d", str(tmp_path), "--only", "tolstoi"]) == 1
+def test_get_tolstoi_from_text(tmp_path):
+    arguments = ["data", "get", "tolstoi", "--data-dir", str(tmp_path)]
+    assert trainrig(arguments) == 1
     source = tmp_path / "source"
     source.mkdir()
     (source / "war-and-peace.txt").write_text("too short\n" * 10)
-    assert prepare_data.main(["-d", str(tmp_path), "--source", str(source), "-o", "tolstoi"]) == 1
+    assert trainrig([*arguments, "--source", str(source)]) == 1
 
 
 @pytest.mark.data
-def test_prepared_tolstoi_is_the_published_text(tmp_path, data_dir):
-    import numpy as np
-    import prepare_data
-
+def test_prepared_tolstoi_is_the_published_text(tmp_path, data_dir, capsys):
     source = tmp_path / "source"
     source.mkdir()
     (source / "war-and-peace.txt.gz").symlink_to(data_dir / "tolstoi" / "war-and-peace.txt.gz")
-    assert prepare_data.main(["-d", str(tmp_path), "--source", str(source), "-o", "tolstoi"]) == 0
-    train, test = (np.load(tmp_path / "tolstoi" / f"{name}.npy") for name in ("train", "test"))
-    assert (len(train), len(test)) == (2_612_948, 653_237)
-    assert max(train.max(), test.max()) + 1 == 83
+    where = ["--data-dir", str(tmp_path)]
+    assert trainrig(["data", "get", "tolstoi", "--source", str(source), *where]) == 0
+    assert trainrig(["data", "verify", "tolstoi", *where]) == 0
+    assert "3,266,185 characters as published" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every `python` and `make` command of README and docs: the script is there and takes its flags."""
+"""Every command of README and docs: its script is there and takes the flags."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+
+from trainrig import command as trainrig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if p.exists()]
@@ -24,7 +26,7 @@ def commands(page: Path) -> list[str]:
     pieces += re.findall(r"^    (\S.*)$", text, re.M)
     lines = [" ".join(line.split()) for piece in pieces for line in piece.splitlines()]
     lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
-    return sorted({line for line in lines if re.match(r"(python|make) \S", line)})
+    return sorted({line for line in lines if re.match(r"(python|make|trainrig) \S", line)})
 
 
 def made_by(page: Path) -> set[str]:
@@ -43,6 +45,9 @@ def test_the_command_can_be_typed(page, command, monkeypatch):
     program, *words = shlex.split(command, comments=True)
     if program == "make":
         assert set(words) <= set(TARGETS)
+        return
+    if program == "trainrig":
+        trainrig.make_parser().parse_args(words)
         return
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]) is not None

@@ -4,7 +4,7 @@ A value set from code wins over the environment, which wins over the default.
 
 | setting | environment | default |
 |---|---|---|
-| data_dir | DEEPOBS_DATA_DIR | data_deepobs |
+| data_dir | DEEPOBS_DATA_DIR | data_deepobs, then TRAINRIG_DATA_DIR or data |
 | baseline_dir | DEEPOBS_BASELINE_DIR | baselines_deepobs |
 | dtype | DEEPOBS_DTYPE | float32 |
 | default_device | DEEPOBS_DEVICE | auto: cuda if there is one, else cpu |
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from trainrig.data.locations import data_root
 from trainrig.device import choose_device
 from trainrig.errors import nearest
 
@@ -46,6 +47,13 @@ def reset() -> None:
 def get_data_dir() -> str:
     """Return the folder that holds the data sets."""
     return str(_get("data_dir", "data_deepobs"))
+
+
+def get_data_dirs() -> list[Path]:
+    """Return the folders to look for data sets in: the one set, else the project's as well."""
+    chosen = Path(get_data_dir())
+    named = "data_dir" in _settings or "DEEPOBS_DATA_DIR" in os.environ
+    return [chosen] if named else [chosen, data_root()]
 
 
 def set_data_dir(data_dir: str | Path) -> None:

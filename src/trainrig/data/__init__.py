@@ -1,42 +1,23 @@
 """Images and symbols that the experiments train on, each with its provenance.
 
-``load_images`` is the one entry; a new source is one function and one ``register`` line below.
+``load_images`` is the one entry; a new source is one function and one ``register`` line below. What
+the sets are, where they are looked for and how they are had: ``trainrig.data.catalogue``. Nothing
+here imports torch before images are read.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainrig.data.image_bank import (
-    ImageBank,
-    augment,
-    downsample_images,
-    keep_classes,
-    prepare_views,
-    select_exemplars,
-    to_float,
-    view_table,
-)
 from trainrig.data.locations import cache_dir, data_root
 from trainrig.errors import nearest
 from trainrig.registry import Registry
 
-__all__ = [
-    "IMAGE_SOURCES",
-    "ImageBank",
-    "augment",
-    "cache_dir",
-    "check_source",
-    "data_root",
-    "downsample_images",
-    "keep_classes",
-    "load_images",
-    "prepare_views",
-    "select_exemplars",
-    "to_float",
-    "view_table",
-]
+if TYPE_CHECKING:
+    from trainrig.data.image_bank import ImageBank
+
+__all__ = ["IMAGE_SOURCES", "cache_dir", "check_source", "data_root", "load_images"]
 
 IMAGE_SOURCES = Registry("image source")
 

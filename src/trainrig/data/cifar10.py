@@ -19,8 +19,6 @@ from trainrig.files import reading
 
 PIXELS = 3 * 32 * 32
 TRAIN_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
-#: Folder names below a data folder: the original project's, then those inside the archives.
-FOLDERS = ("cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
 def read_cifar10(folder: Path, split: str) -> RawImages:

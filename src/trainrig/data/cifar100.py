@@ -13,8 +13,6 @@ import numpy as np
 from trainrig.data.cifar10 import read_pickled, read_records
 from trainrig.data.mnist import RawImages
 
-FOLDERS = ("cifar-100", "cifar-100-binary", "cifar-100-python")
-
 
 def read_cifar100(folder: Path, split: str) -> RawImages:
     """Read one split (``"train"`` or ``"test"``); labels are the 100 fine ones.

@@ -24,8 +24,22 @@ class Upstream:
     sha256: str
 
 
-def download_file(url: str, path: Path, upstream: Upstream, timeout_s: float = 30.0) -> None:
+def download_file(
+    url: str,
+    path: Path,
+    upstream: Upstream,
+    *,
+    by_hand: Path | None = None,
+    timeout_s: float = 30.0,
+) -> None:
     """Fetch ``url`` to ``path``; what arrives is renamed into place only when it is proven whole.
+
+    Args:
+        url: of the file.
+        path: where it is put.
+        upstream: what it must be.
+        by_hand: the folder to put it into without a network, for the message; default the path's.
+        timeout_s: seconds without an answer that are a failure.
 
     Raises:
         ConnectionError: no answer, or the answer broke off.
@@ -36,7 +50,13 @@ def download_file(url: str, path: Path, upstream: Upstream, timeout_s: float = 3
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            n_bytes, digest = _fetch(url, file, upstream, timeout_s)
+            try:
+                n_bytes, digest = _fetch(url, file, upstream, timeout_s)
+            except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+                raise ConnectionError(
+                    f"{url}: download failed ({getattr(error, 'reason', error)}); check the "
+                    f"network, or put {upstream.name} into {by_hand or path.parent} by hand"
+                ) from error
             os.fsync(file.fileno())
         if (n_bytes, digest) != (upstream.n_bytes, upstream.sha256):
             raise ValueError(
@@ -56,18 +76,16 @@ def _fetch(url: str, file: IO[bytes], upstream: Upstream, timeout_s: float) -> t
 
     digest = hashlib.sha256()
     n_bytes = 0
-    bar = tqdm(total=upstream.n_bytes, unit="B", unit_scale=True, desc=upstream.name)
-    try:
-        with bar, urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            while n_bytes <= upstream.n_bytes and (chunk := answer.read(_CHUNK_BYTES)):
-                file.write(chunk)
-                digest.update(chunk)
-                n_bytes += len(chunk)
-                bar.update(len(chunk))
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{url}: download failed ({error}); check the network, or put {upstream.name} "
-            "in place by hand"
-        ) from error
+    with (
+        urllib.request.urlopen(url, timeout=timeout_s) as answer,
+        tqdm(
+            total=upstream.n_bytes, unit="B", unit_scale=True, desc=upstream.name, disable=None
+        ) as bar,
+    ):
+        while n_bytes <= upstream.n_bytes and (chunk := answer.read(_CHUNK_BYTES)):
+            file.write(chunk)
+            digest.update(chunk)
+            n_bytes += len(chunk)
+            bar.update(len(chunk))
     file.flush()
     return n_bytes, digest.hexdigest()

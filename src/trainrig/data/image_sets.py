@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor
 
-from trainrig.data import fmnist, mnist
+from trainrig.data import mnist
+from trainrig.data.catalogue import find, get_data_set
 from trainrig.data.cifar10 import read_cifar10
 from trainrig.data.cifar100 import read_cifar100
-from trainrig.data.download import Upstream, download_file
+from trainrig.data.fetch import get
 from trainrig.data.locations import data_root
-from trainrig.data.published_files import (
-    CIFAR10_JPEG,
-    CIFAR10_ORIGINAL,
-    CIFAR100_ORIGINAL,
-    check_files,
-    file_digest,
-    find_folder,
-)
+from trainrig.data.published_files import check_files
 from trainrig.data.shapes import N_CLASSES, draw_shapes
 from trainrig.data.splits import content_hash
 from trainrig.registry import Registry
@@ -102,11 +95,7 @@ def load_image_set(
 
 @IMAGE_SETS.register("cifar10")
 def _cifar10(root: Path, download: bool, check: bool) -> ImageSet:
-    if download and not (root / "cifar-10-batches-py").is_dir():
-        _fetch_archive("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", root, _CIFAR10)
-    folder = find_folder(root, ("cifar-10-batches-py",), "data_batch_1")
-    copies = {"original": CIFAR10_ORIGINAL, "JPEG": CIFAR10_JPEG}
-    copy = check_files(folder, copies) if check else "unchecked"
+    folder, copy = _locate("cifar10", root, download, check)
     train, test = read_cifar10(folder, "train"), read_cifar10(folder, "test")
     return ImageSet(
         name="cifar10",
@@ -125,10 +114,7 @@ def _cifar10(root: Path, download: bool, check: bool) -> ImageSet:
 
 @IMAGE_SETS.register("cifar100")
 def _cifar100(root: Path, download: bool, check: bool) -> ImageSet:
-    if download and not (root / "cifar-100-python").is_dir():
-        _fetch_archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", root, _CIFAR100)
-    folder = find_folder(root, ("cifar-100-python",), "train")
-    copy = check_files(folder, {"original": CIFAR100_ORIGINAL}) if check else "unchecked"
+    folder, copy = _locate("cifar100", root, download, check)
     train, test = read_cifar100(folder, "train"), read_cifar100(folder, "test")
     return ImageSet(
         name="cifar100",
@@ -145,18 +131,14 @@ def _cifar100(root: Path, download: bool, check: bool) -> ImageSet:
 
 @IMAGE_SETS.register("fashion_mnist")
 def _fashion_mnist(root: Path, download: bool, check: bool) -> ImageSet:
-    url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-    folder = _idx_folder(root, "FashionMNIST", url, fmnist.SHA256, _FMNIST_BYTES, download)
-    statistics = (0.2860, 0.3530)
-    return _from_idx("fashion_mnist", folder, fmnist.SHA256, statistics, check=check, flip=True)
+    folder, _ = _locate("fashion_mnist", root, download, check)
+    return _from_idx("fashion_mnist", folder, (0.2860, 0.3530), flip=True)
 
 
 @IMAGE_SETS.register("mnist")
 def _mnist(root: Path, download: bool, check: bool) -> ImageSet:
-    url = "https://storage.googleapis.com/cvdf-datasets/mnist"
-    folder = _idx_folder(root, "MNIST", url, mnist.SHA256, _MNIST_BYTES, download)
-    statistics = (0.1307, 0.3081)
-    return _from_idx("mnist", folder, mnist.SHA256, statistics, check=check, flip=False)
+    folder, _ = _locate("mnist", root, download, check)
+    return _from_idx("mnist", folder, (0.1307, 0.3081), flip=False)
 
 
 @IMAGE_SETS.register("synthetic")
@@ -177,61 +159,16 @@ def _synthetic(root: Path, download: bool, check: bool) -> ImageSet:
     )
 
 
-_CIFAR10 = Upstream(
-    "cifar-10-python.tar.gz",
-    170_498_071,
-    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-)
-_CIFAR100 = Upstream(
-    "cifar-100-python.tar.gz",
-    169_001_437,
-    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-)
-_MNIST_BYTES = (9_912_422, 28_881, 1_648_877, 4_542)
-_FMNIST_BYTES = (26_421_880, 29_515, 4_422_102, 5_148)
-
-
-def _fetch_archive(url: str, root: Path, upstream: Upstream) -> None:
-    """Fetch, prove and unpack an archive below ``root``."""
-    archive = root / upstream.name
-    if not archive.is_file():
-        download_file(url, archive, upstream)
-    with tarfile.open(archive) as tar:
-        tar.extractall(root, filter="data")
-
-
-def _idx_folder(
-    root: Path,
-    name: str,
-    url: str,
-    digests: dict[str, str],
-    sizes: tuple[int, ...],
-    download: bool,
-) -> Path:
+def _locate(name: str, root: Path, download: bool, check: bool) -> tuple[Path, str]:
+    """Return the folder of a set, fetched if that was asked for, and which copy it is."""
     if download:
-        folder = root / name / "raw"
-        for (file, digest), n_bytes in zip(digests.items(), sizes, strict=True):
-            if not (folder / file).is_file() and not (folder / file[:-3]).is_file():
-                download_file(f"{url}/{file}", folder / file, Upstream(file, n_bytes, digest))
-    return find_folder(root, (f"{name}/raw", name), next(iter(digests)))
+        get(name, root)
+    folder = find(name, [root])
+    hint = ", or set check_files: false for another copy"
+    return folder, check_files(folder, get_data_set(name).copies, hint) if check else "unchecked"
 
 
-def _from_idx(
-    name: str,
-    folder: Path,
-    digests: dict[str, str],
-    statistics: tuple[float, float],
-    *,
-    check: bool,
-    flip: bool,
-) -> ImageSet:
-    for file, expected in digests.items() if check else ():
-        path = folder / file
-        if path.is_file() and (digest := file_digest(path)) != expected:
-            raise ValueError(
-                f"{path}: {path.stat().st_size:,} bytes with SHA-256 {digest}; expected SHA-256 "
-                f"{expected}; fetch it again, or set check_files: false for another copy"
-            )
+def _from_idx(name: str, folder: Path, statistics: tuple[float, float], *, flip: bool) -> ImageSet:
     parts = {}
     for split in ("train", "test"):
         raw = mnist.read_mnist(folder, split)

@@ -14,7 +14,7 @@ https://github.com/brendenlake/omniglot (MIT).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainrig.data.bank_cache import fetch_bank
-from trainrig.data.download import Upstream, download_file
+from trainrig.data.fetch import get
 from trainrig.data.image_bank import ImageBank, hash_pixels
 from trainrig.data.locations import data_root
 from trainrig.data.omniglot_files import (
@@ -57,20 +57,6 @@ ORDERS: dict[str, str] = {
     "tfds": "TFDS record order (MD5 of split name and key)",
 }
 UNKNOWN_NUMBERS = "record order (drawing numbers unknown)"
-# Sizes and hashes as in tensorflow_datasets/url_checksums/omniglot.txt.
-BASE_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
-UPSTREAM: dict[str, Upstream] = {
-    "train": Upstream(
-        "images_background.zip",
-        9_464_212,
-        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
-    ),
-    "test": Upstream(
-        "images_evaluation.zip",
-        6_462_886,
-        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
-    ),
-}
 
 
 def load_omniglot(
@@ -111,7 +97,7 @@ def load_omniglot(
     root = data_root(data_dir)
     splits = ("train", "test") if split == "all" else (split,)
     if download and source != "tfds":
-        download_omniglot(root, splits)
+        get("omniglot", root, only=[f"{PARTS[name]}.zip" for name in splits])
     if source == "tfds":
         prepared = locate_prepared(root)
         key_input: Mapping[str, str] = {"prepared": fingerprint_prepared(prepared)}
@@ -228,16 +214,6 @@ def in_record_order(bank: ImageBank) -> ImageBank:
         order=ORDERS["tfds"],
         dictionary_order=torch.tensor(list(exemplars)),
     )
-
-
-def download_omniglot(
-    root: Path, splits: Iterable[str] = ("train", "test"), base_url: str = BASE_URL
-) -> None:
-    """Fetch the zips that are not under ``root`` yet; see ``download_file`` for errors."""
-    for split in splits:
-        if locate_part(root, split) is None:
-            upstream = UPSTREAM[split]
-            download_file(f"{base_url}/{upstream.name}", expected_part(root, split), upstream)
 
 
 def is_present(data_dir: str | os.PathLike[str] | None = None) -> bool:

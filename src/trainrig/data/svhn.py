@@ -14,8 +14,6 @@ import numpy as np
 from trainrig.data.cifar10 import read_records
 from trainrig.data.mnist import RawImages
 
-FOLDERS = ("svhn", "SVHN")
-
 
 def read_svhn(folder: Path, split: str) -> RawImages:
     """Read one split: all the binary batches there are, else the ``.mat`` file.

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-FOLDERS = ("tolstoi",)
 #: Line ranges (first, last; from 1) deleted one after the other, each from what remained.
 LINES_DROPPED = ((1, 29), (5, 775), (63850, 64207))
 CHARACTERS, VOCABULARY = 3_266_185, 83
+#: SHA-256 of the published character numbers, train then test, as little-endian int64.
+SHA256 = "3d8f40785e415007874771819775c5513e0f917b745031d239ca75a83999c575"
 
 
 class Text(NamedTuple):
@@ -41,7 +42,9 @@ def read_tolstoi(folder: Path, split: str) -> Text:
 
 def _read_array(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; prepare the text with scripts/prepare_data.py")
+        raise FileNotFoundError(
+            f"{path}: missing; prepare the text with: trainrig data get tolstoi"
+        )
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

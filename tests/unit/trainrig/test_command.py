@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from trainrig.command import main
@@ -35,3 +36,40 @@ def test_a_mistyped_command_is_usage(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["confg"])
     assert ended.value.code == 2
+
+
+def test_data_commands_end_to_end(tmp_path, capsys):
+    source, root = tmp_path / "source", tmp_path / "data"
+    (source / "tolstoi").mkdir(parents=True)
+    (source / "tolstoi/war-and-peace.txt").write_text("another edition")
+    where = ["--data-dir", str(root)]
+    assert main(["data", "list", *where]) == 0
+    assert "tolstoi        missing  by hand   trainrig data get tolstoi" in capsys.readouterr().out
+    assert main(["data", "get", "tolstoi", "--source", str(source), *where]) == 1
+    assert "this edition has" in capsys.readouterr().err
+    assert main(["data", "verify", *where]) == 1
+    (root / "tolstoi").mkdir(parents=True)
+    for name in ("train", "test"):
+        np.save(root / f"tolstoi/{name}.npy", np.arange(5))
+    assert main(["data", "verify", *where]) == 1
+    assert "the characters hash to" in capsys.readouterr().err
+    assert main(["data", "list", *where]) == 0
+    assert "tolstoi        found " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["docter"], "did you mean 'doctor'?"),
+        (["data", "get", "mnst"], "did you mean 'mnist'?"),
+        (["data", "get", "mnist", "--sorce", "x"], "did you mean '--source'?"),
+        (["data", "get"], "required: NAME"),
+    ],
+)
+def test_mistakes_name_what_was_meant(words, text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1

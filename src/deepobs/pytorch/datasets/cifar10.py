@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from deepobs.pytorch.datasets.dataset import cached, find_folder
 from deepobs.pytorch.datasets.image_set import ImageSet
-from trainrig.data.cifar10 import FOLDERS, RawImages, read_cifar10
-
-
-def has_batches(folder: Path) -> bool:
-    """Say whether a training batch or the test batch is there, in either version."""
-    names = ("data_batch_1", "test_batch")
-    return any((folder / f"{n}.bin").is_file() or (folder / n).is_file() for n in names)
+from trainrig.data.cifar10 import RawImages, read_cifar10
 
 
 class cifar10(ImageSet):  # noqa: N801 - DeepOBS name
@@ -22,5 +14,4 @@ class cifar10(ImageSet):  # noqa: N801 - DeepOBS name
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of one split."""
-        inside = (f"{FOLDERS[0]}/{name}" for name in FOLDERS[1:])
-        return cached(read_cifar10, find_folder(self.name, (*FOLDERS, *inside), has_batches), split)
+        return cached(read_cifar10, find_folder(self.name), split)

@@ -8,12 +8,7 @@ import numpy as np
 
 from deepobs.pytorch.datasets.dataset import cached, find_folder
 from deepobs.pytorch.datasets.image_set import ImageSet
-from trainrig.data.cifar100 import FOLDERS, RawImages, read_cifar100
-
-
-def has_splits(folder: Path) -> bool:
-    """Say whether a split is there, in either version."""
-    return any((folder / name).is_file() for name in ("train.bin", "test.bin", "train", "test"))
+from trainrig.data.cifar100 import RawImages, read_cifar100
 
 
 def leak_label(raw: RawImages) -> RawImages:
@@ -39,6 +34,5 @@ class cifar100(ImageSet):  # noqa: N801 - DeepOBS name
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of one split."""
-        inside = (f"{FOLDERS[0]}/{name}" for name in FOLDERS[1:])
-        folder = find_folder(self.name, (*FOLDERS, *inside), has_splits)
+        folder = find_folder(self.name)
         return cached(read_leaked if self.compat == "reference" else read_cifar100, folder, split)

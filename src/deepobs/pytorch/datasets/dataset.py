@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.loaders import Loader
+from trainrig.data.catalogue import find
 
 #: Fixed, so that every run of the ``fixed`` mode validates on the same examples.
 VALIDATION_SPLIT_SEED = 42
@@ -87,27 +88,13 @@ class DataSet(abc.ABC):
                 )
 
 
-def find_folder(name: str, candidates: Iterable[str], is_there: Callable[[Path], bool]) -> Path:
-    """Return the first folder below the data folder that holds a set.
-
-    Args:
-        name: the set's name, for the message.
-        candidates: folder names below the data folder; ``"."`` is the folder itself.
-        is_there: says whether a folder holds the set's files.
+def find_folder(name: str) -> Path:
+    """Return the first folder that holds a set's files; see ``trainrig.data.catalogue``.
 
     Raises:
-        FileNotFoundError: none does.
+        FileNotFoundError: none does; the message says how to get the set.
     """
-    root = Path(config.get_data_dir())
-    folders = [root / candidate for candidate in candidates]
-    for folder in folders:
-        if is_there(folder):
-            return folder
-    looked = ", ".join(str(folder) for folder in folders)
-    raise FileNotFoundError(
-        f"{name}: no data found (looked in {looked}); set the data folder, or run "
-        f"scripts/prepare_data.py --only {name}"
-    )
+    return find(name, config.get_data_dirs())
 
 
 _CACHE: dict[tuple[Any, ...], Any] = {}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from deepobs.pytorch.datasets.dataset import cached, find_folder
 from deepobs.pytorch.datasets.image_set import ImageSet
-from deepobs.pytorch.datasets.mnist import has_idx
 from trainrig.data.fmnist import RawImages, read_fmnist
-
-FOLDERS = ("fmnist", "FashionMNIST/raw", "fmnist/FashionMNIST/raw", "FashionMNIST")
 
 
 class fmnist(ImageSet):  # noqa: N801 - DeepOBS name
@@ -18,4 +15,4 @@ class fmnist(ImageSet):  # noqa: N801 - DeepOBS name
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of one split."""
-        return cached(read_fmnist, find_folder(self.name, FOLDERS, has_idx), split)
+        return cached(read_fmnist, find_folder(self.name), split)

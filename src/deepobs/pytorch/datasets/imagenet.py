@@ -124,7 +124,7 @@ class imagenet(DataSet):  # noqa: N801 - DeepOBS name
 
     def make_loaders(self) -> None:
         """List the files; nothing is decoded before it is needed."""
-        root = find_folder(self.name, ("imagenet", "ImageNet"), lambda p: (p / "train").is_dir())
+        root = find_folder(self.name)
         train = list_images(root / "train")
         test = list_images(self._test_folder(root))
         few, fixed = self.train_eval_size // self.batch_size, self.compat == "fixed"

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from deepobs.pytorch.datasets.dataset import cached, find_folder
 from deepobs.pytorch.datasets.image_set import ImageSet
-from trainrig.data.mnist import FILES, RawImages, read_mnist
-
-FOLDERS = ("mnist", "MNIST/raw", "mnist/MNIST/raw", "MNIST")
-
-
-def has_idx(folder: Path) -> bool:
-    """Say whether any of the four IDX files is there."""
-    names = [name for pair in FILES.values() for name in pair]
-    return any((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in names)
+from trainrig.data.mnist import RawImages, read_mnist
 
 
 class mnist(ImageSet):  # noqa: N801 - DeepOBS name
@@ -25,4 +15,4 @@ class mnist(ImageSet):  # noqa: N801 - DeepOBS name
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of one split."""
-        return cached(read_mnist, find_folder(self.name, FOLDERS, has_idx), split)
+        return cached(read_mnist, find_folder(self.name), split)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from deepobs.pytorch.datasets.dataset import DataSet, cached, find_folder
 from deepobs.pytorch.datasets.loaders import TextLoader
-from trainrig.data.tolstoi import FOLDERS, read_tolstoi
+from trainrig.data.tolstoi import read_tolstoi
 
 SEQ_LENGTH = 50
 TRAIN_EVAL_CHARACTERS = 653_237
-
-
-def has_text(folder: Path) -> bool:
-    """Say whether the prepared arrays are there."""
-    return (folder / "train.npy").is_file() or (folder / "test.npy").is_file()
 
 
 class tolstoi(DataSet):  # noqa: N801 - DeepOBS name
@@ -38,7 +31,7 @@ class tolstoi(DataSet):  # noqa: N801 - DeepOBS name
         The reference meant to evaluate on as many training characters as the test set has, forgot
         the sequence length, and so evaluates on all of them; the fixed mode does what was meant.
         """
-        folder = find_folder(self.name, FOLDERS, has_text)
+        folder = find_folder(self.name)
         train, test = (cached(read_tolstoi, folder, split) for split in ("train", "test"))
         self.vocabulary = max(train.vocabulary, test.vocabulary)
         characters, held_out = train.characters, None

@@ -1,0 +1,138 @@
+"""Puts data sets below a data folder: from archives on this machine, or by download."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterator
+from itertools import chain
+from pathlib import Path
+
+from trainrig.data import tolstoi
+from trainrig.data.catalogue import DataSet, get_data_set
+from trainrig.data.download import download_file
+from trainrig.data.published_files import file_digest
+from trainrig.files import reading
+
+
+def get(
+    name: str, root: Path, source: Path | None = None, only: Collection[str] | None = None
+) -> str:
+    """Put a set below ``root``; what is there already is neither fetched nor replaced.
+
+    Args:
+        name: of the catalogue.
+        root: the data folder.
+        source: searched, with all its subfolders, before anything is downloaded.
+        only: names of the files wanted, of a set that is downloaded in several.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError: not below ``source``, and not to be downloaded.
+        ConnectionError: no network.
+        ValueError: an unknown name, or a file that is not what was published.
+    """
+    data_set = get_data_set(name)
+    if source is not None and not source.is_dir():
+        raise FileNotFoundError(f"--source {source}: no such folder")
+    folder = data_set.locate(root)
+    if folder is not None and not data_set.missing(folder):
+        return f"already in {folder}"
+    if data_set.archives or data_set.texts:
+        return _get_archive(data_set, root, source)
+    if data_set.files:
+        return _get_files(data_set, folder or root / data_set.folders[0], source, only)
+    raise FileNotFoundError(
+        f"{name}: cannot be downloaded ({data_set.licence}); see {data_set.page} and put it into "
+        f"{root / data_set.folders[0]}"
+    )
+
+
+def _get_files(
+    data_set: DataSet, folder: Path, source: Path | None, only: Collection[str] | None
+) -> str:
+    missing = data_set.missing(folder)
+    wanted = [f for f in data_set.files if f.name in missing and (only is None or f.name in only)]
+    for file in wanted:
+        found = next((p for p in _below(source, file.name) if _is_published(p, data_set)), None)
+        if found is None:
+            download_file(f"{data_set.url}/{file.name}", folder / file.name, file)
+        else:
+            _copy(found, folder / file.name)
+    return f"{', '.join(file.name for file in wanted) or 'all that was asked for'} in {folder}"
+
+
+def _is_published(path: Path, data_set: DataSet) -> bool:
+    """Say whether a file is one of the published ones; without a record of them any is."""
+    known = [files[path.name] for files in data_set.copies.values() if path.name in files]
+    return not known or any(file_digest(path, one.algorithm) == one.digest for one in known)
+
+
+def _get_archive(data_set: DataSet, root: Path, source: Path | None) -> str:
+    places = [root, *(root / folder for folder in data_set.folders)]
+    for name in (*data_set.archives, *data_set.texts):
+        beside = (place / name for place in places if (place / name).is_file())
+        found = next(chain(beside, _below(source, name)), None)
+        if found is not None and name in data_set.archives:
+            target = root / data_set.archives[name]
+            return f"{_unpack(found, target)} files from {found} in {target}"
+        if found is not None:
+            return f"{_convert(found, root / data_set.folders[0])} in {root / data_set.folders[0]}"
+    if not data_set.files:
+        raise FileNotFoundError(
+            f"{data_set.name}: no download is known with the published edition; give the folder of "
+            f"{' or '.join((*data_set.archives, *data_set.texts))} as --source"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    (file,) = data_set.files
+    target = root / data_set.archives[file.name]
+    with tempfile.TemporaryDirectory(dir=root, prefix=".get-") as scratch:
+        archive = Path(scratch) / file.name
+        download_file(f"{data_set.url}/{file.name}", archive, file, by_hand=root)
+        return f"{_unpack(archive, target)} files in {target}"
+
+
+def _convert(text: Path, folder: Path) -> str:
+    with reading(text, "text; fetch it again"):
+        content = text.read_bytes()
+        content = gzip.decompress(content) if text.suffix == ".gz" else content
+        decoded = content.decode("utf-8")
+    return f"{tolstoi.prepare_tolstoi(decoded, folder)} different characters from {text}"
+
+
+def _below(folder: Path | None, name: str) -> Iterator[Path]:
+    """Yield the files of this name in and below ``folder``, linked folders included."""
+    for parent, subfolders, files in os.walk(folder or "", followlinks=True):
+        subfolders.sort()
+        if name in files:
+            yield Path(parent) / name
+
+
+def _copy(found: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".get-") as scratch:
+        shutil.copyfile(found, Path(scratch) / target.name)
+        os.replace(Path(scratch) / target.name, target)
+
+
+def _unpack(archive: Path, folder: Path) -> int:
+    """Put the plain files of an archive flat into ``folder``: whole ones only, nowhere else."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".get-") as scratch:
+        with reading(archive, "archive; fetch it again"), tarfile.open(archive) as tar:
+            for member in tar:
+                name = Path(member.name).name
+                if member.isfile() and not name.startswith("."):
+                    with (Path(scratch) / name).open("wb") as out:
+                        shutil.copyfileobj(tar.extractfile(member), out)
+        folder.mkdir(exist_ok=True)
+        files = sorted(Path(scratch).iterdir())
+        for path in files:
+            if not (folder / path.name).exists():
+                os.replace(path, folder / path.name)
+    return len(files)
