@@ -153,10 +153,12 @@ def test_get_looks_into_linked_folders(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
     (source / "linked").symlink_to(tmp_path / "elsewhere")
-    arguments = ["data", "get", "cifar10", "--data-dir", str(tmp_path)]
-    assert trainrig([*arguments, "--source", str(source)]) == 0
+    where = ["--source", str(source), "--data-dir", str(tmp_path)]
+    assert trainrig(["data", "get", "cifar10", *where]) == 0
     assert (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").is_file()
-    assert trainrig([*arguments, "imagenet"]) == 1  # one that cannot be had does not stop the rest
+    assert (
+        trainrig(["data", "get", "imagenet", "cifar10", *where]) == 1
+    )  # one that cannot be had does not stop the rest
 
 
 def test_get_tolstoi_from_text(tmp_path):

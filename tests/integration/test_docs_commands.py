@@ -26,7 +26,13 @@ def commands(page: Path) -> list[str]:
     pieces += re.findall(r"^    (\S.*)$", text, re.M)
     lines = [" ".join(line.split()) for piece in pieces for line in piece.splitlines()]
     lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
-    return sorted({line for line in lines if re.match(r"(python|make|trainrig) \S", line)})
+    return sorted(
+        {
+            line
+            for line in lines
+            if re.match(r"(python|make) \S|trainrig (doctor|data|config)\b", line)
+        }
+    )
 
 
 def made_by(page: Path) -> set[str]:

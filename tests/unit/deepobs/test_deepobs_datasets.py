@@ -143,7 +143,9 @@ def test_batch_larger_than_the_set():
 @pytest.mark.parametrize("name", FILES)
 def test_missing_data_are_named(tmp_path, name):
     config.set_data_dir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"{name}: no data found .*--only {name}"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{name}: no data found .*trainrig data get {name}"
+    ):
         getattr(datasets, name)(2)
 
 
