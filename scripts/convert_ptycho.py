@@ -2,6 +2,7 @@
 
 Example:
     python scripts/convert_ptycho.py siemens-star-small.npz.bz2 star.npz
+    python scripts/convert_ptycho.py star.npz in --to-ptychodus --object out/reconstruction.npz
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", type=Path, help="file or folder to read")
     parser.add_argument("output", type=Path, help="NPZ file, or folder with --to-ptychodus")
     parser.add_argument("--to-ptychodus", action="store_true", help="write Ptychodus's input pair")
+    parser.add_argument(
+        "--object",
+        type=Path,
+        help="with --to-ptychodus: a reconstruction, or a scan with its objectGuess, whose object "
+        "labels a supervised training (flat, that is unlabelled)",
+    )
     parser.add_argument("--every", type=int, help="keep every k-th frame")
     return parser.parse_args(argv)
 
@@ -28,8 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
     import numpy as np
 
-    from ptycho_torch.convert import convert
+    from ptycho_torch.convert import convert, read_known_object
 
+    if args.object is not None and not args.to_ptychodus:
+        raise ValueError("--object: needs --to-ptychodus; an NPZ keeps its own objectGuess")
     scan = convert(args.source)
     if args.every is not None:
         if args.every < 1:
@@ -38,7 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.to_ptychodus:
         from ptycho_torch.product_files import write_pair
 
-        write_pair(args.output, scan, name=args.source.name.split(".")[0])
+        known = {}
+        if args.object is not None:
+            known["obj"], known["origin_xy"] = read_known_object(args.object)
+        write_pair(args.output, scan, name=args.source.name.split(".")[0], **known)
     else:
         scan.to_file(args.output, compressed=True)
     low, high = scan.coords.min(0), scan.coords.max(0)

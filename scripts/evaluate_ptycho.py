@@ -21,7 +21,7 @@ from trainrig.cli import Parser, entry
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("reconstruction", type=Path, help="reconstruction.npz")
+    parser.add_argument("reconstruction", type=Path, help="reconstruction.npz or product.*.h5")
     against = parser.add_mutually_exclusive_group(required=True)
     against.add_argument("--truth", type=Path, help="scan with the true objectGuess")
     against.add_argument("--against", type=Path, help="reconstruction of the other half's frames")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho_torch.evaluate import read_reconstruction
 from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.raw_data import RawDataTorch
 
@@ -43,6 +44,24 @@ def from_tike(arrays: dict[str, np.ndarray], where: str) -> RawDataTorch:
         },
         where,
     )
+
+
+def read_known_object(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
+    """An object (H, W) and the coordinate (x, y) of its pixel [0, 0].
+
+    Args:
+        path: a reconstruction (NPZ or Ptychodus's product), or a scan whose ``objectGuess`` is
+            known.
+
+    Raises:
+        KeyError: the file holds no object.
+    """
+    arrays = {} if path.suffix == ".h5" else read_arrays(path)
+    if "objectGuess" in arrays:
+        obj = arrays["objectGuess"]
+        return obj.reshape(-1, *obj.shape[-2:])[0].astype(np.complex64), (0.0, 0.0)
+    obj, grid = read_reconstruction(path)
+    return obj, (grid.x0, grid.y0)
 
 
 def convert(source: Path) -> RawDataTorch:

@@ -135,13 +135,16 @@ def half_data(
 
 
 def read_reconstruction(path: Path) -> tuple[np.ndarray, Grid]:
-    """An object and its grid from ``reconstruction.npz``."""
+    """An object and its grid from ``reconstruction.npz`` or from a product of Ptychodus."""
     from ptycho_torch.npz_format import read_arrays
+    from ptycho_torch.product_files import read_object
 
+    if path.suffix == ".h5":
+        return read_object(path)
     arrays = read_arrays(path)
     for key in ("object", "origin_xy"):
         if key not in arrays:
-            raise KeyError(f"{path}: missing {key}; give a reconstruction.npz")
+            raise KeyError(f"{path}: missing {key}; give a reconstruction.npz or a product.h5")
     obj = arrays["object"]
     x0, y0 = (float(v) for v in arrays["origin_xy"])
     return obj, Grid(obj.shape, x0, y0)

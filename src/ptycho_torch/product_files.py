@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import reading
 
@@ -42,6 +43,20 @@ def _open(path: Path) -> Iterator[Any]:
         raise FileNotFoundError(f"{path}: no such file; give Ptychodus's batch input folder")
     with reading(path, "file of Ptychodus"), h5py.File(path, "r") as file:
         yield file
+
+
+@contextlib.contextmanager
+def _create(path: Path) -> Iterator[Any]:
+    """A new HDF5 file that appears under its name only when it is whole."""
+    import h5py
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_pair(folder: Path) -> RawDataTorch:
@@ -101,45 +116,46 @@ def write_pair(
     name: str = "scan",
     geometry: FarField | None = None,
     obj: np.ndarray | None = None,
+    origin_xy: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Write a scan as Ptychodus's batch input; counts are the rounded squared amplitudes.
+
+    Metres are the scan's coordinates times the object pixel, so that a product's object finds its
+    place again (``read_object``). The default object is centred on the positions, as one that
+    Ptychodus builds: a network's result, which it centres on its input object, is then in place.
 
     Args:
         folder: created if needed.
         scan: frames, positions, probe.
         name: of the product.
         geometry: energy, distance, detector pixel.
-        obj: start object (H, W) at coordinate (0, 0); ones by default, of the known object's
-            shape, so that no truth leaks into a reconstruction.
-    """
-    import h5py
+        obj: object (H, W), a start or the labels of supervised training; by default ones around
+            the positions, so that no truth leaks into a reconstruction.
+        origin_xy: coordinate of its pixel [0, 0].
 
+    Raises:
+        ValueError: a position lies outside ``obj``.
+    """
     geometry = geometry or FarField()
     pixel = geometry.object_pixel_m(scan.N)
     if obj is None:
-        low, high = scan.coords.min(0), scan.coords.max(0)
-        shape = scan.objectGuess.shape if scan.objectGuess is not None else None
-        if shape is None:
-            shift = np.floor(low) - scan.N
-            shape = tuple((np.ceil(high[::-1]) + scan.N - shift[::-1]).astype(int))
-            coords = scan.coords - shift
-        else:
-            coords = scan.coords
-        obj = np.ones(shape, np.complex64)
+        grid = Grid.around(scan.coords, scan.N)
+        obj = np.ones(grid.shape, np.complex64)
     else:
-        coords = scan.coords
+        grid = Grid((obj.shape[0], obj.shape[1]), *origin_xy)
+        Grid.of(grid.pixels(scan.coords), scan.N, grid.shape)  # refuses positions outside
     folder.mkdir(parents=True, exist_ok=True)
     counts = np.rint(np.square(np.asarray(scan.diff3d, np.float64)))
     kind = np.uint16 if counts.max() < 2**16 else np.uint32
     index = np.arange(len(scan), dtype=np.int64)
     bad = np.zeros((scan.N, scan.N), bool) if scan.bad_pixels is None else scan.bad_pixels
-    with h5py.File(folder / DIFFRACTION, "w") as file:
+    with _create(folder / DIFFRACTION) as file:
         data = file.create_dataset("patterns", data=counts.astype(kind), compression="gzip")
         data.attrs["detector_pixel_width_m"] = geometry.detector_pixel_m
         data.attrs["detector_pixel_height_m"] = geometry.detector_pixel_m
         file.create_dataset("indexes", data=index)
         file.create_dataset("bad_pixels", data=bad)
-    with h5py.File(folder / PRODUCT, "w") as file:
+    with _create(folder / PRODUCT) as file:
         file.attrs["name"] = name
         file.attrs["comments"] = ""
         numbers = {
@@ -155,27 +171,26 @@ def write_pair(
         for key, value in numbers.items():
             file.attrs[key] = value
         file.attrs["far_field"] = True
-        half = (np.array(obj.shape[::-1]) - 1) / 2
-        metres = (coords - half) * pixel
         file.create_dataset("probe_position_indexes", data=index)
-        file.create_dataset("probe_position_x_m", data=metres[:, 0])
-        file.create_dataset("probe_position_y_m", data=metres[:, 1])
+        file.create_dataset("probe_position_x_m", data=scan.xcoords * pixel)
+        file.create_dataset("probe_position_y_m", data=scan.ycoords * pixel)
         probe = file.create_dataset("probe", data=scan.probe_modes[None])
         target = file.create_dataset("object", data=np.asarray(obj, np.complex64)[None])
         for item in (probe, target):
             item.attrs["pixel_width_m"] = pixel
             item.attrs["pixel_height_m"] = pixel
-        target.attrs["center_x_m"] = 0.0
-        target.attrs["center_y_m"] = 0.0
+        target.attrs["center_x_m"] = (grid.x0 + (grid.shape[1] - 1) / 2) * pixel
+        target.attrs["center_y_m"] = (grid.y0 + (grid.shape[0] - 1) / 2) * pixel
         file.create_dataset("object_layer_spacing_m", data=np.zeros(0))
         file.create_dataset("loss_epochs", data=np.zeros(0, dtype=np.int64))
         file.create_dataset("loss_values", data=np.zeros(0))
 
 
-def read_object(path: Path) -> tuple[np.ndarray, tuple[float, float], float]:
-    """First layer (H, W), its centre (x, y) in metres and its pixel in metres."""
+def read_object(path: Path) -> tuple[np.ndarray, Grid]:
+    """First layer (H, W) of a product and its place, in pixels from the origin of its metres."""
     with _open(path) as file:
         obj = file["object"]
-        at = obj.attrs
-        centre = (float(at["center_x_m"]), float(at["center_y_m"]))
-        return obj[...].reshape(-1, *obj.shape[-2:])[0], centre, float(at["pixel_width_m"])
+        at, (height, width) = obj.attrs, obj.shape[-2:]
+        x0 = float(at["center_x_m"]) / float(at["pixel_width_m"]) - (width - 1) / 2
+        y0 = float(at["center_y_m"]) / float(at["pixel_height_m"]) - (height - 1) / 2
+        return obj[...].reshape(-1, height, width)[0], Grid((height, width), x0, y0)

@@ -22,6 +22,7 @@ from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
 
 SHOWN = ("ssim_amp", "ssim_phase", "mae_amp", "mae_phase", "frc50_amp", "frc50_phase")
+SHOWN += ("shift_y_px", "shift_x_px")
 
 
 def position_errors(
@@ -80,7 +81,8 @@ def compare_with_truth(
 ) -> Iterator[str]:
     """Score against a scan's objectGuess; writes metrics.json and evaluation.png, yields lines."""
     obj, grid = read_reconstruction(reconstruction)
-    arrays, found = read_arrays(truth), read_arrays(reconstruction)
+    arrays = read_arrays(truth)
+    spread = None if reconstruction.suffix == ".h5" else read_arrays(reconstruction).get("spread")
     scan = RawDataTorch.from_arrays(arrays, str(truth))
     if scan.objectGuess is None:
         raise KeyError(f"{truth}: no objectGuess; the truth is needed to evaluate")
@@ -93,8 +95,8 @@ def compare_with_truth(
     if "xcoords_true" in arrays:
         shifts = read_arrays(learnt).get("shifts_xy") if learnt.is_file() else None
         numbers |= position_errors(arrays, scan.coords, shifts)
-    if "spread" in found:
-        numbers |= judge_spread(scan.objectGuess, obj, found["spread"], grid, scan.coords, out)
+    if spread is not None:
+        numbers |= judge_spread(scan.objectGuess, obj, spread, grid, scan.coords, out)
     write_json(out / "metrics.json", numbers)
     draw_evaluation(true, aligned, scores, out / "evaluation.png")
     more = [key for key in numbers if key.startswith(("position_", "spread_"))]

@@ -209,6 +209,12 @@ CASES = [
     ("convert_ptycho {bad}/torn.npz.bz2 {new}.npz", 1, "torn.npz.bz2"),
     ("convert_ptycho {runs} {new}.npz", 1, "runs"),
     ("convert_ptycho {bad}/good.npz {new}.npz --every 0", 1, "every"),
+    ("convert_ptycho {bad}/good.npz {new}.npz --object {bad}/good.npz", 1, "--to-ptychodus"),
+    (
+        "convert_ptycho {bad}/good.npz {new} --to-ptychodus --object {bad}/good.npz",
+        1,
+        "missing object",
+    ),
     # in-context learning: the other scripts
     (f"{FIGURE3A} --class-counts 20", 1, "20"),
     (f"{FIGURE3A} --class-counts x", 2, "invalid int value: 'x'"),

@@ -198,6 +198,22 @@ def test_recorded_near_field_file_is_refused(data_dir, tmp_path, capsys):
     assert "Fresnel number" in capsys.readouterr().err
 
 
+def test_a_reconstruction_becomes_the_labels_of_ptychodus(run, scan, tmp_path):
+    from ptycho_torch.product_files import read_pair
+    from ptycho_torch.raw_data import RawDataTorch
+
+    known, folder = run / "reconstruction.npz", tmp_path / "in"
+    words = [str(scan), str(folder), "--to-ptychodus"]
+    assert convert_ptycho.main(words) == 0
+    assert read_pair(folder).objectGuess is None  # a flat object is no label
+    assert convert_ptycho.main([*words, "--object", str(known)]) == 0
+    pair, given = read_pair(folder), RawDataTorch.from_file(scan)
+    with np.load(known) as archive:
+        obj, origin = archive["object"], archive["origin_xy"]
+    np.testing.assert_array_equal(pair.objectGuess, obj)
+    np.testing.assert_allclose(pair.coords, given.coords - origin, atol=1e-9)
+
+
 def test_a_large_set_is_staged_once(scan, tmp_path):
     from ptycho_torch.staging import MARKER, open_staged, stage
 
