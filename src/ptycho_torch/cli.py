@@ -92,7 +92,9 @@ def add_training_flags(parser: Any) -> None:
     run.add_argument("--disable_mlflow", action="store_true", help="deprecated: --logger none")
     run.add_argument("--quiet", action="store_true", help="no progress lines")
     run.add_argument("--resume", action="store_true", help="continue a killed run")
-    run.add_argument("--mapped", action="store_true", help="memory-map uncompressed frames")
+    run.add_argument(
+        "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
+    )
     stitch = argparse.BooleanOptionalAction
     run.add_argument("--do_stitching", action=stitch, default=True, help="write a reconstruction")
     _add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
@@ -194,6 +196,14 @@ def _log(quiet: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _training_scan(path: str | Path, *, mapped: bool) -> Any:
+    from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.staging import open_mapped
+    from trainrig.data.locations import cache_dir
+
+    return open_mapped(path, cache_dir() / "ptycho") if mapped else RawDataTorch.from_file(path)
+
+
 def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     """Train, reconstruct, optionally refine; yields lines to print."""
     _log(args.quiet)
@@ -205,7 +215,7 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     from ptycho_torch.report import save_outputs, write_config
     from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
 
-    scan = RawDataTorch.from_file(training_file, mapped=args.mapped)
+    scan = _training_scan(training_file, mapped=args.mapped)
     config, execution = resolve_training(args, scan.N)
     if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
         config.n_groups = _yaml(args.config).get("n_groups", len(scan))

@@ -176,21 +176,28 @@ class RawDataTorch:
 
     def to_file(self, path: str | Path, *, compressed: bool = False) -> None:
         """Write the canonical NPZ, amplitudes with an explicit ``measurement_domain``."""
+        arrays = self.stored_arrays()
+        arrays["diff3d"] = np.asarray(arrays["diff3d"], dtype=np.float32)
+        npz_format.write_scan(Path(path), arrays, compressed=compressed)
+
+    def stored_arrays(self) -> dict[str, Any]:
+        """The arrays of the canonical NPZ; the frames as they are held, perhaps mapped."""
         arrays = {
             "xcoords": self.xcoords,
             "ycoords": self.ycoords,
             "xcoords_start": self.xcoords if self.xcoords_start is None else self.xcoords_start,
             "ycoords_start": self.ycoords if self.ycoords_start is None else self.ycoords_start,
-            "diff3d": np.asarray(self.diff3d, dtype=np.float32),
+            "diff3d": self.diff3d,
             "probeGuess": self.probeGuess.astype(np.complex64),
             "objectGuess": self.objectGuess,
             "scan_index": self.scan_index,
             "Y": self.Y,
+            "label_amp": self.label_amp,
+            "label_phase": self.label_phase,
             "bad_pixels": self.bad_pixels,
             "measurement_domain": np.array("amplitude"),
         }
-        kept = {key: value for key, value in arrays.items() if value is not None}
-        npz_format.write_scan(Path(path), kept, compressed=compressed)
+        return {key: value for key, value in arrays.items() if value is not None}
 
     def select(self, rows: np.ndarray) -> RawDataTorch:
         """The scan restricted to these rows, in this order."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_torch.npz_format import FRAME_KEYS, write_scan
+from ptycho_torch.npz_format import FRAME_KEYS, is_mappable, write_scan
 from ptycho_torch.raw_data import RawDataTorch
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ def staging_key(sources: Sequence[Path], settings: Mapping[str, Any] | None = No
 
 
 def _build(sources: Sequence[Path], folder: Path) -> None:
-    """Copy the sources' frames one file at a time and join their positions side by side."""
+    """Copy the sources' frames one file at a time and join their positions side by side.
+
+    A single source keeps its positions, object and labels.
+    """
     counts, tables, target, filled = [], [], None, 0
     for path in sources:
         with np.load(path, allow_pickle=False) as archive:
@@ -59,11 +62,15 @@ def _build(sources: Sequence[Path], folder: Path) -> None:
         tables.append((scan.xcoords - scan.xcoords.min() + shift, scan.ycoords, scan.probeGuess))
         shift = float(tables[-1][0].max()) + scan.N + OFFSET_PX
     target.flush()
-    arrays = {
-        "xcoords": np.concatenate([t[0] for t in tables]),
-        "ycoords": np.concatenate([t[1] for t in tables]),
-        "probeGuess": tables[0][2],
-    }
+    if len(sources) == 1:
+        arrays = scan.stored_arrays()
+        del arrays[FRAME_KEYS[0]]
+    else:
+        arrays = {
+            "xcoords": np.concatenate([t[0] for t in tables]),
+            "ycoords": np.concatenate([t[1] for t in tables]),
+            "probeGuess": tables[0][2],
+        }
     write_scan(folder / "scan.npz", arrays)
     (folder / MARKER).write_text("\n".join(map(str, sources)) + "\n")
 
@@ -96,6 +103,21 @@ def stage(
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return folder
+
+
+def open_mapped(path: str | Path, cache: str | Path) -> RawDataTorch:
+    """A scan with its frames on disk: mapped where they lie uncompressed, else staged first.
+
+    Staging reads a compressed file as a whole, once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
+    if is_mappable(path):
+        return RawDataTorch.from_file(path, mapped=True)
+    folder = stage([path], cache)
+    logger.info("%s: compressed frames, unpacked into %s", path, folder)
+    return open_staged(folder)
 
 
 def open_staged(folder: str | Path) -> RawDataTorch:
