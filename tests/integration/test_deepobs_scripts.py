@@ -161,6 +161,22 @@ def test_get_looks_into_linked_folders(tmp_path, monkeypatch):
     )  # one that cannot be had does not stop the rest
 
 
+def test_prepare_data_gets_what_is_chosen(tmp_path, capsys):
+    import prepare_data
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "war-and-peace.txt").write_text("too short\n" * 10)
+    where = ["--data_dir", str(tmp_path / "data"), "--source", str(source)]
+    assert prepare_data.main([*where, "--only", "tolstoi", "mnist", "--skip", "mnist"]) == 1
+    said = capsys.readouterr()
+    assert "tolstoi: " in said.err
+    assert "mnist" not in said.out + said.err
+    with pytest.raises(SystemExit, match="2"):
+        prepare_data.main([*where, "--only", "mnist", "--skip", "mnist"])
+    assert "--skip leaves no data set" in capsys.readouterr().err
+
+
 def test_get_tolstoi_from_text(tmp_path):
     arguments = ["data", "get", "tolstoi", "--data-dir", str(tmp_path)]
     assert trainrig(arguments) == 1
