@@ -15,12 +15,12 @@ from pathlib import Path
 from pytorch_port.flags import (
     add_run_flags,
     add_runtime_flags,
-    configure,
-    dotted_keys,
+    resolve,
     runtime_options,
 )
 from trainrig.cli import Parser, entry
 from trainrig.profiling import add_profile_flag, profiled
+from trainrig.terminal import print_config
 
 DEFAULT_CONFIG = Path("configs/icl/images_all_exemplars.py")
 
@@ -48,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one training and print where it was written."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    from pytorch_port.config_files import load_icl_config
-
-    config = configure(load_icl_config(arguments.config), arguments, dotted_keys(parser))
+    traced = resolve(parser, arguments, arguments.config)
+    if arguments.print_config:
+        return print_config(traced.rows())
     path = arguments.output_dir or Path("runs/icl_train") / arguments.config.stem
     if arguments.resume and not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: holds no run to resume; leave --resume out to start one")
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.trainer import Runtime
 
     with profiled(arguments.profile):
-        result = run(config, path, Runtime(**runtime_options(arguments)))
+        result = run(traced.config, path, Runtime(**runtime_options(arguments)))
     if result.status == "diverged":
         raise ValueError(f"{path}: diverged at step {result.step}: {result.message}")
     for regime, scalars in result.metrics.items():

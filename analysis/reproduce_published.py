@@ -22,12 +22,12 @@ from pytorch_port.flags import (
     add_engine_flags,
     add_pack_flags,
     add_runtime_flags,
-    configure,
-    dotted_keys,
+    resolve,
     runtime_options,
 )
 from pytorch_port.reproduction import FIGURES, PRESETS, make_plan, runs_of, take_slice
 from trainrig.cli import Parser, entry
+from trainrig.terminal import print_config
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,13 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     preset = PRESETS[arguments.preset]
     output = arguments.output_dir or Path("runs/published") / arguments.preset
-    from pytorch_port.config_files import load_icl_config
-    from trainrig.config import apply_overrides
-
-    base = apply_overrides(load_icl_config(preset["config_path"]), preset["overrides"])
-    base = configure(base, arguments, dotted_keys(parser))
+    traced = resolve(parser, arguments, preset["config_path"], preset["overrides"])
+    base = traced.config
     plan = make_plan(base, arguments.figures, arguments.seeds or [base.seed])
     chosen = take_slice(runs_of(plan), arguments.slice)
+    if arguments.print_config:
+        return print_config(traced.rows(), f"{len(chosen)} runs vary it: --list names them")
     if arguments.list:
         for planned in plan:
             condition = planned.condition

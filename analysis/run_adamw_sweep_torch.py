@@ -19,13 +19,13 @@ from pytorch_port.flags import (
     add_data_flags,
     add_pack_flags,
     add_runtime_flags,
-    configure,
-    dotted_keys,
+    resolve,
     runtime_options,
 )
 from pytorch_port.grid import PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
+from trainrig.terminal import print_config
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,11 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     preset = PRESETS[arguments.preset]
     config_path = arguments.config_path or preset["config_path"]
     output = arguments.base_output_dir or Path("runs/torch_adamw_sweep") / arguments.preset
-    from pytorch_port.config_files import load_icl_config
-    from trainrig.config import apply_overrides
-
-    base = apply_overrides(load_icl_config(config_path), preset["overrides"])
-    base = configure(base, arguments, dotted_keys(parser))
+    traced = resolve(parser, arguments, config_path, preset["overrides"])
+    base = traced.config
     grid = Grid(
         class_counts=tuple(arguments.class_counts or preset["class_counts"]),
         weight_decays=tuple(arguments.weight_decays or preset["weight_decays"]),
@@ -93,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         l2_modes=tuple(arguments.l2_modes or [base.optimizer.l2_mode]),
     )
     runs = plan_runs(base, grid)
+    if arguments.print_config:
+        return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.figure3_files import draw_runs
     from pytorch_port.sweep import train_grid
     from pytorch_port.trainer import Runtime

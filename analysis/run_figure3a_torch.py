@@ -19,13 +19,13 @@ from pytorch_port.flags import (
     add_data_flags,
     add_pack_flags,
     add_runtime_flags,
-    configure,
-    dotted_keys,
+    resolve,
     runtime_options,
 )
 from pytorch_port.grid import FIGURE3A_PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
+from trainrig.terminal import print_config
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -72,17 +72,16 @@ def main(argv: list[str] | None = None) -> int:
     preset = FIGURE3A_PRESETS[arguments.preset]
     config_path = arguments.config_path or preset["config_path"]
     output = arguments.output_dir or Path("runs/figure3a_torch") / arguments.preset
-    from pytorch_port.config_files import load_icl_config
-    from trainrig.config import apply_overrides
-
-    base = apply_overrides(load_icl_config(config_path), preset["overrides"])
-    base = configure(base, arguments, dotted_keys(parser))
+    traced = resolve(parser, arguments, config_path, preset["overrides"])
+    base = traced.config
     grid = Grid(
         class_counts=tuple(arguments.class_counts or preset["class_counts"]),
         weight_decays=(base.optimizer.weight_decay,),
         seeds=tuple(arguments.seeds or [base.seed]),
     )
     runs = plan_runs(base, grid)
+    if arguments.print_config:
+        return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.figure3a import evaluations_of_run, write_figure3a
     from pytorch_port.sweep import run_facts, train_grid
     from pytorch_port.trainer import Runtime

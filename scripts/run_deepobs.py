@@ -14,59 +14,48 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from pathlib import Path
-from typing import Any
 
-from trainrig.cli import Parser, entry
+from deepobs.pytorch.flags import (
+    add_mode_flags,
+    add_optimizer_flags,
+    add_output_flags,
+    add_problem_flags,
+)
+from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
 from trainrig.config import parse_assignments
 from trainrig.profiling import add_profile_flag, profiled
+from trainrig.terminal import print_config
 
-#: Flags that are arguments of the runner under the same name.
+#: Flags that are arguments of the runner under the same name; the first decide its result.
+SETTINGS = (
+    *("batch_size", "num_epochs", "random_seed", "weight_decay", "l2", "train_log_interval"),
+    *("on_divergence", "lr_sched_epochs", "lr_sched_factors"),
+)
 PASSED_ON = (
-    *("batch_size", "num_epochs", "random_seed", "data_dir", "output_dir", "weight_decay", "l2"),
-    *("no_logs", "tb_log", "tb_log_dir", "track", "train_log_interval", "print_train_iter"),
-    *("skip_if_exists", "on_divergence", "checkpoint_interval_s"),
-    *("lr_sched_epochs", "lr_sched_factors"),
+    *(*SETTINGS, "data_dir", "output_dir", "no_logs", "tb_log", "tb_log_dir", "track"),
+    *("print_train_iter", "skip_if_exists", "checkpoint_interval_s"),
 )
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ``None`` means the default of the runner or of the problem."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line; ``None`` means the default of the runner or of the problem."""
     parser = Parser(description=__doc__)
     parser.add_argument("testproblem", nargs="?", help="e.g. mnist_mlp")
     parser.add_argument("--smoke", action="store_true", help="all problems on generated data")
-    parser.add_argument("--optimizer", default="SGD", help="SGD, Momentum, Adam, or dotted.Class")
-    parser.add_argument("--optimizer-name", help="name of the result folder")
-    parser.add_argument("--lr", "--learning_rate", dest="lr", type=float)
-    parser.add_argument("--hp", action="append", metavar="NAME=VALUE", help="hyperparameter")
-    parser.add_argument("--bs", "--batch_size", dest="batch_size", type=int)
-    parser.add_argument("-N", "--num_epochs", dest="num_epochs", type=int)
-    parser.add_argument("-r", "--random_seed", dest="random_seed", type=int, default=42)
-    parser.add_argument("--wd", "--weight_decay", dest="weight_decay", type=float)
-    parser.add_argument("--l2", choices=("loss", "optimizer-groups"), default="loss")
-    parser.add_argument("--lr_sched_epochs", nargs="+", type=int)
-    parser.add_argument("--lr_sched_factors", nargs="+", type=float)
-    parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--output_dir", type=Path, default=Path("results"))
-    parser.add_argument("--train_log_interval", type=int, default=10)
-    parser.add_argument("--print_train_iter", action="store_true")
-    parser.add_argument("--tb_log", "--tf_logging", dest="tb_log", action="store_true")
-    parser.add_argument("--tb_log_dir", type=Path)
-    parser.add_argument("--track", action="store_true", help="show curves live with trackio")
-    parser.add_argument("--no_logs", action="store_true")
-    parser.add_argument("--skip_if_exists", action="store_true")
-    parser.add_argument("--on_divergence", choices=("stop", "continue"), default="stop")
-    parser.add_argument("--checkpoint_interval_s", type=float, default=60.0)
-    parser.add_argument("--compat", choices=("reference", "fixed"))
-    parser.add_argument("--device")
-    parser.add_argument("--dtype", choices=("float32", "float64"))
-    parser.add_argument("--threads", type=int, help="CPU threads of one operation")
-    parser.add_argument("--quiet", action="store_true")
-    add_profile_flag(parser)
-    args = parser.parse_args(argv)
-    if args.testproblem is None and not args.smoke:
-        parser.error("give a test problem, or --smoke")
-    return args
+    add_optimizer_flags(parser.add_argument_group("optimizer"))
+    run = parser.add_argument_group("run")
+    add_problem_flags(run)
+    add_mode_flags(run)
+    add_output_flags(parser.add_argument_group("output"))
+    process = parser.add_argument_group("this process")
+    process.add_argument("--device", help="cpu, cuda, cuda:N or auto (auto)")
+    process.add_argument("--threads", type=int, help="CPU threads of one operation (torch's)")
+    text = "least seconds between two checkpoints (60)"
+    process.add_argument("--checkpoint_interval_s", type=float, default=60.0, help=text)
+    process.add_argument("--quiet", action="store_true", help="print warnings only")
+    add_print_config_flag(process)
+    add_profile_flag(process)
+    return parser
 
 
 def smoke(names: list[str]) -> int:
@@ -98,28 +87,25 @@ def configure(args: argparse.Namespace) -> None:
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Run one setting, or the smoke tier."""
-    args = parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.testproblem is None and not args.smoke:
+        parser.error("give a test problem, or --smoke")
     logging.basicConfig(level=logging.INFO if not args.quiet else logging.WARNING)
     configure(args)
     if args.smoke:
         return smoke([args.testproblem] if args.testproblem else [])
-    from deepobs.pytorch.runners import StandardRunner
-    from deepobs.pytorch.runners.hyperparameters import find_optimizer, specify
+    from deepobs.pytorch.runners.assembly import make_runner
+    from deepobs.pytorch.runners.settings import trace
 
-    optimizer_class, preset = find_optimizer(args.optimizer)
-    hyperparams: dict[str, Any] = preset | parse_assignments(args.hp)
-    if args.lr is not None:
-        hyperparams["lr"] = args.lr
-    name = args.optimizer_name or args.optimizer.rpartition(".")[2]
-    specification = specify(optimizer_class)
-    # Arguments left at the optimizer's own default are no part of the setting's name.
-    chosen = {
-        key: entry
-        for key, entry in specification.items()
-        if key in hyperparams or (key == "lr" and "default" not in entry)
-    }
-    unknown = {key: {} for key in hyperparams if key not in specification}
-    runner = StandardRunner(optimizer_class, specification if unknown else chosen, name)
+    given = parse_assignments(args.hp) | ({} if args.lr is None else {"lr": args.lr})
+    runner, hyperparams = make_runner(args.optimizer, given, args.optimizer_name)
+    if args.print_config:
+        keys = {key: getattr(args, key) for key in SETTINGS}
+        settings = runner.make_settings(args.testproblem, hyperparams, **keys)
+        names = given_flags(parser, args) | {f"hyperparams.{key}": "--hp" for key in given}
+        names |= {"hyperparams.lr": "--lr"} if args.lr is not None else {}
+        return print_config(trace(settings, names).rows())
     with profiled(args.profile):
         output = runner.run(
             args.testproblem,

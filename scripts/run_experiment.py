@@ -13,11 +13,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
 from trainrig.profiling import add_profile_flag, profiled
+from trainrig.terminal import print_config
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
-RUNTIME = ("threads", "overwrite", "no_track", "quiet")
+#: Flags that are no keys of the configuration.
+NO_KEYS = (
+    *("config", "set", "print_config"),
+    *("threads", "overwrite", "no_track", "quiet", "profile"),
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     process.add_argument("--no-track", action="store_true", help="leave trackio out")
     process.add_argument("--quiet", action="store_true", help="print the result only")
+    add_print_config_flag(process)
     add_profile_flag(process)
     return parser
 
@@ -51,21 +57,25 @@ def make_parser() -> argparse.ArgumentParser:
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Run one experiment and print where it was written."""
-    flags = vars(make_parser().parse_args(argv))
-    profile = flags.pop("profile")
-    from optimizer_quality.config import CifarConfig, switch_overrides
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    flags = {key: value for key, value in vars(arguments).items() if key not in NO_KEYS}
+    from optimizer_quality.config import resolve
     from optimizer_quality.experiment import run
     from optimizer_quality.session import Runtime
-    from trainrig.config import apply_overrides, load_config, parse_assignments
 
-    config = load_config(flags.pop("config"), CifarConfig)
-    threads, overwrite, no_track, quiet = (flags.pop(name) for name in RUNTIME)
-    overrides = {**flags, **parse_assignments(flags.pop("set"))}
-    overrides.pop("set", None)
-    config = apply_overrides(config, switch_overrides(config, overrides))
-    runtime = Runtime(threads=threads, overwrite=overwrite, track=not no_track, quiet=quiet)
-    with profiled(profile):
-        summary = run(config, runtime)
+    names = given_flags(parser, arguments)
+    traced = resolve(arguments.config, flags, names, arguments.set)
+    if arguments.print_config:
+        return print_config(traced.rows())
+    runtime = Runtime(
+        threads=arguments.threads,
+        overwrite=arguments.overwrite,
+        track=not arguments.no_track,
+        quiet=arguments.quiet,
+    )
+    with profiled(arguments.profile):
+        summary = run(traced.config, runtime)
     if summary.status == "diverged":
         raise ValueError(f"{summary.run_dir}: diverged: {summary.message}")
     print(f"{summary.run_dir}: test accuracy {summary.metrics['test']['accuracy']:.4f}")

@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainrig.cli import Parser, entry, positive_int
+from trainrig.cli import Parser, add_print_config_flag, entry, given_flags, positive_int
 from trainrig.launch.options import add_launch_flags, launch_options
+from trainrig.terminal import print_config
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 SWEEPS = Path("runs/optimizer_quality/sweeps")
@@ -26,18 +27,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=BASE_CONFIG, help=f"({BASE_CONFIG})")
     parser.add_argument("--name", default="default", help="the sweep's folder (default)")
     parser.add_argument("--output-dir", type=Path, default=SWEEPS, help=f"({SWEEPS})")
-    parser.add_argument("--optimizers", nargs="+", metavar="NAME[=LR,LR]", required=True)
-    parser.add_argument("--lrs", type=float, nargs="+", default=[], help="where NAME has none")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
-    parser.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
-    parser.add_argument("--data-dir", help="folder of data sets (./data)")
-    parser.add_argument("--num-epochs", type=int, help="(200)")
-    parser.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
-    parser.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
-    parser.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
-    parser.add_argument("--overwrite", action="store_true", help="start existing runs anew")
-    parser.add_argument("--no-track", action="store_true", help="leave trackio out")
+    grid = parser.add_argument_group("grid")
+    text = "optimizers, each with the learning rates to try"
+    grid.add_argument("--optimizers", nargs="+", metavar="NAME[=LR,LR]", required=True, help=text)
+    text = "learning rates of the optimizers named without any"
+    grid.add_argument("--lrs", type=float, nargs="+", default=[], help=text)
+    grid.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
+    run = parser.add_argument_group("every run (the base configuration's values in brackets)")
+    run.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
+    run.add_argument("--data-dir", help="folder of data sets (./data)")
+    run.add_argument("--num-epochs", type=int, help="passes over the training part (200)")
+    run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
+    run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
+    process = parser.add_argument_group("this process")
+    process.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
+    process.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
+    process.add_argument("--overwrite", action="store_true", help="start existing runs anew")
+    process.add_argument("--no-track", action="store_true", help="leave trackio out")
+    add_print_config_flag(process)
     add_launch_flags(parser)
     return parser
 
@@ -45,20 +52,22 @@ def make_parser() -> argparse.ArgumentParser:
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Train the grid and print the table; exit status 1 if a run failed."""
-    arguments = make_parser().parse_args(argv)
-    from optimizer_quality.config import CifarConfig
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    from optimizer_quality.config import resolve
     from optimizer_quality.experiment import resolve_device, write_runs_csv
     from optimizer_quality.session import Runtime
     from optimizer_quality.sweep import execute, parse_grid, plan_runs, write_summary
-    from trainrig.config import apply_overrides, load_config, parse_assignments
     from trainrig.runs import FINAL
 
     keys = ("dataset", "data_dir", "num_epochs", "device")
-    overrides = {key: getattr(arguments, key) for key in keys}
-    base = apply_overrides(
-        load_config(arguments.config, CifarConfig), overrides | parse_assignments(arguments.set)
-    )
-    runs = plan_runs(base, parse_grid(arguments.optimizers, arguments.lrs), arguments.seeds)
+    flags = {key: getattr(arguments, key) for key in keys}
+    traced = resolve(arguments.config, flags, given_flags(parser, arguments), arguments.set)
+    base, grid = traced.config, parse_grid(arguments.optimizers, arguments.lrs)
+    runs = plan_runs(base, grid, arguments.seeds)
+    if arguments.print_config:
+        names = " ".join(run.name for run in runs)
+        return print_config(traced.rows(), f"optimizer, lr and seed vary over the runs {names}")
     folder = arguments.output_dir / arguments.name
     options = launch_options(arguments).resolved(resolve_device(base.device), arguments.threads)
     runtime = Runtime(

@@ -20,51 +20,45 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainrig.cli import Parser, entry
+from deepobs.pytorch.flags import add_optimizer_flag, add_problem_flags, add_search_flags
+from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
 from trainrig.config import parse_assignments
+from trainrig.terminal import print_config
 
 #: Flags that are arguments of the runner under the same name; None leaves its default.
 PASSED_ON = ("batch_size", "num_epochs", "weight_decay", "data_dir", "train_log_interval")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("testproblem", help="e.g. mnist_mlp")
-    parser.add_argument("--optimizer", default="SGD", help="SGD, Momentum, Adam, or dotted.Class")
-    parser.add_argument("--optimizer-name", help="name of the result folder")
-    parser.add_argument("--hp", action="append", metavar="NAME=VALUE", help="held fixed")
-    parser.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid")
-    parser.add_argument("--grid", action="append", metavar="NAME=V1,V2", help="values to combine")
-    parser.add_argument("--range", action="append", metavar="NAME=LOW:HIGH", help="where to draw")
-    parser.add_argument("--linear", nargs="+", default=[], help="names drawn on a linear scale")
-    parser.add_argument("--trials", type=int, default=20, help="random, bayesian: settings (20)")
-    parser.add_argument("--sampler", choices=("tpe", "gp", "random"), default="tpe")
-    parser.add_argument("--seeds", nargs="+", type=int, help="runs per setting (one, seed 42)")
-    parser.add_argument("--metric", help="curve to judge by, e.g. test_losses")
-    parser.add_argument("--mode", choices=("final", "best"), default="final")
-    parser.add_argument("--pack", type=int, default=1, help="dense problems: settings at once (1)")
-    parser.add_argument("--skip_if_exists", action="store_true", help="use results that are there")
-    parser.add_argument("--rerun-best", action="store_true", help="with nine further seeds")
-    parser.add_argument(
-        "--commands", type=Path, metavar="FOLDER", help="write commands, run nothing"
-    )
-    parser.add_argument("-r", "--random_seed", dest="random_seed", type=int, default=42)
-    parser.add_argument("--bs", "--batch_size", dest="batch_size", type=int)
-    parser.add_argument("-N", "--num_epochs", dest="num_epochs", type=int)
-    parser.add_argument("--wd", "--weight_decay", dest="weight_decay", type=float)
-    parser.add_argument("--train_log_interval", type=int)
-    parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--output_dir", type=Path, default=Path("results"))
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation (1)")
-    return parser.parse_args(argv)
+    add_optimizer_flag(parser.add_argument_group("optimizer"))
+    add_search_flags(parser.add_argument_group("search"))
+    run = parser.add_argument_group("every run")
+    add_problem_flags(run)
+    text = "steps between two logged minibatch losses (10)"
+    run.add_argument("--train_log_interval", type=int, help=text)
+    process = parser.add_argument_group("this process")
+    text = "root of the results (results)"
+    process.add_argument("--output_dir", type=Path, default=Path("results"), help=text)
+    text = "use results that are there"
+    process.add_argument("--skip_if_exists", action="store_true", help=text)
+    text = "dense problems: settings trained at once (1)"
+    process.add_argument("--pack", type=int, default=1, help=text)
+    text = "write one command per run there, for a cluster, and run nothing"
+    process.add_argument("--commands", type=Path, metavar="FOLDER", help=text)
+    process.add_argument("--threads", type=int, default=1, help="CPU threads of one operation (1)")
+    add_print_config_flag(process)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Tune, or write the commands."""
-    args = parse_args(argv)
-    from deepobs.pytorch.tuner.assembly import Space, make_tuner
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    from deepobs.pytorch.tuner.assembly import Space, make_tuner, trace_search
     from trainrig.device import set_threads
 
     set_threads(args.threads)
@@ -91,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     run = {key: getattr(args, key) for key in PASSED_ON if getattr(args, key) is not None}
     run |= {"skip_if_exists": True} if args.skip_if_exists else {}
     where = {"output_dir": args.output_dir, "random_seed": args.random_seed}
+    if args.print_config:
+        return print_config(*trace_search(tuner, args, run, given_flags(parser, args)))
     if args.commands:
         script = "scripts/run_deepobs.py"
         path = tuner.generate_commands_script(

@@ -7,10 +7,19 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from optimizer_quality.models import MODELS
-from trainrig.config import to_dict
+from trainrig.config import (
+    Traced,
+    apply_overrides,
+    flatten,
+    from_dict,
+    parse_assignments,
+    read_yaml,
+    to_dict,
+)
 from trainrig.data.image_sets import IMAGE_SETS, SIZE_PX
 from trainrig.errors import nearest
 from trainrig.optim import check_arguments, resolve_optimizer
@@ -168,6 +177,30 @@ def with_optimizer(config: CifarConfig, name: str, lr: float | None) -> CifarCon
     """Return ``config`` with another optimizer at ``lr`` (None: its own default)."""
     optimizer = dataclasses.replace(config.optimizer, type=name, lr=lr)
     return dataclasses.replace(config, optimizer=optimizer)
+
+
+def resolve(
+    path: Path, flags: Mapping[str, Any], names: Mapping[str, str], assignments: list[str] | None
+) -> Traced[CifarConfig]:
+    """Return file, flags and ``--set`` as one configuration, and where each value came from.
+
+    Args:
+        path: YAML file.
+        flags: dotted key → value; None keeps the file's.
+        names: dotted key → the flag's name, for those given.
+        assignments: texts ``key=value``.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unknown key or a bad value.
+    """
+    values = read_yaml(path)
+    named = dict.fromkeys(flatten(values), str(path))
+    traced = Traced(CifarConfig()).then(from_dict(CifarConfig, values, str(path)), named)
+    chosen = parse_assignments(assignments)
+    overrides = switch_overrides(traced.config, {**flags, **chosen})
+    config = apply_overrides(traced.config, overrides)
+    named = {**names, **dict.fromkeys(chosen, "--set")}
+    return traced.then(config, named, "follows from the optimizer")
 
 
 def switch_overrides(config: CifarConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:

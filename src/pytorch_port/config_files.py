@@ -32,8 +32,17 @@ def load_icl_config(path: Path | str) -> IclConfig:
     """Run a configuration file's ``get_config()`` and build the dataclass tree from it.
 
     Raises:
+        FileNotFoundError, ValueError: as ``read_icl_tree``; an unknown key or bad value.
+    """
+    return from_dict(IclConfig, read_icl_tree(path), str(path))
+
+
+def read_icl_tree(path: Path | str) -> dict[str, Any]:
+    """Run a configuration file's ``get_config()`` and return what it says, as nested mappings.
+
+    Raises:
         FileNotFoundError: no such file.
-        ValueError: the file fails, has no ``get_config``, or holds an unknown key or bad value.
+        ValueError: the file fails, or has no ``get_config`` that returns a configuration.
     """
     path = Path(path)
     tree = _run_get_config(path)
@@ -41,13 +50,12 @@ def load_icl_config(path: Path | str) -> IclConfig:
         kind = type(tree).__name__
         raise ValueError(f"{path}: get_config() returns {kind}; a mapping of keys is expected")
     try:
-        reduced = reference_tree(tree)
+        return reference_tree(tree)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: experiment_kwargs is not the original's ({type(error).__name__}: {error}); "
             "experiment_kwargs.config must hold the configuration"
         ) from None
-    return from_dict(IclConfig, reduced, str(path))
 
 
 def config_tree(values: dict[str, Any]) -> Any:

@@ -6,11 +6,20 @@ Nothing here imports torch, so that ``--help`` is instant. A flag left out keeps
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import GeneratorConfig, IclConfig
-from trainrig.config import apply_overrides, from_dict, parse_assignments, to_dict
+from trainrig.cli import add_print_config_flag, given_flags
+from trainrig.config import (
+    Traced,
+    apply_overrides,
+    flatten,
+    from_dict,
+    parse_assignments,
+    to_dict,
+)
 
 #: flag, dotted key, type, help
 _MODEL_AND_DATA = (
@@ -145,6 +154,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any configuration key, e.g. --set data.seq_config.p_bursty=1.0; may be repeated",
     )
+    add_print_config_flag(group)
 
 
 def add_pack_flags(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +178,38 @@ def pack_size(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an integer of at least 1")
     return int(text)
+
+
+def resolve(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    config_path: Path,
+    preset: Mapping[str, Any] | None = None,
+) -> Traced[IclConfig]:
+    """Return the configuration of a command line, and where each of its values came from.
+
+    Args:
+        parser: of ``arguments``.
+        arguments: flags tied to the configuration by their ``dest``.
+        config_path: file with ``get_config()``.
+        preset: dotted keys that ``--preset`` sets over the file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unknown key or a bad value.
+    """
+    from pytorch_port.config_files import read_icl_tree
+
+    tree, file = read_icl_tree(config_path), str(config_path)
+    named = dict.fromkeys(flatten(tree), file)
+    traced = Traced(IclConfig()).then(from_dict(IclConfig, tree, file), named)
+    if preset:
+        named = dict.fromkeys(preset, f"--preset {arguments.preset}")
+        traced = traced.then(apply_overrides(traced.config, preset), named)
+    keys = dotted_keys(parser)
+    named = {key: flag for key, flag in given_flags(parser, arguments).items() if key in keys}
+    named |= dict.fromkeys(parse_assignments(arguments.assignments), "--set")
+    config = configure(traced.config, arguments, keys)
+    return traced.then(config, named, "follows from the flags")
 
 
 def configure(config: IclConfig, arguments: argparse.Namespace, keys: set[str]) -> IclConfig:

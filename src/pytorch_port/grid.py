@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class Grid:
         for value in self.weight_decays:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"--weight_decays {value}: each must be a number >= 0")
+
+    def describe(self, n_runs: int) -> str:
+        """Say what the runs of the grid differ in."""
+        names = [field.name for field in fields(self)]
+        varied = "; ".join(f"{name} {_spaced(getattr(self, name))}" for name in names)
+        return f"varied over {n_runs} runs: {varied}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,6 +98,22 @@ def _spellings(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(spelled))
 
 
+def add_print_config_flag(parser: Any) -> None:
+    """Add ``--print-config``."""
+    text = "print every value and where it came from (default, file, flag), and stop"
+    parser.add_argument("--print-config", action="store_true", help=text)
+
+
+def given_flags(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, str]:
+    """Return ``{dest: flag}`` of the flags that were given another value than their default."""
+    return {
+        action.dest: (action.option_strings or ["command line"])[0]
+        for action in parser._actions
+        if hasattr(arguments, action.dest)
+        and getattr(arguments, action.dest) != parser.get_default(action.dest)
+    }
+
+
 def positive_int(text: str) -> int:
     """Read a flag's value as an integer of at least 1, for ``add_argument(type=...)``.
 

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from trainrig.errors import nearest
 
@@ -101,7 +101,7 @@ def apply_overrides(config: C, overrides: Mapping[str, Any], where: str = "comma
         for depth, part in enumerate([*parents, last]):
             if not isinstance(node, dict) or (part not in node and dataclasses.is_dataclass(cls)):
                 known = node if isinstance(node, dict) else ()
-                hint = nearest(part, known)
+                hint = _same_leaf(dotted, tree) or nearest(part, known)
                 prefix = "".join(f"{p}." for p in dotted.split(".")[:depth])
                 raise ValueError(
                     f"{where}: unknown key {dotted!r}{hint or _accepted(prefix, known)}"
@@ -112,6 +112,13 @@ def apply_overrides(config: C, overrides: Mapping[str, Any], where: str = "comma
                 node = node.setdefault(part, {})
         node[last] = value if dataclasses.is_dataclass(cls) else _from_json(value, starts="")
     return from_dict(type(config), tree, where)
+
+
+def _same_leaf(dotted: str, tree: Mapping[str, Any]) -> str:
+    """Suggest the keys that end alike, where only the way to them is wrong."""
+    leaf = dotted.rpartition(".")[2]
+    found = [repr(key) for key in flatten(tree) if key.rpartition(".")[2] == leaf]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def parse_assignments(pairs: list[str] | None) -> dict[str, str]:
@@ -158,6 +165,57 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Traced(Generic[C]):
+    """A configuration, and where each of its values came from.
+
+    Attributes:
+        config: the tree of dataclasses, or of mappings.
+        origins: dotted key → file, flag or what else said it; a key not in it has its default.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Small:
+    ...     lr: float = 0.1
+    ...     steps: int = 5
+    >>> Traced(Small()).then(Small(lr=0.2), {"lr": "--lr"}).rows()
+    [('lr', '0.2', '--lr'), ('steps', '5', 'default')]
+    """
+
+    config: C
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def then(self, config: C, named: Mapping[str, str], derived: str = "derived") -> Traced[C]:
+        """Return what ``config`` became.
+
+        Args:
+            config: the next state.
+            named: dotted keys that were given, each with where; a section stands for all its keys.
+            derived: what to say of keys whose value changed without being given.
+        """
+        before, after = _flat(self.config), _flat(config)
+        origins = dict(self.origins)
+        for key, value in after.items():
+            parts = key.split(".")
+            given = [name for n in range(len(parts)) if (name := ".".join(parts[: n + 1])) in named]
+            if given:
+                origins[key] = named[given[-1]]
+            elif key not in before or before[key] != value:
+                origins[key] = derived
+        return Traced(config, origins)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return ``(key, value, where from)`` of every value, in the order of the dataclasses."""
+        return [
+            (key, json.dumps(value, ensure_ascii=False), self.origins.get(key, "default"))
+            for key, value in _flat(self.config).items()
+        ]
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    return flatten(config if isinstance(config, Mapping) else to_dict(config))
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

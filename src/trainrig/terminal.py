@@ -28,6 +28,14 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False).print(table)
 
 
+def print_config(rows: Sequence[Sequence[str]], note: str = "") -> int:
+    """Print the rows of ``trainrig.config.Traced`` and a note; return the exit status, 0."""
+    print_table(("key", "value", "from"), rows)
+    if note:
+        print(f"\n{note}")  # noqa: T201 - the answer itself
+    return 0
+
+
 def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as padded columns.
 

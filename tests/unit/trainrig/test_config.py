@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainrig.config import (
+    Traced,
     apply_overrides,
     diff,
     flatten,
@@ -148,7 +149,8 @@ def test_overrides_of_nested_tuple_and_dict():
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("prt.lr", "unknown key 'prt.lr'; did you mean 'part'?"),
+        ("prt.lr", "unknown key 'prt.lr'; did you mean 'part.lr'?"),
+        ("lr", "unknown key 'lr'; did you mean 'part.lr'?"),
         ("part.l", "unknown key 'part.l'; did you mean 'lr'?"),
         ("part.lr.x", "unknown key 'part.lr.x'"),
         ("steps.x.y", "unknown key 'steps.x.y'"),
@@ -211,3 +213,15 @@ def test_yaml_file(tmp_path):
     assert load_config(path, Whole) == Whole(name="y", part=Part(lr=1e-3, betas=(1.0, 2.0)))
     with pytest.raises(FileNotFoundError, match="no such configuration file"):
         load_config(tmp_path / "b.yaml", Whole)
+
+
+def test_where_every_value_came_from():
+    first = Whole(name="x", part=Part(kwargs={"a": 1}))
+    traced = Traced(first).then(Whole(name="y", part=Part(lr=0.5)), {"name": "--name", "part": "f"})
+    traced = traced.then(Whole(name="y", part=Part(lr=0.5), steps=3), {}, "follows from it")
+    rows = {key: (value, origin) for key, value, origin in traced.rows()}
+    assert rows["name"] == ('"y"', "--name")
+    assert rows["part.lr"] == ("0.5", "f")  # a section that is named stands for its keys
+    assert rows["steps"] == ("3", "follows from it")
+    assert rows["fast"] == ("false", "default")
+    assert list(rows) == ["name", "part.lr", "part.betas", "part.kwargs", *list(rows)[4:]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from deepobs.pytorch import config
 from deepobs.pytorch.runners.hyperparameters import check_schedule
 from deepobs.pytorch.runners.naming import learning_rates, make_run_name
 from deepobs.pytorch.testproblems import TESTPROBLEMS
+from trainrig.config import Traced
 
 L2_PLACES = ("loss", "optimizer-groups")
 
@@ -118,6 +121,27 @@ class RunSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that identify the run."""
         return dataclasses.asdict(self)
+
+
+def trace(settings: RunSettings, names: Mapping[str, str]) -> Traced[RunSettings]:
+    """Return the settings of a run, and where each value came from.
+
+    Args:
+        settings: resolved.
+        names: setting → flag, for those given; hyperparameters as ``hyperparams.<name>``.
+    """
+    origins = {
+        "testproblem": "command line",
+        "optimizer_name": "the optimizer",
+        "batch_size": "published default",
+        "num_epochs": "published default",
+        "weight_decay": "published default of the problem",
+    }
+    origins |= {f"hyperparams.{key}": "the optimizer" for key in settings.hyperparams}
+    for key in ("compat", "dtype"):
+        if f"DEEPOBS_{key.upper()}" in os.environ:
+            origins[key] = f"$DEEPOBS_{key.upper()}"
+    return Traced(settings, origins | dict(names))
 
 
 def check_testproblem(name: str) -> None:

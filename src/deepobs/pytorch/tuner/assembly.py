@@ -9,6 +9,7 @@ from typing import Any
 
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.hyperparameters import convert, find_optimizer, specify
+from deepobs.pytorch.runners.settings import trace
 from deepobs.pytorch.tuner.searches import (
     GP,
     PUBLISHED_LR_GRID,
@@ -153,3 +154,33 @@ def _distribution(name: str, low: float, high: float, linear: Sequence[str]) -> 
             f"or give --linear {name}"
         )
     return log_uniform(math.log10(low), math.log10(high))
+
+
+def trace_search(
+    tuner: Tuner, arguments: Any, run: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[list[tuple[str, str, str]], str]:
+    """Return the settings of a search's first run with where they came from, and what varies.
+
+    Args:
+        tuner: from ``make_tuner``.
+        arguments: of the command line.
+        run: arguments of every run.
+        names: argument → flag, for those given.
+    """
+    ranges = dict(_pairs("--range", arguments.range or [], tuner.specification))
+    searched = [*dict(_pairs("--grid", arguments.grid or [], tuner.specification)), *ranges]
+    if arguments.search == "bayesian":  # its settings depend on results
+        first = {name: text.partition(":")[0] for name, text in ranges.items()}
+        count = arguments.trials
+    else:
+        proposals = tuner.propose(arguments.random_seed)
+        first, count = proposals[0], len(proposals)
+    known = {key: value for key, value in run.items() if key not in ("data_dir", "skip_if_exists")}
+    settings = tuner.runner.make_settings(
+        arguments.testproblem, first, random_seed=arguments.random_seed, **known
+    )
+    held = [pair.partition("=")[0] for pair in arguments.hp or []]
+    origins = {**names, **{f"hyperparams.{name}": "--hp" for name in held}}
+    origins |= {f"hyperparams.{name}": "searched; of the first run" for name in searched or ["lr"]}
+    seeds = " ".join(map(str, arguments.seeds or [arguments.random_seed]))
+    return trace(settings, origins).rows(), f"{count} settings, each with seed {seeds}"
