@@ -168,10 +168,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("what", choices=("first-losses", "overhead", "pipelines"))
     parser.add_argument("names", nargs="*", help="test problems")
-    parser.add_argument("--data_dir", type=Path)
+    parser.add_argument("--data_dir", type=Path, help="folder of data sets (as run_deepobs.py)")
     parser.add_argument("--batches", type=int, help="fewer batches")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="first-losses: seeds (3)")
+    parser.add_argument("--repeats", type=int, default=5, help="timings of each (5)")
     return parser.parse_args(argv)
 
 

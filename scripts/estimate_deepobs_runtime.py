@@ -18,12 +18,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--optimizer", required=True, help="Adam, or dotted.Class")
     parser.add_argument("--hp", action="append", metavar="NAME=VALUE", help="hyperparameter")
-    parser.add_argument("--test_problem", default="mnist_mlp")
-    parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--bs", dest="batch_size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-5)
-    parser.add_argument("-N", dest="num_epochs", type=int, default=3)
-    parser.add_argument("--num_runs", type=int, default=5)
+    parser.add_argument("--test_problem", default="mnist_mlp", help="(mnist_mlp)")
+    parser.add_argument("--data_dir", type=Path, help="folder of data sets (as run_deepobs.py)")
+    parser.add_argument(
+        "--bs", dest="batch_size", type=int, default=128, help="examples per step (128)"
+    )
+    parser.add_argument("--lr", type=float, default=1e-5, help="learning rate (1e-5)")
+    parser.add_argument("-N", dest="num_epochs", type=int, default=3, help="epochs of a run (3)")
+    parser.add_argument("--num_runs", type=int, default=5, help="runs of each optimizer (5)")
     parser.add_argument("--saveto", type=Path, help="also write the figures to this file")
     return parser.parse_args(argv)
 

@@ -26,9 +26,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     against.add_argument("--truth", type=Path, help="scan with the true objectGuess")
     against.add_argument("--against", type=Path, help="reconstruction of the other half's frames")
     parser.add_argument("--output-dir", type=Path, help="beside the reconstruction by default")
-    parser.add_argument("--centre-px", type=int, help="score only the central square of this side")
-    parser.add_argument("--margin-px", type=float, default=0.0, help="beyond the positions' box")
-    parser.add_argument("--register-by", default="amplitude", choices=("amplitude", "phasor"))
+    parser.add_argument(
+        "--centre-px", type=int, help="score only the central square of this side / px"
+    )
+    parser.add_argument(
+        "--margin-px", type=float, default=0.0, help="beyond the positions' box / px (0)"
+    )
+    text = "what is aligned before scoring (amplitude)"
+    choices = ("amplitude", "phasor")
+    parser.add_argument("--register-by", default="amplitude", choices=choices, help=text)
     return parser.parse_args(argv)
 
 

@@ -21,18 +21,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("path", type=Path, help="results folder")
-    parser.add_argument("--output", type=Path, default=Path("figures"))
-    parser.add_argument("--mode", choices=("final", "best", "most"), default="most")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder (figures)")
+    text = "settings compared by their last value, their best, or with most seeds (most)"
+    parser.add_argument("--mode", choices=("final", "best", "most"), default="most", help=text)
     parser.add_argument("--metric", help="curve to judge by, e.g. test_losses")
     parser.add_argument("--get_best_run", action="store_true", help="print the best settings only")
-    parser.add_argument("--plot_lr_sensitivity", action="store_true")
+    parser.add_argument("--plot_lr_sensitivity", action="store_true", help="final value against lr")
     parser.add_argument("--hyperparameter", default="lr", help="of the sensitivity plot (lr)")
     parser.add_argument(
         "--plot_sensitivity_2d", nargs=2, metavar=("X", "Y"), help="hyperparameters"
     )
-    parser.add_argument("--plot_performance", action="store_true")
-    parser.add_argument("--plot_table", action="store_true")
-    parser.add_argument("--plot_profiles", action="store_true")
+    parser.add_argument("--plot_performance", action="store_true", help="curves by epoch")
+    parser.add_argument("--plot_table", action="store_true", help="as CSV, Markdown, LaTeX")
+    parser.add_argument("--plot_profiles", action="store_true", help="over all problems")
     parser.add_argument("--full", action="store_true", help="everything (the default)")
     return parser.parse_args(argv)
 

@@ -41,7 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="at least so long (10)")
     parser.add_argument("--kills", type=positive_int, default=200, help="at least so many (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
-    parser.add_argument("--systems", nargs="+", choices=("icl", "cifar", "deepobs", "ptycho"))
+    choices = ("icl", "cifar", "deepobs", "ptycho")
+    parser.add_argument("--systems", nargs="+", choices=choices, help="systems to kill (all)")
     parser.add_argument("--folder", type=Path, help="scratch (a temporary one)")
     return parser.parse_args(argv)
 

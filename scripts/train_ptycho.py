@@ -12,26 +12,30 @@ from __future__ import annotations
 
 import argparse
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, entry, given_flags
 from trainrig.profiling import add_profile_flag, profiled
+from trainrig.terminal import print_config
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ``None`` means "keep the file's value"."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line; a flag left out keeps the file's value."""
     from ptycho_torch.cli import add_training_flags
 
     parser = Parser(description=__doc__)
     add_training_flags(parser)
     add_profile_flag(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Train, reconstruct, save."""
-    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    from ptycho_torch.cli import train_from_args
+    parser = make_parser()
+    args = parser.parse_args(argv)  # torch is imported later, so that --help is instant
+    from ptycho_torch.cli import trace_training, train_from_args
 
+    if args.print_config:
+        return print_config(trace_training(args, given_flags(parser, args)).rows())
     with profiled(args.profile):
         for line in train_from_args(args):
             print(line, flush=True)

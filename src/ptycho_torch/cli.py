@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from ptycho_torch.canonical_config import ModelConfig, TrainingConfig, require
 from ptycho_torch.execution import ExecutionConfig
-from trainrig.config import read_yaml
+from ptycho_torch.flag_texts import TEXTS
+from trainrig.cli import add_print_config_flag
+from trainrig.config import Traced, read_yaml
 from trainrig.errors import nearest
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
@@ -55,7 +57,8 @@ def _add_fields(parser: Any, cls: type, skip: tuple[str, ...] = ()) -> None:
         if item.name in skip or item.name == "model":
             continue
         names = (f"--{item.name}", *EXTRA_SPELLINGS.get(item.name, ()))
-        text = f"default {item.default}"
+        default = "" if item.default is None else f" ({item.default})"
+        text = TEXTS[item.name] + ("" if item.default is MISSING else default)
         kind = _kind(str(item.type))
         if kind == "bool":
             action = argparse.BooleanOptionalAction
@@ -69,9 +72,9 @@ def _add_refine_flags(parser: Any) -> None:
     parser.add_argument("--refine-batch-size", type=int, help="frames per update (32)")
     parser.add_argument("--refine-loss", help="amplitude (default) or poisson")
     parser.add_argument("--refine-smoothness", type=float, help="weight of squared gradients (0)")
-    parser.add_argument("--learn-probe", action="store_true", default=None)
-    parser.add_argument("--learn-positions", action="store_true", default=None)
-    parser.add_argument("--learn-background", action="store_true", default=None)
+    for what in ("probe", "positions", "background"):
+        flag, text = f"--learn-{what}", f"refine the {what} too"
+        parser.add_argument(flag, action="store_true", default=None, help=text)
     parser.add_argument("--probe-modes", type=int, help="incoherent modes while refining")
 
 
@@ -85,41 +88,54 @@ def add_training_flags(parser: Any) -> None:
     run = parser.add_argument_group("execution")
     for name, flags in EXECUTION_FLAGS.items():
         kind = _kind(str(next(f.type for f in fields(ExecutionConfig) if f.name == name)))
-        run.add_argument(*flags, dest=name, type=TYPES[kind])
+        run.add_argument(*flags, dest=name, type=TYPES[kind], help=_text(name))
+    switch = argparse.BooleanOptionalAction
     for name, flags in EXECUTION_SWITCHES.items():
-        run.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=None)
-    run.add_argument("--disable-checkpointing", dest="enable_checkpointing", action="store_false")
+        run.add_argument(*flags, dest=name, action=switch, default=None, help=_text(name))
+    text = "save none"
+    run.add_argument(
+        "--disable-checkpointing", dest="enable_checkpointing", action="store_false", help=text
+    )
     run.add_argument("--disable_mlflow", action="store_true", help="deprecated: --logger none")
     run.add_argument("--quiet", action="store_true", help="no progress lines")
     run.add_argument("--resume", action="store_true", help="continue a killed run")
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
     )
-    stitch = argparse.BooleanOptionalAction
-    run.add_argument("--do_stitching", action=stitch, default=True, help="write a reconstruction")
+    text = "write a reconstruction (True)"
+    run.add_argument("--do_stitching", action=switch, default=True, help=text)
+    add_print_config_flag(run)
     _add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
+
+
+def _text(name: str) -> str:
+    default = next(item.default for item in fields(ExecutionConfig) if item.name == name)
+    return TEXTS[name] + ("" if default is None else f" ({default})")
 
 
 def add_inference_flags(parser: Any) -> None:
     """Flags of ``infer_ptycho.py``."""
     parser.add_argument("--model_path", type=Path, help="training folder, wts.h5.zip or .ckpt")
     parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
-    parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"))
+    text = "folder of all results (inference_outputs)"
+    parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"), help=text)
     parser.add_argument("--n_images", "--n_groups", dest="n_images", type=int, help="groups to use")
     parser.add_argument("--n_subsample", type=int, help="frames kept before grouping")
-    parser.add_argument("--subsample_seed", type=int)
-    parser.add_argument("--accelerator", "--torch-accelerator", "--device", default="auto")
-    parser.add_argument("--inference-batch-size", type=int)
-    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre")
+    parser.add_argument("--subsample_seed", type=int, help=TEXTS["subsample_seed"])
+    text = f"{TEXTS['accelerator']} (auto)"
+    flags = ("--accelerator", "--torch-accelerator", "--device")
+    parser.add_argument(*flags, default="auto", help=text)
+    parser.add_argument("--inference-batch-size", type=int, help=TEXTS["inference_batch_size"])
+    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre / px")
     parser.add_argument("--uncertainty", type=int, metavar="N", help="repeated draws for a spread")
     parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
     parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
-    parser.add_argument("--phase_vmin", type=float)
-    parser.add_argument("--phase_vmax", type=float)
+    parser.add_argument("--phase_vmin", type=float, help="lowest phase of the picture / rad")
+    parser.add_argument("--phase_vmax", type=float, help="highest phase of the picture / rad")
     parser.add_argument("--comparison_plot", action="store_true", help="evaluate against the truth")
     parser.add_argument("--trust-pickle", action="store_true", help="read pickled archives")
-    parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
     _add_refine_flags(parser.add_argument_group("refinement"))
 
 
@@ -161,6 +177,37 @@ def resolve_training(
     training.backend = values.get("backend", "pytorch")
     execution = ExecutionConfig(**part(ExecutionConfig))
     return training, execution
+
+
+def trace_training(
+    args: argparse.Namespace, names: Mapping[str, str]
+) -> Traced[dict[str, dict[str, Any]]]:
+    """Return the settings of a training, and where each came from; reads no scan.
+
+    Args:
+        args: the command line.
+        names: field → flag, for those given.
+    """
+    training, execution = resolve_training(args)
+    parts = {"model": training.model, "training": training, "execution": execution}
+    tree = {section: _plain(part) for section, part in parts.items()}
+    in_file = _yaml(args.config)
+    origins = {}
+    for section, values in tree.items():
+        for key in values:
+            if key in names:
+                origins[f"{section}.{key}"] = names[key]
+            elif key in in_file:
+                origins[f"{section}.{key}"] = str(args.config)
+    for section, key, text in (("model", "N", "their own side"), ("training", "n_groups", "all")):
+        if f"{section}.{key}" not in origins:
+            tree[section][key], origins[f"{section}.{key}"] = text, "the frames"
+    return Traced(tree, origins)
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    values = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "model"}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def _refine_settings(args: argparse.Namespace) -> Any:

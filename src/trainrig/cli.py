@@ -106,12 +106,12 @@ def add_print_config_flag(parser: Any) -> None:
 
 def given_flags(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, str]:
     """Return ``{dest: flag}`` of the flags that were given another value than their default."""
-    return {
-        action.dest: (action.option_strings or ["command line"])[0]
-        for action in parser._actions
-        if hasattr(arguments, action.dest)
-        and getattr(arguments, action.dest) != parser.get_default(action.dest)
-    }
+    given = {}
+    for action in parser._actions:
+        value = getattr(arguments, action.dest, None)
+        if value is not None and value != parser.get_default(action.dest):
+            given.setdefault(action.dest, (action.option_strings or ["command line"])[0])
+    return given
 
 
 def positive_int(text: str) -> int:

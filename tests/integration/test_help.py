@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import resource
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from trainrig.cli import Parser
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (*ROOT.glob("analysis/*.py"), *ROOT.glob("scripts/*.py"))
@@ -71,6 +74,21 @@ def test_help_is_instant_and_spells_every_flag_both_ways(script):
     for flag in parser_flags:
         if re.search(rf"^\s+.*{re.escape(flag)}\b", listed, re.M):
             assert "--" + flag[2:].replace("-", "_") in flags, flag
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if "src/" not in script])
+def test_every_flag_has_a_text(script, monkeypatch):
+    class SeenError(Exception):
+        pass
+
+    def show(parser, *_):
+        raise SeenError(parser)
+
+    monkeypatch.setattr(Parser, "parse_args", show)
+    with pytest.raises(SeenError) as seen:
+        importlib.import_module(Path(script).stem).main([])
+    flags = [action for action in seen.value.args[0]._actions if action.option_strings]
+    assert [action.option_strings[0] for action in flags if not action.help] == []
 
 
 def test_everything_imports_without_the_optional_packages():

@@ -21,9 +21,9 @@ CASES = {
     ],
     "run_adamw_sweep_torch --preset quick --class_counts 100 --seeds 3 4": [
         ("seed", "0", QUICK),
-        ("optimizer.name", '"adamw"', "--preset quick"),
-        ("varied over 6 runs: class_counts 100; weight_decays 0.0 0.01 0.1; seeds 3 4", "", ""),
+        ("varied over 6 runs: class_counts 100; weight_decays 0.0 0.1 1.0; seeds 3 4", "", ""),
     ],
+    "run_adamw_sweep_torch": [("training_steps", "50000", "--preset paper")],
     "run_figure3a_torch --preset quick --optimizer adamw": [
         ("optimizer.name", '"adamw"', "--optimizer"),
     ],
@@ -52,6 +52,12 @@ CASES = {
     "tune_deepobs mnist_mlp --grid lr=0.1,0.2 --seeds 1 2": [
         ("hyperparams.lr", "0.1", "searched; of the first run"),
         ("2 settings, each with seed 1 2", "", ""),
+    ],
+    "train_ptycho --config configs/ptycho/train.yaml --lr 0.01 --no-probe_big": [
+        ("execution.learning_rate", "0.01", "--learning-rate"),
+        ("model.probe_big", "false", "--probe_big"),
+        ("training.nepochs", "16", "configs/ptycho/train.yaml"),
+        ("execution.enable_checkpointing", "true", "default"),
     ],
     "tune_deepobs mnist_mlp --search bayesian --range lr=1e-4:1 --trials 7": [
         ("hyperparams.lr", "0.0001", "searched; of the first run"),

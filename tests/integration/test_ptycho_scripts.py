@@ -100,13 +100,13 @@ def test_flag_over_yaml_over_default(scan, tmp_path):
 
     (tmp_path / "c.yaml").write_text("model: {gridsize: 2}\ntraining: {batch_size: 4, nepochs: 9}")
     flags = ["--config", str(tmp_path / "c.yaml"), "--nepochs", "3", "--no-probe_big"]
-    training, execution = resolve_training(train_ptycho.parse_args(flags), 64)
+    training, execution = resolve_training(train_ptycho.make_parser().parse_args(flags), 64)
     assert (training.model.gridsize, training.batch_size, training.nepochs) == (2, 4, 3)
     assert training.model.probe_big is False
     assert execution.logger_backend == "csv"
     (tmp_path / "c.yaml").write_text("sede: 3")
     with pytest.raises(ValueError, match="did you mean 'seed'"):
-        resolve_training(train_ptycho.parse_args(flags), 64)
+        resolve_training(train_ptycho.make_parser().parse_args(flags), 64)
 
 
 @pytest.mark.parametrize(
