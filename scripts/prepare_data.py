@@ -20,10 +20,13 @@ SETS = ("mnist", "fmnist", "cifar10", "cifar100", "svhn", "tolstoi")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("-d", "--data_dir", dest="data_dir", type=Path, default="data_deepobs")
+    text = "where the sets are put (data_deepobs)"
+    flags = ("-d", "--data_dir")
+    parser.add_argument(*flags, dest="data_dir", type=Path, default="data_deepobs", help=text)
     parser.add_argument("--source", type=Path, help="folder with archives that are already here")
-    parser.add_argument("-o", "--only", dest="only", action="extend", nargs="+", choices=SETS)
-    parser.add_argument("-s", "--skip", dest="skip", action="extend", nargs="+", choices=SETS)
+    some = {"action": "extend", "nargs": "+", "choices": SETS}
+    parser.add_argument("-o", "--only", dest="only", help="sets to prepare (all)", **some)
+    parser.add_argument("-s", "--skip", dest="skip", help="sets to leave out (none)", **some)
     args = parser.parse_args(argv)
     if not set(args.only or SETS) - set(args.skip or ()):
         parser.error("--skip leaves no data set to prepare")
