@@ -17,7 +17,7 @@ from typing import Any
 from ptycho_torch.canonical_config import ModelConfig, TrainingConfig, require
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.flag_texts import TEXTS
-from trainrig.cli import add_print_config_flag
+from trainrig.cli import add_print_config_flag, positive_int
 from trainrig.config import Traced, read_yaml
 from trainrig.errors import nearest
 
@@ -130,6 +130,13 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--uncertainty", type=int, metavar="N", help="repeated draws for a spread")
     parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
     parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
+    parser.add_argument(
+        "--preview-every-epochs",
+        type=positive_int,
+        default=0,
+        metavar="E",
+        help="draw the object every E epochs of the refinement",
+    )
     parser.add_argument("--phase_vmin", type=float, help="lowest phase of the picture / rad")
     parser.add_argument("--phase_vmax", type=float, help="highest phase of the picture / rad")
     parser.add_argument("--comparison_plot", action="store_true", help="evaluate against the truth")
@@ -283,7 +290,14 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
         found = results["reconstruction"]
         yield f"network: {found.patterns_per_s:.0f} patterns/s"
         method = Method(settings, args.probe_modes or 1)
-        yield from save_outputs(method, test or scan, found, out, seed=execution.seed)
+        yield from save_outputs(
+            method,
+            test or scan,
+            found,
+            out,
+            seed=execution.seed,
+            preview_every_epochs=execution.preview_every_epochs,
+        )
 
 
 def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
@@ -313,6 +327,7 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
         seed=args.seed,
         repetitions=args.uncertainty,
         phase_limits=limits,
+        preview_every_epochs=args.preview_every_epochs,
     )
     if args.half_data:
         yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))

@@ -51,6 +51,8 @@ class ExecutionConfig:
         )
         require(self.overlap_frames >= 0, "--overlap-frames", self.overlap_frames, "give 0 or more")
         require(self.num_workers >= 0, "--num-workers", self.num_workers, "give 0 or more")
+        every = self.preview_every_epochs
+        require(every >= 0, "--preview-every-epochs", every, "give 0 or more")
         require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
         top = self.checkpoint_save_top_k
         require(top >= 0, "--checkpoint-save-top-k", top, "give 0 or more")

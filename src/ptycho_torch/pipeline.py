@@ -7,6 +7,7 @@ copies (uncertainty), so that what is measured is the method that was used.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ptycho_torch.canvas import Grid
@@ -62,14 +63,14 @@ class Method:
         found: Reconstruction | None,
         seed: int = 0,
         grid: Grid | None = None,
+        on_epoch: Callable[[RefineState], None] | None = None,
     ) -> tuple[Reconstruction, RefineState | None]:
         """Refine a network's reconstruction, or a flat start; unchanged with 0 epochs."""
         if found is not None and not self.settings.epochs:
             return found, None
         settings = replace(self.settings, seed=seed)
-        return hybrid(
-            scan, settings, network=found, grid=grid, modes=self.modes, device=self.device
-        )
+        options = {"modes": self.modes, "device": self.device, "on_epoch": on_epoch}
+        return hybrid(scan, settings, network=found, grid=grid, **options)
 
     def __call__(
         self, scan: RawDataTorch, seed: int = 0, grid: Grid | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,14 +14,22 @@ import numpy as np
 
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
-from ptycho_torch.figures import blank_unreached, draw_refinement, draw_single, limits
-from ptycho_torch.hybrid import save_state
+from ptycho_torch.figures import (
+    blank_unreached,
+    draw_object,
+    draw_refinement,
+    draw_single,
+    limits,
+)
+from ptycho_torch.hybrid import coverage, save_state
 from ptycho_torch.inference import Reconstruction, save_reconstruction
 from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.refine import orthogonalised
+from ptycho_torch.refine import RefineState, orthogonalised
 from ptycho_torch.uncertainty import spread
 from trainrig.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfig) -> None:
@@ -49,6 +59,7 @@ def save_outputs(
     seed: int = 0,
     repetitions: int | None = None,
     phase_limits: dict[str, float | None] | None = None,
+    preview_every_epochs: int = 0,
 ) -> Iterator[str]:
     """Refine if asked for, then write the reconstruction and its pictures; yields lines.
 
@@ -60,13 +71,15 @@ def save_outputs(
         seed: of the refinement and of the first repetition.
         repetitions: reconstructions from resampled data for the uncertainty map.
         phase_limits: display range of the phase.
+        preview_every_epochs: of the refinement, for ``previews/refined_*.png``; 0 for none.
     """
     out.mkdir(parents=True, exist_ok=True)
     refined = bool(method.settings.epochs)
     if refined and found is not None:
         save_reconstruction(found, out / "network.npz", scan.coords)
     began = time.perf_counter()
-    found, state = method.refine(scan, found, seed)
+    show = functools.partial(show_epoch, scan, out, method.settings.epochs, preview_every_epochs)
+    found, state = method.refine(scan, found, seed, on_epoch=show)
     if state is not None:
         spent = time.perf_counter() - began
         save_state(state, out / "refinement.npz")
@@ -79,6 +92,17 @@ def save_outputs(
     save_reconstruction(found, out / "reconstruction.npz", scan.coords)
     draw_pictures(found, out, phase_limits or {})
     yield f"{out / 'reconstruction.npz'} {out / 'reconstructed_amplitude.png'}"
+
+
+def show_epoch(scan: RawDataTorch, out: Path, epochs: int, every: int, state: RefineState) -> None:
+    """Log a refinement's loss ten times, and draw its object every so many epochs."""
+    if state.epoch % max(1, epochs // 10) == 0:
+        logger.info("refinement epoch %d of %d: loss %.5f", state.epoch, epochs, state.loss)
+    if not every or state.epoch % every:
+        return
+    path = out / "previews" / f"refined_{state.epoch:04d}.png"
+    draw_object(state.numpy(), coverage(scan, state.grid), path, title=f"epoch {state.epoch}")
+    (path.parent / "latest.png").write_bytes(path.read_bytes())
 
 
 def save_halves(method: Method, scan: RawDataTorch, out: Path, seed: int = 0) -> list[Path]:

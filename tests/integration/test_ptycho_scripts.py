@@ -71,7 +71,9 @@ def test_stream_and_uncertainty(run, scan, tmp_path):
 
 def test_iterations_alone_need_no_network(scan, tmp_path):
     arguments = ["--test_data", str(scan), "--output_dir", str(tmp_path), "--quiet"]
-    assert infer_ptycho.main([*arguments, "--refine", "2", "--learn-probe", "--half-data"]) == 0
+    more = ["--refine", "2", "--learn-probe", "--half-data", "--preview-every-epochs", "2"]
+    assert infer_ptycho.main([*arguments, *more]) == 0
+    assert (tmp_path / "previews" / "refined_0002.png").stat().st_size > 10_000
     assert (tmp_path / "refinement.png").stat().st_size > 10_000
     found = json.loads((tmp_path / "half_data.json").read_text())
     assert 1 <= found["half_period_px"] < found["side_px"]
