@@ -2,7 +2,7 @@ r"""Reconstruct a scan: with a trained network, refined by iterations, or by ite
 
 Left in the output folder: reconstruction.npz, reconstructed_amplitude.png,
 reconstructed_phase.png; with --refine also refinement.npz; with --uncertainty also
-reconstructed_spread.png.
+reconstructed_uncertainty.png.
 
 Example:
     python scripts/infer_ptycho.py --model_path runs/ptycho/first --test_data scan.npz \

@@ -127,7 +127,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument(*flags, default="auto", help=text)
     parser.add_argument("--inference-batch-size", type=int, help=TEXTS["inference_batch_size"])
     parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre / px")
-    parser.add_argument("--uncertainty", type=int, metavar="N", help="repeated draws for a spread")
+    parser.add_argument("--uncertainty", type=int, metavar="N", help="simulations for an error map")
     parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
     parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
     parser.add_argument(

@@ -27,7 +27,7 @@ METRICS = (
 CAPTIONS = {
     "reconstructed_amplitude.png": "Reconstructed amplitude; what no frame reached stays blank.",
     "reconstructed_phase.png": "Reconstructed phase, the constant offset removed.",
-    "reconstructed_spread.png": "Standard deviation over repeated reconstructions.",
+    "reconstructed_uncertainty.png": "Error expected from simulated repetitions.",
     "evaluation.png": "Against the truth: both parts, their errors, and ring correlations.",
 }
 

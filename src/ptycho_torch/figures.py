@@ -147,16 +147,20 @@ def draw_refinement(
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def draw_spread(spread: np.ndarray, error: np.ndarray, correlation: float, path: Path) -> None:
+def draw_uncertainty(said: np.ndarray, error: np.ndarray, correlation: float, path: Path) -> None:
     """The uncertainty map beside the true error, and the error's mean in each tenth of the map."""
     figure, axes = _figure(3, 1, 4.0)
-    _show(figure, axes[0], spread, "uncertainty", cmap="magma", **limits(spread))
+    _show(figure, axes[0], said, "expected error", cmap="magma", **limits(error))
     _show(figure, axes[1], error, "true error", cmap="magma", **limits(error))
-    order = np.argsort(spread.ravel())
-    tenths = [part.mean() for part in np.array_split(error.ravel()[order], 10)]
-    said = [part.mean() for part in np.array_split(spread.ravel()[order], 10)]
-    axes[2].plot(said, tenths, "o-")
-    axes[2].set(xlabel="uncertainty, mean of a tenth of the pixels", ylabel="true error, mean")
-    axes[2].set_title(f"rank correlation {correlation:.2f}")
+    order = np.argsort(said.ravel())
+    tenths = [
+        [part.mean() for part in np.array_split(image.ravel()[order], 10)]
+        for image in (said, error)
+    ]
+    axes[2].plot(*tenths, "o-")
+    axes[2].axline((0, 0), slope=1, color="0.7", linewidth=1, zorder=0)
+    axes[2].set(xlabel="expected error, mean of a tenth of the pixels", ylabel="true error, mean")
+    axes[2].set_title(f"rank correlation {correlation:.2f}; grey: equal")
+    axes[2].set_xlim(left=0)
     axes[2].set_ylim(bottom=0)
     figure.savefig(path, dpi=110, metadata={"Software": None})

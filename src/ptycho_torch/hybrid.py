@@ -97,6 +97,13 @@ def hybrid(
     return Reconstruction(obj, grid, coverage(scan, grid), rate), state
 
 
+def as_learnt(scan: RawDataTorch, state: RefineState) -> RawDataTorch:
+    """The scan with the probe and positions of its refinement."""
+    coords = scan.coords + state.shifts_xy.cpu().numpy()
+    probe = state.probe.detach().cpu().numpy()
+    return replace(scan, xcoords=coords[:, 0], ycoords=coords[:, 1], probeGuess=probe)
+
+
 def save_state(state: RefineState, path: Path) -> None:
     """Write what the refinement learnt besides the object: probe, shifts, background, losses."""
     from ptycho_torch.npz_format import write_scan

@@ -30,7 +30,7 @@ class Reconstruction:
     grid: Grid
     covered: np.ndarray  # (H, W) bool
     patterns_per_s: float
-    spread: np.ndarray | None = None  # (H, W) float32, see uncertainty.py
+    uncertainty: np.ndarray | None = None  # (H, W) float32, see uncertainty.py
 
 
 def stitch_weight(probe: np.ndarray, trim: int, weighting: str) -> Tensor:
@@ -176,6 +176,6 @@ def save_reconstruction(found: Reconstruction, path: Path, coords: np.ndarray) -
         "xcoords": coords[:, 0],
         "ycoords": coords[:, 1],
     }
-    if found.spread is not None:
-        arrays["spread"] = found.spread.astype(np.float32)
+    if found.uncertainty is not None:
+        arrays["uncertainty"] = found.uncertainty.astype(np.float32)
     write_scan(path, arrays, compressed=True)

@@ -21,12 +21,12 @@ from ptycho_torch.figures import (
     draw_single,
     limits,
 )
-from ptycho_torch.hybrid import coverage, save_state
+from ptycho_torch.hybrid import as_learnt, coverage, save_state
 from ptycho_torch.inference import Reconstruction, save_reconstruction
 from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineState, orthogonalised
-from ptycho_torch.uncertainty import spread
+from ptycho_torch.uncertainty import expected_error
 from trainrig.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def save_outputs(
         found: the network's reconstruction; None without a network.
         out: created if needed.
         seed: of the refinement and of the first repetition.
-        repetitions: reconstructions from resampled data for the uncertainty map.
+        repetitions: reconstructions of simulated measurements for the uncertainty map.
         phase_limits: display range of the phase.
         preview_every_epochs: of the refinement, for ``previews/refined_*.png``; 0 for none.
     """
@@ -88,7 +88,8 @@ def save_outputs(
         draw_refinement(found.object, found.covered, probe, state.losses, path)
         yield f"refined {state.epoch} epochs in {spent:.0f} s, loss {state.loss:.5f}, {path}"
     if repetitions is not None:
-        found.spread = spread(method, scan, found, repetitions, seed=seed)
+        known = scan if state is None else as_learnt(scan, state)
+        found.uncertainty = expected_error(method, known, found, repetitions, seed=seed)
     save_reconstruction(found, out / "reconstruction.npz", scan.coords)
     draw_pictures(found, out, phase_limits or {})
     yield f"{out / 'reconstruction.npz'} {out / 'reconstructed_amplitude.png'}"
@@ -116,14 +117,14 @@ def save_halves(method: Method, scan: RawDataTorch, out: Path, seed: int = 0) ->
 
 
 def draw_pictures(found: Reconstruction, out: Path, phase_limits: dict[str, float | None]) -> None:
-    """``reconstructed_{amplitude,phase,spread}.png``; unreached pixels stay blank."""
+    """``reconstructed_{amplitude,phase,uncertainty}.png``; unreached pixels stay blank."""
     amplitude, phase = blank_unreached(found.object, found.covered)
     span = limits(phase.compressed()) | {k: v for k, v in phase_limits.items() if v is not None}
     grey = {"cmap": "gray", **limits(amplitude.compressed())}
     draw_single(amplitude, out / "reconstructed_amplitude.png", "amplitude", **grey)
     draw_single(phase, out / "reconstructed_phase.png", "phase / rad", cmap="viridis", **span)
-    if found.spread is not None:
-        uncertainty = blank_unreached(found.spread, found.covered)[0]
+    if found.uncertainty is not None:
+        uncertainty = blank_unreached(found.uncertainty, found.covered)[0]
         span = limits(uncertainty.compressed())
-        path = out / "reconstructed_spread.png"
-        draw_single(uncertainty, path, "standard deviation", cmap="magma", **span)
+        path = out / "reconstructed_uncertainty.png"
+        draw_single(uncertainty, path, "expected error", cmap="magma", **span)

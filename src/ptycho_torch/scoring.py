@@ -16,7 +16,7 @@ import numpy as np
 from ptycho_torch import metrics
 from ptycho_torch.canvas import Grid
 from ptycho_torch.evaluate import common_support, evaluate, half_data, read_reconstruction
-from ptycho_torch.figures import draw_evaluation, draw_halves, draw_spread
+from ptycho_torch.figures import draw_evaluation, draw_halves, draw_uncertainty
 from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
@@ -49,25 +49,29 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def judge_spread(
+def judge_uncertainty(
     truth: np.ndarray,
     obj: np.ndarray,
-    spread: np.ndarray,
+    uncertainty: np.ndarray,
     grid: Grid,
     coords: np.ndarray,
     out: Path,
 ) -> dict[str, float]:
     """How well the uncertainty map ranks the pixels' true errors; draws ``uncertainty.png``."""
     true, cut = common_support(truth, obj, grid, coords, 0.0)
-    spread = np.abs(common_support(truth, spread, grid, coords, 0.0)[1])
+    uncertainty = np.abs(common_support(truth, uncertainty, grid, coords, 0.0)[1])
     cut = metrics.align(true, cut)
     border = np.s_[metrics.BORDER_PX : -metrics.BORDER_PX, metrics.BORDER_PX : -metrics.BORDER_PX]
-    true, spread = true[border], spread[border]
+    true, uncertainty = true[border], uncertainty[border]
     cut = metrics.remove_ambiguity(true, cut)
     error = np.abs(cut * (np.abs(true).mean() / np.abs(cut).mean()) - true)
-    value = rank_correlation(spread, error)
-    draw_spread(spread, error, value, out / "uncertainty.png")
-    return {"spread_error_rank_correlation": value}
+    value = rank_correlation(uncertainty, error)
+    draw_uncertainty(uncertainty, error, value, out / "uncertainty.png")
+    return {
+        "uncertainty_rank_correlation": value,
+        "uncertainty_mean": float(uncertainty.mean()),
+        "uncertainty_true_error_mean": float(error.mean()),
+    }
 
 
 def compare_with_truth(
@@ -82,7 +86,7 @@ def compare_with_truth(
     """Score against a scan's objectGuess; writes metrics.json and evaluation.png, yields lines."""
     obj, grid = read_reconstruction(reconstruction)
     arrays = read_arrays(truth)
-    spread = None if reconstruction.suffix == ".h5" else read_arrays(reconstruction).get("spread")
+    found = {} if reconstruction.suffix == ".h5" else read_arrays(reconstruction)
     scan = RawDataTorch.from_arrays(arrays, str(truth))
     if scan.objectGuess is None:
         raise KeyError(f"{truth}: no objectGuess; the truth is needed to evaluate")
@@ -95,11 +99,12 @@ def compare_with_truth(
     if "xcoords_true" in arrays:
         shifts = read_arrays(learnt).get("shifts_xy") if learnt.is_file() else None
         numbers |= position_errors(arrays, scan.coords, shifts)
-    if spread is not None:
-        numbers |= judge_spread(scan.objectGuess, obj, spread, grid, scan.coords, out)
+    if "uncertainty" in found:
+        error_map = found["uncertainty"]
+        numbers |= judge_uncertainty(scan.objectGuess, obj, error_map, grid, scan.coords, out)
     write_json(out / "metrics.json", numbers)
     draw_evaluation(true, aligned, scores, out / "evaluation.png")
-    more = [key for key in numbers if key.startswith(("position_", "spread_"))]
+    more = [key for key in numbers if key.startswith(("position_", "uncertainty_"))]
     yield "  ".join(f"{key} {numbers[key]:.4f}" for key in (*SHOWN, *more))
     yield f"{out / 'metrics.json'} {out / 'evaluation.png'}"
 

@@ -1,10 +1,10 @@
-"""How far to trust each pixel: the spread of repeated reconstructions.
+"""How far to trust each pixel: reconstructions of simulated measurements of the reconstruction.
 
-Each repetition draws other neighbours (groups of several frames), another order of the frames
-(iterations) and resamples the counts, k* ~ Poisson(k): a parametric bootstrap of the measurement.
-The map is the standard deviation of the complex object over the repetitions, per pixel, after the
-global phase of each is brought to that of the plain reconstruction. It knows the noise, and not
-what no repetition can see: details beyond the probe's resolution, a wrong probe.
+A parametric bootstrap: the reconstruction is taken for the object, its measurement is simulated
+with the same probe, positions and dose, and reconstructed by the same method. How far the results
+lie from what was simulated, root mean square per pixel, estimates how far the reconstruction lies
+from the true object. It sees noise, unfinished convergence and details that the probe does not
+resolve; not a wrong probe, wrong positions, or what the reconstruction itself does not show.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import numpy as np
 from ptycho_torch.canvas import Grid
 from ptycho_torch.inference import Reconstruction
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.simulate import simulate_frames
 
 Reconstruct = Callable[[RawDataTorch, int, Grid], Reconstruction]
 
 
-def resampled(scan: RawDataTorch, seed: int) -> RawDataTorch:
-    """The scan with every count drawn again from a Poisson law around it."""
-    rng = np.random.default_rng([seed, 17])
-    counts = np.square(np.asarray(scan.diff3d, dtype=np.float64))
-    return replace(scan, diff3d=np.sqrt(rng.poisson(counts)).astype(np.float32))
+def replica(scan: RawDataTorch, found: Reconstruction, seed: int) -> RawDataTorch:
+    """The scan with counts drawn from the reconstruction instead of the true object."""
+    place = found.grid.pixels(scan.coords)
+    rate = simulate_frames(found.object, scan.probe_modes, place, seed=None)
+    counts = np.random.default_rng([seed, 17]).poisson(rate)  # no stream of a simulated scan
+    return replace(scan, diff3d=np.sqrt(counts).astype(np.float32))
 
 
-def spread(
+def expected_error(
     method: Reconstruct,
     scan: RawDataTorch,
     found: Reconstruction,
@@ -36,12 +38,12 @@ def spread(
     *,
     seed: int = 0,
 ) -> np.ndarray:
-    """(H, W) float32 standard deviation of the object over repetitions of a method.
+    """(H, W) float32 root mean square error of a method on replicas of its reconstruction.
 
     Args:
         method: called with a scan, a seed and a grid.
-        scan: the measurement.
-        found: its plain reconstruction, whose grid and phase the repetitions take.
+        scan: the measurement, with the probe and positions that the reconstruction goes with.
+        found: its reconstruction, whose grid and global phase the repetitions take.
         repetitions: how many.
         seed: of the first repetition.
 
@@ -50,14 +52,9 @@ def spread(
     """
     if repetitions < 2:
         raise ValueError(f"--uncertainty: {repetitions} repetitions; give 2 or more")
-    total = np.zeros(found.object.shape, np.complex128)
     square = np.zeros(found.object.shape)
     for k in range(seed, seed + repetitions):
-        drawn = method(resampled(scan, k), k, found.grid).object
+        drawn = method(replica(scan, found, k), k, found.grid).object
         turn = np.vdot(drawn[found.covered], found.object[found.covered])
-        drawn = drawn * np.exp(1j * np.angle(turn))
-        total += drawn
-        square += np.abs(drawn) ** 2
-    mean = total / repetitions
-    variance = np.maximum(square / repetitions - np.abs(mean) ** 2, 0)
-    return np.sqrt(variance * repetitions / (repetitions - 1)).astype(np.float32)
+        square += np.abs(drawn * np.exp(1j * np.angle(turn)) - found.object) ** 2
+    return np.sqrt(square / repetitions).astype(np.float32)

@@ -65,8 +65,8 @@ def test_stream_and_uncertainty(run, scan, tmp_path):
     assert infer_ptycho.main([*base, "--output_dir", a, "--stream", "10"]) == 0
     assert infer_ptycho.main([*base, "--output_dir", b, "--uncertainty", "2"]) == 0
     with np.load(tmp_path / "b" / "reconstruction.npz") as found:
-        assert found["spread"].shape == found["object"].shape
-        assert found["spread"].max() > 0
+        assert found["uncertainty"].shape == found["object"].shape
+        assert found["uncertainty"].max() > 0
 
 
 def test_iterations_alone_need_no_network(scan, tmp_path):
@@ -93,7 +93,7 @@ def test_simulated_errors_are_reported(tmp_path):
     assert infer_ptycho.main([*arguments, *more]) == 0
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["position_error_after_px"] < scores["position_error_before_px"]
-    assert -1 <= scores["spread_error_rank_correlation"] <= 1
+    assert -1 <= scores["uncertainty_rank_correlation"] <= 1
     assert (out / "uncertainty.png").stat().st_size > 10_000
 
 

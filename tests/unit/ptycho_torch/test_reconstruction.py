@@ -18,7 +18,7 @@ from ptycho_torch.physics import diffract_intensity
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings, orthogonalised
 from ptycho_torch.simulate import SimulationSettings, simulate
-from ptycho_torch.uncertainty import spread
+from ptycho_torch.uncertainty import expected_error
 
 SCAN = SimulationSettings(rows=8, photons=3e5)
 
@@ -126,20 +126,26 @@ def test_half_data_resolution_is_where_the_halves_part(cutoff):
     assert same["frc_half_bit_ring"] == len(same["frc"])
 
 
-def test_the_spread_is_the_standard_deviation_whatever_the_global_phase():
-    scan, _ = scan_of(SCAN)
-    grid, deviation = Grid((40, 50), 0.0, 0.0), 0.05
+def test_the_expected_error_is_that_of_reconstructing_the_reconstruction():
+    scan, arrays = scan_of(SCAN)
+    obj = arrays["objectGuess"]
+    grid, deviation = Grid(obj.shape, 0.0, 0.0), 0.05
+    covered = np.ones(grid.shape, bool)
 
-    def method(resampled: RawDataTorch, seed: int, _: Grid) -> Reconstruction:
-        assert not np.array_equal(resampled.diff3d, scan.diff3d)
+    def method(simulated: RawDataTorch, seed: int, _: Grid) -> Reconstruction:
+        assert not np.array_equal(simulated.diff3d, scan.diff3d)
+        energies = [np.square(s.diff3d).sum() for s in (simulated, scan)]
+        assert energies[0] == pytest.approx(energies[1], rel=0.01)  # as bright as the measurement
         rng = np.random.default_rng(seed)
         noise = rng.standard_normal((2, *grid.shape)) * deviation / np.sqrt(2)
-        turned = (1 + noise[0] + 1j * noise[1]) * np.exp(1j * seed)
-        return Reconstruction(turned, grid, np.ones(grid.shape, bool), 0.0)
+        wrong = obj + noise[0] + 1j * noise[1]
+        wrong[:, :20] += 0.3 * obj[:, :20]  # an error that every repetition makes
+        return Reconstruction(wrong * np.exp(1j * seed), grid, covered, 0.0)
 
-    plain = Reconstruction(np.ones(grid.shape), grid, np.ones(grid.shape, bool), 0.0)
-    found = spread(method, scan, plain, 12)
+    plain = Reconstruction(obj, grid, covered, 0.0)
+    found = expected_error(method, scan, plain, 12)
     assert found.shape == grid.shape
-    assert np.sqrt((found**2).mean()) == pytest.approx(deviation, rel=0.03)
+    assert np.sqrt((found[:, 20:] ** 2).mean()) == pytest.approx(deviation, rel=0.03)
+    assert found[:, :20].mean() == pytest.approx(0.3 * np.abs(obj[:, :20]).mean(), rel=0.05)
     with pytest.raises(ValueError, match="2 or more"):
-        spread(method, scan, plain, 1)
+        expected_error(method, scan, plain, 1)
