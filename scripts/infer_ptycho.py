@@ -19,18 +19,18 @@ from trainrig.cli import Parser, entry
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; ``None`` means "keep the default"."""
-    from ptycho_torch.cli import add_inference_flags
+    from ptycho_torch.inference_cli import add_inference_flags, parse_inference_args
 
     parser = Parser(description=__doc__)
     add_inference_flags(parser)
-    return parser.parse_args(argv)
+    return parse_inference_args(parser, argv)
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct and save."""
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    from ptycho_torch.cli import infer_from_args
+    from ptycho_torch.inference_cli import infer_from_args
 
     for line in infer_from_args(args):
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The flags of the ptychography scripts and what they run; torch is imported only when running.
+"""The flags of ``train_ptycho.py`` and what they run; torch is imported only when running.
 
 Precedence: explicit flag, then YAML file, then default. Every canonical field is a flag under its
 own name; booleans are ``--flag`` and ``--no-flag``.
@@ -17,12 +17,19 @@ from typing import Any
 from ptycho_torch.canonical_config import ModelConfig, TrainingConfig, require
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.flag_texts import TEXTS
-from trainrig.cli import add_print_config_flag, positive_int
+from trainrig.cli import add_print_config_flag
 from trainrig.config import Traced, read_yaml
 from trainrig.errors import nearest
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
-EXTRA_SPELLINGS = {"nepochs": ("--max-epochs", "--epochs"), "n_groups": ("--n-groups",)}
+EXTRA_SPELLINGS = {
+    "nepochs": ("--max-epochs", "--epochs"),
+    "scheduler": ("--torch-scheduler",),
+    "plateau_factor": ("--torch-plateau-factor",),
+    "plateau_patience": ("--torch-plateau-patience",),
+    "plateau_min_lr": ("--torch-plateau-min-lr",),
+    "plateau_threshold": ("--torch-plateau-threshold",),
+}
 EXECUTION_FLAGS: dict[str, tuple[str, ...]] = {
     "accelerator": ("--accelerator", "--torch-accelerator", "--device"),
     "devices": ("--devices",),
@@ -45,6 +52,7 @@ EXECUTION_SWITCHES: dict[str, tuple[str, ...]] = {
     "deterministic": ("--deterministic", "--torch-deterministic"),
     "enable_checkpointing": ("--enable-checkpointing", "--torch-enable-checkpointing"),
     "enable_progress_bar": ("--progress-bar",),
+    "log_patch_stats": ("--log-patch-stats",),
 }
 
 
@@ -67,7 +75,8 @@ def _add_fields(parser: Any, cls: type, skip: tuple[str, ...] = ()) -> None:
             parser.add_argument(*names, dest=item.name, type=TYPES[kind], help=text)
 
 
-def _add_refine_flags(parser: Any) -> None:
+def add_refine_flags(parser: Any) -> None:
+    """Flags of the iterative refinement, for both scripts."""
     parser.add_argument("--refine", type=int, metavar="N", help="epochs of iterative refinement")
     parser.add_argument("--refine-batch-size", type=int, help="frames per update (32)")
     parser.add_argument("--refine-loss", help="amplitude (default) or poisson")
@@ -105,45 +114,12 @@ def add_training_flags(parser: Any) -> None:
     text = "write a reconstruction (True)"
     run.add_argument("--do_stitching", action=switch, default=True, help=text)
     add_print_config_flag(run)
-    _add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
+    add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
 
 
 def _text(name: str) -> str:
     default = next(item.default for item in fields(ExecutionConfig) if item.name == name)
     return TEXTS[name] + ("" if default is None else f" ({default})")
-
-
-def add_inference_flags(parser: Any) -> None:
-    """Flags of ``infer_ptycho.py``."""
-    parser.add_argument("--model_path", type=Path, help="training folder, wts.h5.zip or .ckpt")
-    parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
-    text = "folder of all results (inference_outputs)"
-    parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"), help=text)
-    parser.add_argument("--n_images", "--n_groups", dest="n_images", type=int, help="groups to use")
-    parser.add_argument("--n_subsample", type=int, help="frames kept before grouping")
-    parser.add_argument("--subsample_seed", type=int, help=TEXTS["subsample_seed"])
-    text = f"{TEXTS['accelerator']} (auto)"
-    flags = ("--accelerator", "--torch-accelerator", "--device")
-    parser.add_argument(*flags, default="auto", help=text)
-    parser.add_argument("--inference-batch-size", type=int, help=TEXTS["inference_batch_size"])
-    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre / px")
-    parser.add_argument("--uncertainty", type=int, metavar="N", help="simulations for an error map")
-    parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
-    parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
-    parser.add_argument(
-        "--preview-every-epochs",
-        type=positive_int,
-        default=0,
-        metavar="E",
-        help="draw the object every E epochs of the refinement",
-    )
-    parser.add_argument("--phase_vmin", type=float, help="lowest phase of the picture / rad")
-    parser.add_argument("--phase_vmax", type=float, help="highest phase of the picture / rad")
-    parser.add_argument("--comparison_plot", action="store_true", help="evaluate against the truth")
-    parser.add_argument("--trust-pickle", action="store_true", help="read pickled archives")
-    parser.add_argument("--quiet", action="store_true", help="no progress lines")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
-    _add_refine_flags(parser.add_argument_group("refinement"))
 
 
 def _yaml(path: Path | None) -> dict[str, Any]:
@@ -217,7 +193,8 @@ def _plain(part: Any) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
-def _refine_settings(args: argparse.Namespace) -> Any:
+def refine_settings(args: argparse.Namespace) -> Any:
+    """The ``RefineSettings`` that the flags stand for."""
     from ptycho_torch.refine import RefineSettings
 
     names = {
@@ -239,8 +216,11 @@ def _refine_settings(args: argparse.Namespace) -> Any:
     return settings
 
 
-def _log(quiet: bool) -> None:
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
+def set_log_level(quiet: bool, debug: bool = False) -> None:
+    """Say on standard error what is worth saying; Lightning's own lines are left out."""
+    level = logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=logging.INFO if debug else level, format="%(message)s")
+    logging.getLogger("ptycho_torch").setLevel(level)
     for name in (
         "lightning",
         "lightning.pytorch",
@@ -260,7 +240,7 @@ def _training_scan(path: str | Path, *, mapped: bool) -> Any:
 
 def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     """Train, reconstruct, optionally refine; yields lines to print."""
-    _log(args.quiet)
+    set_log_level(args.quiet)
     training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
     if training_file is None:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
@@ -276,7 +256,7 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
     config.train_data_file = Path(training_file)
     out = Path(config.output_dir)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
-    settings = _refine_settings(args)
+    settings = refine_settings(args)
     check_inputs(scan, test, config, execution.overlap_frames)
     write_config(out / "config.yaml", config, execution)
     options: dict[str, Any] = {"do_stitching": args.do_stitching, "M": 20 if scan.N == 64 else 32}
@@ -298,38 +278,3 @@ def train_from_args(args: argparse.Namespace) -> Iterator[str]:
             seed=execution.seed,
             preview_every_epochs=execution.preview_every_epochs,
         )
-
-
-def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
-    """Reconstruct with the network, the iterations, or both; yields lines to print."""
-    _log(args.quiet)
-    from ptycho_torch.pipeline import method_of
-    from ptycho_torch.raw_data import load_data
-    from ptycho_torch.report import save_halves, save_outputs
-    from ptycho_torch.scoring import compare_halves, compare_with_truth
-
-    if args.model_path is None and not args.refine:
-        raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
-    settings = _refine_settings(args)
-    scan = load_data(
-        args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
-    )
-    method = method_of(args, settings)
-    found = method.network(scan, args.seed)
-    if found is not None:
-        yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
-    limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
-    yield from save_outputs(
-        method,
-        scan,
-        found,
-        args.output_dir,
-        seed=args.seed,
-        repetitions=args.uncertainty,
-        phase_limits=limits,
-        preview_every_epochs=args.preview_every_epochs,
-    )
-    if args.half_data:
-        yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))
-    if args.comparison_plot:
-        yield from compare_with_truth(args.output_dir / "reconstruction.npz", args.test_data)

@@ -30,6 +30,7 @@ class ExecutionConfig:
     overlap_frames: int = 0
     enable_progress_bar: bool = False
     preview_every_epochs: int = 0
+    log_patch_stats: bool = False
     enable_checkpointing: bool = True
     checkpoint_save_top_k: int = 1
     checkpoint_monitor_metric: str = "val_loss"

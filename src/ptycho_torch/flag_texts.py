@@ -87,5 +87,6 @@ TEXTS = {
     "seed": "of initial weights, groups and their order",
     "deterministic": "same numbers at every run",
     "enable_checkpointing": "save checkpoints",
+    "log_patch_stats": "say every epoch what the network's patches are like: a collapse shows",
     "enable_progress_bar": "show Lightning's progress bar",
 }

@@ -165,6 +165,30 @@ def reconstruct(
     return Reconstruction(stream.object(), stream.grid, stream.covered(), stream.patterns_per_s)
 
 
+@torch.inference_mode()
+def dump_batch(
+    model: PtychoPINN_Lightning, scan: RawDataTorch, path: Path, groups: int = 16
+) -> None:
+    """Write what the network sees and says of a scan's first groups, for looking into it.
+
+    ``inputs`` (B, C, N, N) are the amplitudes that enter the first layer, ``patches`` (B, n, N, N)
+    its raw complex patches, ``coords`` (B, C, 2) and ``frames`` (B, C) where they belong.
+    """
+    from ptycho_torch.npz_format import write_scan
+
+    stream, gridsize = open_stream(model, scan), model.data_config.grid_size[0]
+    count = min(groups, len(scan))
+    chosen = scan.group(gridsize, count, K=max(model.data_config.K, gridsize**2), sequential=True)
+    batch = GroupDataset(scan, chosen, stream.photons)
+    images = batch.__getitems__(list(range(count)))["images"]
+    arrays = {
+        "inputs": images * torch.exp(-stream.net.log_scale),
+        "patches": stream.net.patches(images),
+    }
+    found = {name: value.numpy() for name, value in arrays.items()}
+    write_scan(path, found | {"coords": batch.coords, "frames": batch.index})
+
+
 def save_reconstruction(found: Reconstruction, path: Path, coords: np.ndarray) -> None:
     """Write ``object``, ``origin_xy`` (coordinate of pixel [0, 0]), ``covered`` and positions."""
     from ptycho_torch.npz_format import write_scan

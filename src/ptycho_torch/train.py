@@ -129,6 +129,22 @@ class PreviewCallback(Callback):
         (self.folder / "latest.png").write_bytes(path.read_bytes())
 
 
+class PatchStatsCallback(Callback):
+    """Logs the mean and spread of the first held patches: a constant network is seen at once."""
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the first batch of a validation."""
+        if batch_idx or not trainer.is_global_zero:
+            return
+        with torch.no_grad():
+            patches = pl_module.net.centres(batch["images"])
+        parts = {"amplitude": patches.abs(), "phase": patches.angle()}
+        words = [f"{name} {part.mean():.3f} (std {part.std():.3f})" for name, part in parts.items()]
+        logger.info("epoch %d, held patches: %s", trainer.current_epoch + 1, ", ".join(words))
+
+
 def history_table(run_dir: Path, execution: ExecutionConfig) -> Path | None:
     """Where the losses go with ``--logger csv``."""
     return run_dir / "logs" / "metrics.csv" if execution.logger_backend == "csv" else None
@@ -206,6 +222,8 @@ def make_trainer(
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours is
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than.*")
+    warnings.filterwarnings("ignore", message=".*srun. command is available.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     hooks: list[Callback] = list(callbacks)
     if execution.enable_checkpointing:
         hooks.append(
@@ -268,6 +286,8 @@ def fit(
     train_set, held = prepare(model, scan, validation, seed=execution.seed, **preparation)
     history = HistoryCallback(history_table(run_dir, execution))
     callbacks: list[Callback] = [history]
+    if execution.log_patch_stats:
+        callbacks.append(PatchStatsCallback())
     if execution.preview_every_epochs:
         folder = run_dir / "previews"
         callbacks.append(PreviewCallback(scan, folder, execution.preview_every_epochs))

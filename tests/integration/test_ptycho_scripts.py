@@ -32,7 +32,8 @@ def run(scan, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     code = train_ptycho.main(
         ["--train_data_file", str(scan), "--output_dir", str(out), "--nepochs", "1",
-         "--n_filters_scale", "1", "--accelerator", "cpu", "--preview-every-epochs", "1", "--quiet"]
+         "--n_filters_scale", "1", "--accelerator", "cpu", "--preview-every-epochs", "1", "--quiet",
+         "--log-patch-stats"]
     )  # fmt: skip
     assert code == 0
     return out
@@ -130,6 +131,38 @@ def test_mistakes_are_one_line(arguments, message, scan, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_inference_flag_over_yaml_over_default(run, scan, tmp_path):
+    from ptycho_torch.inference_cli import add_inference_flags, parse_inference_args
+    from trainrig.cli import Parser
+
+    file = tmp_path / "inference.yaml"
+    file.write_text(f"test_data: {scan}\nmiddle_trim: 10\nrefine: 5\nquiet: true\n")
+
+    def read(*words):
+        parser = Parser()
+        add_inference_flags(parser)
+        return parse_inference_args(parser, ["--config", str(file), *words])
+
+    args = read("--refine", "7")
+    assert (args.test_data, args.middle_trim, args.refine, args.quiet) == (scan, 10, 7, True)
+    assert (args.accelerator, args.seed) == ("auto", 0)
+    for line, message in (("refin: 1", "did you mean 'refine'"), ("quiet: 3", "true or false")):
+        file.write_text(line)
+        with pytest.raises(ValueError, match=message):
+            read("--test_data", "x")
+
+
+def test_the_network_can_be_looked_into(run, scan, tmp_path):
+    dump = tmp_path / "dump.npz"
+    words = ["--model_path", str(run), "--test_data", str(scan), "--output_dir", str(tmp_path)]
+    assert infer_ptycho.main([*words, "--debug_dump", str(dump), "--quiet"]) == 0
+    with np.load(dump) as found, np.load(scan) as raw:
+        assert found["patches"].shape == (16, 1, 64, 64)
+        first, stored = found["inputs"][0, 0], raw["diff3d"][found["frames"][0, 0]]
+        np.testing.assert_allclose(first / first.sum(), stored / stored.sum(), rtol=1e-5)
+        np.testing.assert_array_equal(found["coords"][3, 0], [raw["xcoords"][3], raw["ycoords"][3]])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

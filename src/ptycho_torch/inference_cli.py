@@ -1,0 +1,129 @@
+"""The flags of ``infer_ptycho.py`` and what they run; torch is imported only when running.
+
+Precedence: explicit flag, then YAML file, then default.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ptycho_torch.cli import add_refine_flags, refine_settings, set_log_level
+from ptycho_torch.flag_texts import TEXTS
+from trainrig.cli import Parser, positive_int
+from trainrig.config import read_yaml
+from trainrig.errors import nearest
+
+
+def add_inference_flags(parser: Any) -> None:
+    """Flags of ``infer_ptycho.py``."""
+    parser.add_argument("--config", type=Path, help="YAML whose keys are flags of this script")
+    parser.add_argument("--model_path", type=Path, help="training folder, wts.h5.zip or .ckpt")
+    parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
+    text = "folder of all results (inference_outputs)"
+    parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"), help=text)
+    parser.add_argument("--n_images", "--n_groups", dest="n_images", type=int, help="groups to use")
+    parser.add_argument("--n_subsample", type=int, help="frames kept before grouping")
+    parser.add_argument("--subsample_seed", type=int, help=TEXTS["subsample_seed"])
+    text = f"{TEXTS['accelerator']} (auto)"
+    flags = ("--accelerator", "--torch-accelerator", "--device")
+    parser.add_argument(*flags, default="auto", help=text)
+    parser.add_argument("--inference-batch-size", type=int, help=TEXTS["inference_batch_size"])
+    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre / px")
+    parser.add_argument("--uncertainty", type=int, metavar="N", help="simulations for an error map")
+    parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
+    parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
+    parser.add_argument(
+        "--preview-every-epochs",
+        type=positive_int,
+        default=0,
+        metavar="E",
+        help="draw the object every E epochs of the refinement",
+    )
+    parser.add_argument("--phase_vmin", type=float, help="lowest phase of the picture / rad")
+    parser.add_argument("--phase_vmax", type=float, help="highest phase of the picture / rad")
+    parser.add_argument("--comparison_plot", action="store_true", help="evaluate against the truth")
+    parser.add_argument("--trust-pickle", action="store_true", help="read pickled archives")
+    text = "refused: its archives are read by its own program"
+    parser.add_argument(
+        "--backend", default="pytorch", help=f"pytorch (default); tensorflow: {text}"
+    )
+    text = "accepted from the reference; frames are read by the process itself"
+    flags = ("--num-workers", "--torch-num-workers")
+    parser.add_argument(*flags, dest="num_workers", type=int, help=text)
+    parser.add_argument("--debug", action="store_true", help="say more")
+    text = "save the network's first inputs and patches there"
+    parser.add_argument("--debug_dump", type=Path, metavar="FILE.npz", help=text)
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
+    add_refine_flags(parser.add_argument_group("refinement"))
+
+
+def parse_inference_args(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line over the YAML file that it may name.
+
+    Raises:
+        ValueError: the file has a key that is no flag, or a value of another kind.
+    """
+    early = Parser(add_help=False)
+    early.add_argument("--config", type=Path)
+    path = early.parse_known_args(argv)[0].config
+    if path is not None:
+        values = read_yaml(path)
+        known = {action.dest: action for action in parser._actions}
+        for key, value in values.items():
+            if key not in known or key in ("help", "config"):
+                raise ValueError(f"{path}: unknown key {key!r}{nearest(key, known)}")
+            if isinstance(value, bool) != (known[key].nargs == 0):
+                kind = "true or false" if known[key].nargs == 0 else "no true or false"
+                raise ValueError(f"{path}: {key} is {value!r}; {kind} is expected")
+            known[key].required = False
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            parser.set_defaults(**{key: str(value) if numeric else value})  # typed as a flag's text
+    return parser.parse_args(argv)
+
+
+def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
+    """Reconstruct with the network, the iterations, or both; yields lines to print."""
+    set_log_level(args.quiet, args.debug)
+    from ptycho_torch.inference import dump_batch
+    from ptycho_torch.pipeline import method_of
+    from ptycho_torch.raw_data import load_data
+    from ptycho_torch.report import save_halves, save_outputs
+    from ptycho_torch.scoring import compare_halves, compare_with_truth
+    from ptycho_torch.workflows import check_backend
+
+    check_backend(args.backend)
+    if args.backend != "pytorch":
+        raise ValueError("--backend tensorflow: use ptycho's own ptycho_inference for its archives")
+    if args.model_path is None and not args.refine:
+        raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
+    settings = refine_settings(args)
+    scan = load_data(
+        args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
+    )
+    method = method_of(args, settings)
+    if args.debug_dump is not None:
+        if method.model is None:
+            raise ValueError("--debug_dump: needs --model_path; there is no network to look into")
+        dump_batch(method.model, scan, args.debug_dump)
+    found = method.network(scan, args.seed)
+    if found is not None:
+        yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
+    limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
+    yield from save_outputs(
+        method,
+        scan,
+        found,
+        args.output_dir,
+        seed=args.seed,
+        repetitions=args.uncertainty,
+        phase_limits=limits,
+        preview_every_epochs=args.preview_every_epochs,
+    )
+    if args.half_data:
+        yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))
+    if args.comparison_plot:
+        yield from compare_with_truth(args.output_dir / "reconstruction.npz", args.test_data)
