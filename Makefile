@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint docs full clean
+.PHONY: sweep test lint docs dashboard full clean
 
 sweep: $(VENV)/installed  ## the main job on the embedded default: figures in minutes on a CPU
 	$(BIN)/python analysis/run_adamw_sweep_torch.py --preset quick
@@ -18,6 +18,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+RUNS ?= runs
+dashboard: $(VENV)/installed  ## all runs at hand in a browser; RUNS=folder chooses
+	$(BIN)/python scripts/dashboard.py $(RUNS)
 
 docs: $(VENV)/installed  ## the documentation as a site under site/
 	$(BIN)/python -m mkdocs build --strict --quiet

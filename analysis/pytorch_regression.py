@@ -58,7 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(
-        device=arguments.device, overwrite=True, track=False, show_progress=not arguments.quiet
+        device=arguments.device,
+        overwrite=True,
+        tracker="none",
+        show_progress=not arguments.quiet,
     )
     train_grid(
         runs,

@@ -32,7 +32,7 @@ SETTINGS = (
     *("on_divergence", "lr_sched_epochs", "lr_sched_factors"),
 )
 PASSED_ON = (
-    *(*SETTINGS, "data_dir", "output_dir", "no_logs", "tb_log", "tb_log_dir", "track"),
+    *(*SETTINGS, "data_dir", "output_dir", "no_logs", "tb_log", "tb_log_dir", "tracker"),
     *("print_train_iter", "skip_if_exists", "checkpoint_interval_s"),
 )
 

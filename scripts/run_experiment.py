@@ -16,12 +16,13 @@ from pathlib import Path
 from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
 from trainrig.profiling import add_profile_flag, profiled
 from trainrig.terminal import print_config
+from trainrig.tracking.tracker import add_tracker_flags
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 #: Flags that are no keys of the configuration.
 NO_KEYS = (
     *("config", "set", "print_config"),
-    *("threads", "overwrite", "no_track", "quiet", "profile"),
+    *("threads", "overwrite", "tracker", "quiet", "profile"),
 )
 
 
@@ -33,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--optimizer", dest="optimizer.type", help="name or package.Class (sgd)")
     run.add_argument("--lr", dest="optimizer.lr", help="learning rate (0.1)")
     run.add_argument("--seed", type=int, help="(42)")
-    run.add_argument("--experiment-name", help="trackio project (resnet8_cifar10_baseline)")
+    run.add_argument("--experiment-name", help="the tracker's project (resnet8_cifar10_baseline)")
     run.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
     run.add_argument("--data-dir", help="folder of data sets (./data)")
     run.add_argument("--download", action="store_const", const=True, help="fetch an absent set")
@@ -47,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     process = parser.add_argument_group("this process")
     process.add_argument("--threads", type=int, help="torch threads (1)")
     process.add_argument("--overwrite", action="store_true", help="start an existing run anew")
-    process.add_argument("--no-track", action="store_true", help="leave trackio out")
+    add_tracker_flags(process)
     process.add_argument("--quiet", action="store_true", help="print the result only")
     add_print_config_flag(process)
     add_profile_flag(process)
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime = Runtime(
         threads=arguments.threads,
         overwrite=arguments.overwrite,
-        track=not arguments.no_track,
+        tracker=arguments.tracker,
         quiet=arguments.quiet,
     )
     with profiled(arguments.profile):

@@ -16,6 +16,7 @@ from pathlib import Path
 from trainrig.cli import Parser, add_print_config_flag, entry, given_flags, positive_int
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
+from trainrig.tracking.tracker import add_tracker_flags
 
 BASE_CONFIG = Path("configs/optimizer_quality/base_config.yaml")
 SWEEPS = Path("runs/optimizer_quality/sweeps")
@@ -43,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
     process.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
     process.add_argument("--overwrite", action="store_true", help="start existing runs anew")
-    process.add_argument("--no-track", action="store_true", help="leave trackio out")
+    add_tracker_flags(process)
     add_print_config_flag(process)
     add_launch_flags(parser)
     return parser
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime = Runtime(
         threads=arguments.threads,
         overwrite=arguments.overwrite,
-        track=not arguments.no_track,
+        tracker=arguments.tracker,
         quiet=True,
     )
     failed = 0

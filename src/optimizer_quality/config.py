@@ -90,7 +90,7 @@ class CifarConfig:
     """One run; see ``configs/optimizer_quality/base_config.yaml``.
 
     Attributes:
-        experiment_name: the trackio project.
+        experiment_name: the tracker's project.
         seed: of the split, the initial weights and the order of the images.
         device: ``cuda`` falls back to the CPU with a message; ``cuda:N`` does not.
         dataset: a name in ``IMAGE_SETS``.

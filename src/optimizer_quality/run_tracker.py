@@ -18,7 +18,7 @@ from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
-from trainrig.tracking.trackio_sink import Tracker
+from trainrig.tracking.tracker import Tracker
 
 PROGRESS_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "grad_norm", "elapsed")
 
@@ -29,12 +29,12 @@ class RunTracker:
     Args:
         directory: the locked run directory.
         log_path: folder of ``trackio_logs.json``.
-        project: the trackio project.
-        config: the resolved configuration, for trackio.
+        project: of the tracker.
+        config: the resolved configuration, for the tracker.
         steps_per_epoch: to number checkpoints by step.
         console_every: epochs between printed lines; 0 prints none.
         keep_last: rolling checkpoints that stay while the run is unfinished.
-        track: send rows to trackio too.
+        tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RunTracker:
         steps_per_epoch: int,
         console_every: int = 0,
         keep_last: int = 1,
-        track: bool = True,
+        tracker: str = "trackio",
     ) -> None:
         self.directory, self.log_path, self.project, self.config = (
             directory,
@@ -61,7 +61,7 @@ class RunTracker:
         self.partial: dict[str, Any] | None = None
         self.messages: list[str] = []
         self._log = MetricLog(directory.logs, PROGRESS_COLUMNS)
-        self._track, self._sink = track, None
+        self._kind, self._sink = tracker, None
         self._stamps: dict[str, float] = {}
         self._started = time.perf_counter()
 
@@ -96,9 +96,9 @@ class RunTracker:
             self.project,
             self.directory.path.name,
             self.config,
-            folder=self.log_path.parent / "trackio",
+            folder=self.log_path.parent,
             rows=self._log.rows(),
-            enabled=self._track,
+            kind=self._kind,
         )
         self._started = time.perf_counter()
 
@@ -196,7 +196,7 @@ class RunTracker:
         write_atomically(self.log_path / "trackio_logs.json", json.dumps(value) + "\n")
 
     def close(self) -> None:
-        """Close the logs and trackio's run."""
+        """Close the logs and the tracker."""
         if self._sink is not None:
             self._sink.finish()
         self._log.close()

@@ -20,6 +20,7 @@ from trainrig.config import to_dict
 from trainrig.errors import DivergedError
 from trainrig.files import write_json
 from trainrig.runs import FINAL, RunDirectory
+from trainrig.tracking.tracker import check_tracker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,14 +30,18 @@ class Runtime:
     Attributes:
         threads: torch threads; None is one.
         overwrite: start anew in a directory that holds a run.
-        track: send rows to trackio.
+        tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
         quiet: print nothing.
     """
 
     threads: int | None = None
     overwrite: bool = False
-    track: bool = True
+    tracker: str = "trackio"
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a tracker that is unknown, or asked for and absent."""
+        check_tracker(self.tracker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def prepare(
         steps_per_epoch=len(loaders.train),
         console_every=0 if runtime.quiet else max(config.eval_every, 1),
         keep_last=2 if config.engine == "packed" else 1,
-        track=runtime.track,
+        tracker=runtime.tracker,
     )
     save_split_indices(
         loaders.train_indices,

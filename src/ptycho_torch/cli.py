@@ -43,7 +43,7 @@ EXECUTION_FLAGS: dict[str, tuple[str, ...]] = {
     "checkpoint_monitor_metric": ("--checkpoint-monitor",),
     "checkpoint_mode": ("--checkpoint-mode",),
     "early_stop_patience": ("--early-stop-patience",),
-    "logger_backend": ("--logger", "--torch-logger"),
+    "logger_backend": ("--logger", "--torch-logger", "--tracker"),
     "inference_batch_size": ("--inference-batch-size",),
     "preview_every_epochs": ("--preview-every-epochs",),
     "seed": ("--seed",),

@@ -7,7 +7,6 @@ was killed continues from ``last.ckpt`` with the same weights as an uninterrupte
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import warnings
@@ -161,15 +160,9 @@ def make_logger(name: str, folder: Path) -> Any:
         raise ValueError(f"--logger: {name!r} is not supported; choose one of {', '.join(LOGGERS)}")
     if name in ("none", "csv"):  # the table is HistoryCallback's
         return False
-    if name == "tensorboard":
-        if not any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX")):
-            raise ImportError("--logger tensorboard: tensorboard is not installed; pip install it")
-        from lightning.pytorch.loggers import TensorBoardLogger
+    from ptycho_torch.live_logger import LiveLogger
 
-        return TensorBoardLogger(save_dir=folder, name="", version="logs")
-    from ptycho_torch.trackio_logger import TrackioLogger
-
-    return TrackioLogger(folder)
+    return LiveLogger(name, folder)
 
 
 def prepare(

@@ -141,7 +141,7 @@ def _whole_run(options: Options) -> Case:
             runtime = Runtime(
                 device=str(options.device),
                 threads=options.threads,
-                track=False,
+                tracker="none",
                 show_progress=False,
             )
             run(apply_overrides(config, settings), Path(folder) / "run", runtime)

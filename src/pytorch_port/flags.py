@@ -20,6 +20,7 @@ from trainrig.config import (
     parse_assignments,
     to_dict,
 )
+from trainrig.tracking.tracker import add_tracker_flags
 
 #: flag, dotted key, type, help
 _MODEL_AND_DATA = (
@@ -140,7 +141,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num-workers", type=int, default=0, help="processes drawing for --sampler exact (0)"
     )
-    group.add_argument("--no-track", action="store_true", help="do not send curves to trackio")
+    add_tracker_flags(group)
     group.add_argument("--overwrite", action="store_true", help="discard an earlier run and start")
     group.add_argument(
         "--force-engine-change",
@@ -251,7 +252,7 @@ def runtime_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_workers": arguments.num_workers,
         "overwrite": arguments.overwrite,
         "force_engine_change": arguments.force_engine_change,
-        "track": not arguments.no_track,
+        "tracker": arguments.tracker,
     }
 
 

@@ -41,7 +41,7 @@ from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
-from trainrig.tracking.trackio_sink import Tracker
+from trainrig.tracking.tracker import Tracker, check_tracker
 
 #: What a line of progress.txt shows, where its row has it; metrics.jsonl holds everything.
 PROGRESS_COLUMNS = (
@@ -72,8 +72,8 @@ class Runtime:
         num_workers: processes that draw sequences with the exact sampler.
         overwrite: start anew in a directory that holds a run.
         force_engine_change: go on alone with a run that was begun in a pack, or the reverse.
-        track: send rows to trackio.
-        project: the trackio project.
+        tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
+        project: of the tracker.
         show_progress: draw a progress bar.
         position: line of the progress bar.
     """
@@ -85,7 +85,7 @@ class Runtime:
     num_workers: int = 0
     overwrite: bool = False
     force_engine_change: bool = False
-    track: bool = True
+    tracker: str = "trackio"
     project: str = "icl"
     show_progress: bool = True
     position: int = 0
@@ -96,6 +96,7 @@ class Runtime:
             raise ValueError(f"--num-workers {self.num_workers}: must be 0 or more")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads {self.threads}: must be at least 1")
+        check_tracker(self.tracker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,9 @@ class Trainer:
             self.runtime.project,
             f"{directory.path.parent.name}/{directory.path.name}",
             to_dict(self.config),
-            folder=directory.path.parent / "trackio",
+            folder=directory.path.parent,
             rows=self.log.rows(),
-            enabled=self.runtime.track,
+            kind=self.runtime.tracker,
         )
         directory.set_status("running", step=self.start_step, steps=steps)
         self.started = time.perf_counter()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainrig.tracking.tracker import add_tracker_flags
+
 
 def add_optimizer_flags(setting: Any) -> None:
     """Add the optimizer, its hyperparameters and the schedule of its learning rate."""
@@ -66,7 +68,7 @@ def add_output_flags(output: Any) -> None:
     text = "write TensorBoard events as well"
     output.add_argument("--tb_log", "--tf_logging", dest="tb_log", action="store_true", help=text)
     output.add_argument("--tb_log_dir", type=Path, help="where (the run's folder)")
-    output.add_argument("--track", action="store_true", help="show curves live with trackio")
+    add_tracker_flags(output, default="none")
 
 
 def add_search_flags(search: Any) -> None:

@@ -16,7 +16,7 @@ from trainrig.files import read_json
 from trainrig.run_status import read_status
 
 #: Folders that hold no run directories of their own.
-_INSIDE_RUNS = ("checkpoints", "logs", "trackio", "previews")
+_INSIDE_RUNS = ("checkpoints", "logs", "trackio", "tensorboard", "previews")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -67,7 +67,7 @@ def test_commands_script(tmp_path):
         "out dir",
         generation_dir=tmp_path,
         no_logs=True,
-        track=False,
+        skip_if_exists=False,
     )
     assert path.name == "jobs_SGD_GridSearch_quadratic_deep.txt"
     lines = path.read_text().splitlines()

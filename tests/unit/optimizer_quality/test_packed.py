@@ -16,7 +16,7 @@ from optimizer_quality.sweep import execute, parse_grid, plan_runs
 from trainrig.data.device_loader import ImageBatches
 from trainrig.launch.options import LaunchOptions
 
-RUNTIME = Runtime(track=False, quiet=True)
+RUNTIME = Runtime(tracker="none", quiet=True)
 ONE = LaunchOptions(jobs=1)
 BASE = CifarConfig(
     device="cpu", dataset="synthetic", model="resnet8_6n2", batch_size=24, train_items=56

@@ -144,7 +144,7 @@ class PTRunner(abc.ABC):
         l2: str = "loss",
         on_divergence: str = "stop",
         checkpoint_interval_s: float = 60.0,
-        track: bool = False,
+        tracker: str = "none",
         progress: bool = False,
         verbose: bool = True,
         **training_params: Any,
@@ -169,7 +169,7 @@ class PTRunner(abc.ABC):
             l2: ``loss`` or ``optimizer-groups``.
             on_divergence: ``stop`` or ``continue``.
             checkpoint_interval_s: least seconds between two checkpoints; 0 saves at every step.
-            track: show the curves live with trackio.
+            tracker: where the curves are shown live, see ``trainrig.tracking.tracker``.
             progress: show a progress bar on stderr.
             verbose: print evaluations to stdout.
             training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
@@ -204,10 +204,11 @@ class PTRunner(abc.ABC):
             config.set_data_dir(data_dir)
         say = _printer() if verbose else _silent
         with open_sinks(
-            folder if tb_log_dir is None else Path(tb_log_dir),
             settings,
-            tensorboard=tb_log,
-            track=track and not no_logs,
+            trackers=[
+                *([("tensorboard", Path(tb_log_dir or folder))] if tb_log else []),
+                ("none" if no_logs or (tb_log and tracker == "tensorboard") else tracker, folder),
+            ],
             progress=progress,
             print_train_iter=print_train_iter,
         ) as sinks:

@@ -1,4 +1,4 @@
-"""Lightning's logger interface over the core's live tracking sink."""
+"""Lightning's logger interface over the core's live tracking."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from trainrig.tracking.trackio_sink import Tracker
+from trainrig.tracking.tracker import Tracker, check_tracker
 
 
-class TrackioLogger(Logger):
-    """Sends metrics to a local trackio project; it can never stop a run."""
+class LiveLogger(Logger):
+    """Shows metrics live; it can never stop a run.
 
-    def __init__(self, run_dir: Path) -> None:
+    Args:
+        kind: ``trackio`` or ``tensorboard``.
+        run_dir: the training's folder.
+
+    Raises:
+        ImportError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, kind: str, run_dir: Path) -> None:
         super().__init__()
-        self.run_dir = run_dir
+        check_tracker(kind)
+        self.kind, self.run_dir = kind, run_dir
         self._tracker: Tracker | None = None
         self._config: dict[str, Any] = {}
 
@@ -33,10 +42,11 @@ class TrackioLogger(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Tracker:
-        """The sink, opened on first use."""
+        """The tracker, opened on first use."""
         if self._tracker is None:
-            folder = self.run_dir / "trackio"
-            self._tracker = Tracker(self.name, self.version, self._config, folder=folder)
+            self._tracker = Tracker(
+                self.name, self.version, self._config, folder=self.run_dir, kind=self.kind
+            )
         return self._tracker
 
     @rank_zero_only
@@ -46,8 +56,11 @@ class TrackioLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Send one row."""
-        self.experiment.log({"step": step, **metrics})
+        """Show one row; ``train_loss`` is the loss of split ``train``."""
+        for key, value in metrics.items():
+            split, _, name = key.rpartition("_")
+            row = {"split": split, name: value} if split in ("train", "val") else {key: value}
+            self.experiment.log({"step": step, **row})
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

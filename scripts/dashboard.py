@@ -1,0 +1,64 @@
+"""Show runs in a browser, with new rows as they come, until Ctrl-C. Reads the runs only.
+
+Every run at or below the folder is shown, of whichever system, tracked while training or not.
+
+Examples:
+    python scripts/dashboard.py runs/torch_adamw_sweep/quick
+    python scripts/dashboard.py runs --tracker tensorboard --port 6006
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import webbrowser
+from pathlib import Path
+
+from trainrig.cli import Parser, entry
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = Parser(description=__doc__)
+    text = "a run, a sweep, or a folder of them (runs)"
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    choices = ("trackio", "tensorboard")
+    parser.add_argument("--tracker", choices=choices, default="trackio", help="(trackio)")
+    text = "TCP port on this machine (the tracker's own, or the next free one)"
+    parser.add_argument("--port", type=int, help=text)
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between looks (5)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    text = "copy the rows, print the address, and stop"
+    parser.add_argument("--once", action="store_true", help=text)
+    return parser
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Serve the dashboard."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.every > 0:
+        parser.error(f"--every is {arguments.every}; more than 0 seconds is expected")
+    from trainrig.dashboard import Mirror, make_board
+
+    with tempfile.TemporaryDirectory(prefix="trainrig-dashboard-") as scratch:
+        project = arguments.folder.resolve().name
+        board = make_board(arguments.tracker, project, Path(scratch))
+        mirror = Mirror(arguments.folder, board)
+        count = mirror.update()
+        address = board.serve(arguments.port)
+        print(f"{count} run{'s' if count > 1 else ''} at {address} (Ctrl-C ends)", flush=True)
+        if arguments.once:
+            return 0
+        if not arguments.no_browser:
+            webbrowser.open(address)
+        try:
+            mirror.follow(arguments.every)
+        except KeyboardInterrupt:
+            print()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
