@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     path = arguments.output_dir or Path("runs/icl_train") / arguments.config.stem
     if arguments.resume and not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: holds no run to resume; leave --resume out to start one")
-    from pytorch_port.train import run
+    from pytorch_port.experiment import run
     from pytorch_port.trainer import Runtime
 
     with profiled(arguments.profile):
-        result = run(traced.config, path, Runtime(**runtime_options(arguments)))
+        result = run(traced.config, Runtime(**runtime_options(arguments)), path=path)
     if result.status == "diverged":
         raise ValueError(f"{path}: diverged at step {result.step}: {result.message}")
     for regime, scalars in result.metrics.items():

@@ -86,10 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     from ptycho_torch.execution import ExecutionConfig
     from ptycho_torch.workflows import build_model
     from pytorch_port.config_files import load_icl_config
+    from pytorch_port.experiment import build
     from pytorch_port.grid import PRESETS
     from pytorch_port.inputs import load_inputs
     from pytorch_port.losses import icl_loss
-    from pytorch_port.train import build
     from trainrig.config import apply_overrides
 
     torch.set_num_threads(1)

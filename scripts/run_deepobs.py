@@ -26,14 +26,15 @@ from trainrig.config import parse_assignments
 from trainrig.profiling import add_profile_flag, profiled
 from trainrig.terminal import print_config
 
-#: Flags that are arguments of the runner under the same name; the first decide its result.
-SETTINGS = (
-    *("batch_size", "num_epochs", "random_seed", "weight_decay", "l2", "train_log_interval"),
-    *("on_divergence", "lr_sched_epochs", "lr_sched_factors"),
+#: Flags that are fields of ``DeepObsConfig`` and of ``Runtime`` under the same name.
+DECIDING = (
+    *("testproblem", "optimizer", "optimizer_name", "lr", "batch_size", "num_epochs"),
+    *("random_seed", "weight_decay", "l2", "train_log_interval", "on_divergence"),
+    *("lr_sched_epochs", "lr_sched_factors"),
 )
-PASSED_ON = (
-    *(*SETTINGS, "data_dir", "output_dir", "no_logs", "tb_log", "tb_log_dir", "tracker"),
-    *("print_train_iter", "skip_if_exists", "checkpoint_interval_s"),
+RUNTIME = (
+    *("data_dir", "no_logs", "tb_log", "tb_log_dir", "tracker", "print_train_iter"),
+    *("skip_if_exists", "checkpoint_interval_s"),
 )
 
 
@@ -73,9 +74,8 @@ def configure(args: argparse.Namespace) -> None:
     from deepobs.pytorch import config
     from trainrig.device import set_threads
 
-    if args.threads is not None:
-        set_threads(args.threads)
     for setter, value in (
+        (set_threads, args.threads),
         (config.set_compat, args.compat),
         (config.set_default_device, args.device),
         (config.set_dtype, args.dtype),
@@ -95,29 +95,24 @@ def main(argv: list[str] | None = None) -> int:
     configure(args)
     if args.smoke:
         return smoke([args.testproblem] if args.testproblem else [])
-    from deepobs.pytorch.runners.assembly import make_runner
+    from deepobs.experiment import DeepObsConfig, Runtime, run, settings_of
     from deepobs.pytorch.runners.settings import trace
 
-    given = parse_assignments(args.hp) | ({} if args.lr is None else {"lr": args.lr})
-    runner, hyperparams = make_runner(args.optimizer, given, args.optimizer_name)
+    given = parse_assignments(args.hp, flag="--hp")
+    config = DeepObsConfig(hyperparams=given, **{name: getattr(args, name) for name in DECIDING})
     if args.print_config:
-        keys = {key: getattr(args, key) for key in SETTINGS}
-        settings = runner.make_settings(args.testproblem, hyperparams, **keys)
         names = given_flags(parser, args) | {f"hyperparams.{key}": "--hp" for key in given}
         names |= {"hyperparams.lr": "--lr"} if args.lr is not None else {}
-        return print_config(trace(settings, names).rows())
+        return print_config(trace(settings_of(config), names).rows())
+    runtime = Runtime(
+        verbose=not args.quiet,
+        progress=sys.stderr.isatty() and not args.quiet,
+        **{name: getattr(args, name) for name in RUNTIME},
+    )
     with profiled(args.profile):
-        output = runner.run(
-            args.testproblem,
-            hyperparams,
-            verbose=not args.quiet,
-            progress=sys.stderr.isatty() and not args.quiet,
-            **{key: getattr(args, key) for key in PASSED_ON},
-        )
-    if output is None:
-        print("a result of this seed exists; skipped")
-    elif output["status"] == "diverged":
-        print(f"diverged after {len(output['train_losses']) - 1} evaluated epochs")
+        result = run(config, runtime, path=args.output_dir)
+    if result.message:
+        print(result.message)
     return 0
 
 

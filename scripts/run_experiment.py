@@ -76,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
         quiet=arguments.quiet,
     )
     with profiled(arguments.profile):
-        summary = run(traced.config, runtime)
-    if summary.status == "diverged":
-        raise ValueError(f"{summary.run_dir}: diverged: {summary.message}")
-    print(f"{summary.run_dir}: test accuracy {summary.metrics['test']['accuracy']:.4f}")
+        result = run(traced.config, runtime)
+    if result.status == "diverged":
+        raise ValueError(f"{result.path}: diverged: {result.message}")
+    print(f"{result.path}: test accuracy {result.metrics['test']['accuracy']:.4f}")
     return 0
 
 

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from trainrig.cli import Parser, entry, given_flags
 from trainrig.profiling import add_profile_flag, profiled
@@ -37,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         return print_config(trace_training(args, given_flags(parser, args)).rows())
     with profiled(args.profile):
-        for line in train_from_args(args):
-            print(line, flush=True)
+        train_from_args(args, partial(print, flush=True))
     return 0
 
 

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         grid=args.grid or [],
         ranges=args.range or [],
         linear=args.linear,
-        fixed=parse_assignments(args.hp),
+        fixed=parse_assignments(args.hp, flag="--hp"),
     )
     tuner = make_tuner(
         args.optimizer,

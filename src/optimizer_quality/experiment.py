@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from optimizer_quality.train import train
 from optimizer_quality.utils import set_seed
 from trainrig.device import choose_device, set_threads
 from trainrig.files import read_json
-from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
+from trainrig.run_status import FINAL, RunResult, read_result, read_status
+from trainrig.runs import RunDirectory, describe_environment, open_run
 from trainrig.tracking.tables import write_table
 
 FINAL_FILES = ("final_model.pt", "metrics.json", "split_indices.json")
@@ -46,23 +46,13 @@ RUNS_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run ended; ``metrics`` by split, e.g. ``metrics["test"]["accuracy"]``."""
-
-    run_dir: Path
-    status: str
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    message: str = ""
-
-
 def run(
     config: CifarConfig,
-    runtime: Runtime,
+    runtime: Runtime | None = None,
     *,
     path: Path | None = None,
     log_path: Path | None = None,
-) -> RunSummary:
+) -> RunResult:
     """Train ``config`` in ``path``, resuming what is there.
 
     Args:
@@ -78,15 +68,15 @@ def run(
     """
     if config.engine == "packed":
         raise ValueError("engine: packed trains several runs at once; use a sweep with --pack")
+    runtime = runtime or Runtime()
     path = path or Path(config.results_dir) / config.run_name
     log_path = log_path or Path(config.log_dir) / config.run_name
     with opened(config, runtime, path, log_path) as (directory, loaders, device):
         if directory.status()["status"] in FINAL:
-            return summary_of(directory)
+            return read_result(path)
         _train_in(directory, log_path, config, runtime, loaders, device)
-        summary = summary_of(directory)
     write_runs_csv(path.parent)
-    return summary
+    return read_result(path)
 
 
 @contextlib.contextmanager
@@ -135,24 +125,21 @@ def _remove_final_files(path: Path, log_path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def summary_of(directory: RunDirectory) -> RunSummary:
-    """Return how a run stands, from its status."""
-    status = directory.status()
-    return RunSummary(
-        directory.path, status["status"], status.get("metrics", {}), status.get("message", "")
-    )
-
-
 def write_runs_csv(folder: Path) -> Path:
     """Rebuild ``folder/runs.csv`` from the run directories in it, safely beside other writers."""
     with _csv_lock(folder):
         rows = [
             _row(path.parent)
             for path in sorted(folder.glob("*/config.json"))
-            if read_status(path.parent)["status"] != "new"
+            if read_status(path.parent)["status"] != "new" and _is_ours(path)
         ]
         write_table(rows, folder / "runs.csv", RUNS_COLUMNS)
     return folder / "runs.csv"
+
+
+def _is_ours(config: Path) -> bool:
+    """Say whether a run beside ours is one of this experiment."""
+    return "train_val_split" in read_json(config)
 
 
 def _row(path: Path) -> dict[str, Any]:

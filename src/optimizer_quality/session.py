@@ -94,7 +94,9 @@ class Session:
         """Record that a loss is no longer finite."""
         self.logger.warning("diverged: %s", message)
         self.tracker.write_logs()
-        self.directory.set_status("diverged", message=message)
+        rows = self.tracker.rows()
+        epoch = rows[-1]["epoch"] if rows else self.tracker.start_epoch
+        self.directory.set_status("diverged", epoch=epoch, message=message)
 
     def finish(self, results: dict[str, dict[str, float]]) -> None:
         """Log the test metrics and write the final files."""

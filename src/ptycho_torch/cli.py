@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -238,43 +238,26 @@ def _training_scan(path: str | Path, *, mapped: bool) -> Any:
     return open_mapped(path, cache_dir() / "ptycho") if mapped else RawDataTorch.from_file(path)
 
 
-def train_from_args(args: argparse.Namespace) -> Iterator[str]:
-    """Train, reconstruct, optionally refine; yields lines to print."""
+def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Train, reconstruct, optionally refine; ``say`` receives lines to print."""
     set_log_level(args.quiet)
     training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
     if training_file is None:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
+    from ptycho_torch.experiment import run
     from ptycho_torch.pipeline import Method
-    from ptycho_torch.raw_data import RawDataTorch
-    from ptycho_torch.report import save_outputs, write_config
-    from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
 
     scan = _training_scan(training_file, mapped=args.mapped)
     config, execution = resolve_training(args, scan.N)
     if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
         config.n_groups = _yaml(args.config).get("n_groups", len(scan))
     config.train_data_file = Path(training_file)
-    out = Path(config.output_dir)
-    test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
-    settings = refine_settings(args)
-    check_inputs(scan, test, config, execution.overlap_frames)
-    write_config(out / "config.yaml", config, execution)
-    options: dict[str, Any] = {"do_stitching": args.do_stitching, "M": 20 if scan.N == 64 else 32}
-    if config.backend == "pytorch":
-        options |= {"execution_config": execution, "overrides": {"resume": args.resume}}
-    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
-    losses = results["history"]["train_loss"]
-    final = f", loss {losses[-1]:.5f}" if losses else ""
-    yield f"{out}: trained {len(losses)} epochs on {len(scan)} frames{final}"
-    if "reconstruction" in results:
-        found = results["reconstruction"]
-        yield f"network: {found.patterns_per_s:.0f} patterns/s"
-        method = Method(settings, args.probe_modes or 1)
-        yield from save_outputs(
-            method,
-            test or scan,
-            found,
-            out,
-            seed=execution.seed,
-            preview_every_epochs=execution.preview_every_epochs,
-        )
+    run(
+        config,
+        execution,
+        scan=scan,
+        refinement=Method(refine_settings(args), args.probe_modes or 1),
+        stitch=args.do_stitching,
+        resume=args.resume,
+        say=say,
+    )

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 from pytorch_port.config import IclConfig
 from pytorch_port.config_files import load_icl_config
 from pytorch_port.data import SequenceDataset, gather_examples
+from pytorch_port.experiment import build, run
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.pack_steps import pack_steps
 from pytorch_port.steps import make_loss, resolve_engine, training_steps
-from pytorch_port.train import build, run
 from pytorch_port.trainer import Runtime
 from trainrig.benchmark import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
@@ -144,7 +144,7 @@ def _whole_run(options: Options) -> Case:
                 tracker="none",
                 show_progress=False,
             )
-            run(apply_overrides(config, settings), Path(folder) / "run", runtime)
+            run(apply_overrides(config, settings), runtime, path=Path(folder) / "run")
 
     bare = _bare_loop(config, options, ready=True, query_only=True)
     return Case(

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from pytorch_port.config import IclConfig
+from pytorch_port.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack_steps import pack_steps
-from pytorch_port.train import build, pack_record, run_identity, settle_engine
 from pytorch_port.trainer import Runtime, Trainer, progress_bar
 from trainrig.checkpoint import list_checkpoints, load_checkpoint, prune
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
@@ -44,7 +44,7 @@ def run_pack(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
         ``complete``, ``diverged`` if some run did, or ``out of memory``.
 
     Raises:
-        ValueError, FileNotFoundError, CheckpointError, OSError: as ``train.run``, and members
+        ValueError, FileNotFoundError, CheckpointError, OSError: as ``experiment.run``, and members
             that stand at different steps.
     """
     try:

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from pytorch_port.config import IclConfig
+from pytorch_port.experiment import build
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import make_loss
-from pytorch_port.train import build
 from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import to_dict
@@ -169,7 +169,7 @@ def make_plan(
     Args:
         runs: of the sweep.
         base_dir: holds the plan of an earlier start, which is kept.
-        runtime: see ``train.Runtime``.
+        runtime: see ``trainer.Runtime``.
         pack: most runs in a pack, or ``auto``.
         jobs: packs side by side.
 

@@ -1,6 +1,6 @@
 """The optimizer steps of a run: what is minimised, on which batches, by which engine.
 
-The run (``train.py``) and the measurements (``benchmark.py``) go through the same iterator.
+The run (``trainer.py``) and the measurements (``benchmark.py``) go through the same iterator.
 """
 
 from __future__ import annotations

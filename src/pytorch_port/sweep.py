@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import IclConfig
+from pytorch_port.experiment import build, pack_record, run_identity, settle_engine
+from pytorch_port.experiment import run as train
 from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
 from pytorch_port.grid import SweepRun
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
-from pytorch_port.train import build, pack_record, run_identity, settle_engine
-from pytorch_port.train import run as train
 from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device
@@ -158,7 +158,7 @@ def _run_outcomes(outcome: Outcome, names: Sequence[str], base_dir: Path) -> Ite
 
 def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) -> str:
     """Train one run of a sweep in this process and return its status."""
-    return train(config, path, dataclasses.replace(runtime, position=position + 1)).status
+    return train(config, dataclasses.replace(runtime, position=position + 1), path=path).status
 
 
 def train_pack(runs: list[tuple[IclConfig, Path]], runtime: Runtime, position: int) -> str:
@@ -228,7 +228,7 @@ def train_grid(
     Args:
         runs: from ``grid.plan_runs``.
         base_dir: holds the run folders and ``runs.csv``.
-        runtime: see ``train.Runtime``.
+        runtime: see ``trainer.Runtime``.
         config_path: where the configuration came from, for ``runs.csv``.
         launch: who carries the runs out; default worker processes, one per core or GPU.
         pack: most runs trained as one program, or ``auto``: as many as the memory holds; default

@@ -12,8 +12,7 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from trainrig.config import to_dict
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import StepRecord, every
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
+from trainrig.run_status import RunResult, read_result
 from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import Interruption
@@ -99,37 +99,6 @@ class Runtime:
         check_tracker(self.tracker)
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        path: the run directory.
-        status: ``complete`` or ``diverged``.
-        step: optimizer steps completed.
-        metrics: final values by split, e.g. ``metrics["holdout"]["accuracy_closed"]``.
-        message: why it diverged.
-    """
-
-    path: Path
-    status: str
-    step: int
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    message: str = ""
-
-
-def run_result(directory: RunDirectory) -> RunResult:
-    """Return how a finished run ended."""
-    status = directory.status()
-    return RunResult(
-        directory.path,
-        status["status"],
-        status.get("step", 0),
-        status.get("metrics", {}),
-        status.get("message", ""),
-    )
-
-
 class Trainer:
     """The state of one run in one process: model, optimizer, logs, and where it stands."""
 
@@ -185,7 +154,7 @@ class Trainer:
             raise
         else:
             self.end()
-        return run_result(self.directory)
+        return read_result(self.directory.path)
 
     def begin(self) -> None:
         """Announce the run in its log, on the dashboard and in its status."""

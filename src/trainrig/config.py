@@ -11,13 +11,16 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from trainrig.errors import nearest
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def load_config(path: Path | str, cls: type[C]) -> C:
@@ -121,13 +124,17 @@ def _same_leaf(dotted: str, tree: Mapping[str, Any]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-def parse_assignments(pairs: list[str] | None) -> dict[str, str]:
-    """Split ``--set key=value`` arguments into a dictionary of texts."""
+def parse_assignments(pairs: Sequence[str] | None, flag: str = "--set") -> dict[str, str]:
+    """Split the ``key=value`` arguments of ``flag`` into a dictionary of texts.
+
+    >>> parse_assignments(["optimizer.lr=1e-3"])
+    {'optimizer.lr': '1e-3'}
+    """
     assignments = {}
     for pair in pairs or []:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
-            raise ValueError(f"--set {pair}: no '=' found; write dotted.key=value")
+            raise ValueError(f"{flag} {pair}: no '=' found; write {flag} key=value")
         assignments[key.strip()] = value.strip()
     return assignments
 
@@ -158,7 +165,7 @@ def _is_plain(value: Any) -> bool:
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn ``{"a": {"b": 1}}`` into ``{"a.b": 1}``."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
@@ -246,7 +253,7 @@ def _coerce(hint: Any, value: Any, where: str, key: str) -> Any:
             return value
         choices = ", ".join(map(str, get_args(hint)))
         raise ValueError(f"{where}: {key} is {value!r}; accepted: {choices}")
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}: {key} is {value!r}; a mapping of keys is expected")
         return from_dict(hint, value, where, f"{key}.")

@@ -1,7 +1,9 @@
-"""How far a run is, read from its directory; imports no torch, so that watching is light."""
+"""How far a run is, or how it ended; imports no torch, so that watching is light."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +22,47 @@ def read_status(path: Path) -> dict[str, Any]:
     except ValueError as error:
         return {"status": "failed", "message": str(error)}
     return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """How a run ended: what ``run(config)`` of every experiment returns.
+
+    Attributes:
+        path: its directory, or its result file; None where it was asked to write nothing.
+        status: ``complete`` or ``diverged``.
+        step: how many of ``counts`` were completed.
+        counts: ``step`` or ``epoch``.
+        metrics: last values by split, e.g. ``metrics["holdout"]["accuracy_closed"]``; None is a
+            value that is not finite.
+        message: why it diverged, or that there was nothing to do.
+
+    >>> RunResult(path=Path("runs/one"), status="complete", metrics={"test": {"loss": 0.5}}).ok
+    True
+    """
+
+    path: Path | None
+    status: str
+    step: int = 0
+    counts: str = "step"
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run came to its end with finite numbers."""
+        return self.status == "complete"
+
+
+def read_result(path: Path) -> RunResult:
+    """Return how the run in the directory ``path`` ended, or stands, from its ``status.json``."""
+    status = read_status(path)
+    counts = "epoch" if "epoch" in status else "step"
+    return RunResult(
+        path=path,
+        status=status["status"],
+        step=status.get(counts, 0),
+        counts=counts,
+        metrics=status.get("metrics", {}),
+        message=status.get("message", ""),
+    )

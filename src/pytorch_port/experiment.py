@@ -1,4 +1,4 @@
-"""One ICL run: ``run(config, path, runtime)`` trains, logs, evaluates, checkpoints and resumes.
+"""One ICL run: ``run(config)`` trains, logs, evaluates, checkpoints and resumes.
 
 Everything that can be refused is built here, before anything is written; the training itself is in
 ``trainer``.
@@ -7,6 +7,8 @@ Everything that can be refused is built here, before anything is written; the tr
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,25 @@ from pytorch_port.assembly import build_icl_model, make_icl_optimizer
 from pytorch_port.config import IclConfig
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import resolve_engine
-from pytorch_port.trainer import RunResult, Runtime, Trainer, run_result
+from pytorch_port.trainer import Runtime, Trainer
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.files import read_json
-from trainrig.runs import FINAL, describe_environment, open_run, packing, read_status
+from trainrig.run_status import FINAL, RunResult, read_result, read_status
+from trainrig.runs import describe_environment, open_run, packing
 from trainrig.seeding import make_deterministic, set_seed
 from trainrig.tracking.run_log import run_log
 
 
-def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
+def run(
+    config: IclConfig, runtime: Runtime | None = None, *, path: Path | None = None
+) -> RunResult:
     """Train ``config`` in the directory ``path``, resuming what is there.
+
+    Args:
+        config: the run.
+        runtime: what does not change its numbers.
+        path: the run directory; default ``runs/icl_train/<digest of the configuration>``.
 
     Raises:
         ValueError: a bad value, another configuration in ``path``, or a run at work there.
@@ -36,6 +46,8 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
         CheckpointError: the newest valid checkpoint does not fit the model.
         OSError: the directory cannot be written, or the disk is full.
     """
+    runtime = runtime or Runtime()
+    path = path or Path("runs/icl_train") / config_digest(config)
     make_deterministic()
     threads = set_threads(runtime.threads)
     device = choose_device(runtime.device)
@@ -50,7 +62,7 @@ def run(config: IclConfig, path: Path, runtime: Runtime) -> RunResult:
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
         if status["status"] in FINAL:
-            return run_result(directory)
+            return read_result(path)
         with run_log(directory.logs / "train.log") as logger:
             trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
             trainer.restore()
@@ -94,6 +106,16 @@ def settle_engine(
             engine = read_json(path / "config.json")["training"]["engine"]
     engine = engine or ("eager" if packed else resolve_engine(config, inputs, model))
     return apply_overrides(config, {"training.engine": engine})
+
+
+def config_digest(config: IclConfig) -> str:
+    """Return twelve hexadecimal digits that tell a configuration from others.
+
+    >>> config_digest(IclConfig()) == config_digest(IclConfig(seed=1))
+    False
+    """
+    text = json.dumps(to_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
