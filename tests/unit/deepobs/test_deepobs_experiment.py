@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from deepobs.experiment import DeepObsConfig, Runtime, make_runner, run
+from deepobs.experiment import DeepObsConfig, Runtime, run, settings_of
 
 
 def test_the_result_is_that_of_the_file(tmp_path):
@@ -37,12 +37,11 @@ def test_the_result_is_that_of_the_file(tmp_path):
 
 
 def test_hyperparameters_left_alone_are_no_part_of_the_name():
-    runner, given = make_runner(
-        DeepObsConfig(testproblem="quadratic_deep", optimizer="Adam", lr=1.0)
-    )
-    assert given == {"lr": 1.0}
-    assert set(runner.hyperparameter_names) == {"lr"}
-    assert runner.optimizer_name == "Adam"
+    config = DeepObsConfig(testproblem="quadratic_deep", optimizer="Adam", lr=1.0)
+    settings = settings_of(config)
+    assert settings.hyperparams == {"lr": 1.0}
+    assert settings.optimizer_name == "Adam"
+    assert settings.random_seed == 42
 
 
 def test_an_unknown_hyperparameter_is_refused_before_anything_is_written(tmp_path):
