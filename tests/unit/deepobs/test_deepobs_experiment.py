@@ -1,4 +1,4 @@
-"""``run(config)`` of DeepOBS: a run that trains, one that writes nothing, one with nothing to do."""
+"""``run(config)`` of DeepOBS: a run that trains, one that writes nothing, one that is there."""
 
 from __future__ import annotations
 
