@@ -2,7 +2,7 @@
 
 Both read any folder that holds runs of any experiment: a run, a sweep, a DeepOBS results folder, a
 reconstruction. A dot in a column's name stands in a configuration key (``optimizer.lr``), a slash
-in a measurement (``holdout/loss``).
+in a measurement (``holdout/loss``). Examples: ``docs/python.md``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ def load(path: Path | str, *, whole_config: bool = False) -> DataFrame:
         ImportError: pandas is not installed.
         FileNotFoundError: no such folder, or no run in it.
         ValueError: a run's files are damaged.
-
-    >>> runs = load("runs/torch_adamw_sweep/quick")  # doctest: +SKIP
-    >>> runs.groupby("optimizer.weight_decay")["holdout/accuracy_closed"].mean()  # doctest: +SKIP
     """
     runs, settings = _read(Path(path), whole_config)
     pandas = _pandas()
@@ -62,10 +59,6 @@ def load_curves(path: Path | str, *, whole_config: bool = False) -> DataFrame:
 
     Columns: ``run``; ``step``; ``split``; the configuration keys whose values differ; the scalars
     of the line under their logged names. Arguments and errors as for ``load``.
-
-    >>> curves = load_curves("runs/torch_adamw_sweep/quick")  # doctest: +SKIP
-    >>> holdout = curves[curves["split"] == "holdout"]  # doctest: +SKIP
-    >>> holdout.pivot(index="step", columns="run", values="loss").plot()  # doctest: +SKIP
     """
     runs, settings = _read(Path(path), whole_config)
     rows = [
