@@ -24,17 +24,25 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
     text = "folder of all results (inference_outputs)"
     parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"), help=text)
-    parser.add_argument("--n_images", "--n_groups", dest="n_images", type=int, help="groups to use")
+    parser.add_argument(
+        "--n_images", "--n_groups", dest="n_images", type=positive_int, help="groups to use"
+    )
     parser.add_argument("--n_subsample", type=int, help="frames kept before grouping")
     parser.add_argument("--subsample_seed", type=int, help=TEXTS["subsample_seed"])
     text = f"{TEXTS['accelerator']} (auto)"
     flags = ("--accelerator", "--torch-accelerator", "--device")
     parser.add_argument(*flags, default="auto", help=text)
-    parser.add_argument("--inference-batch-size", type=int, help=TEXTS["inference_batch_size"])
-    parser.add_argument("--middle-trim", type=int, help="side of a patch's stitched centre / px")
+    parser.add_argument(
+        "--inference-batch-size", type=positive_int, help=TEXTS["inference_batch_size"]
+    )
+    parser.add_argument(
+        "--middle-trim", type=positive_int, help="side of a patch's stitched centre / px"
+    )
     parser.add_argument("--uncertainty", type=int, metavar="N", help="simulations for an error map")
     parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
-    parser.add_argument("--stream", type=int, metavar="B", help="feed frames in chunks of B")
+    parser.add_argument(
+        "--stream", type=positive_int, metavar="B", help="feed frames in chunks of B"
+    )
     parser.add_argument(
         "--preview-every-epochs",
         type=positive_int,

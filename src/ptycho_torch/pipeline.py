@@ -51,6 +51,12 @@ class Method:
             return reconstruct(
                 self.model, scan, grid=grid, seed=seed, device=self.device, **options
             )
+        gridsize = self.model.data_config.grid_size[0]
+        if gridsize > 1:
+            raise ValueError(
+                f"--stream: the network takes groups of {gridsize}x{gridsize} frames, which are "
+                "known only when all have arrived; give a model of gridsize 1"
+            )
         stream = open_stream(self.model, scan, grid, self.device)
         for start in range(0, len(scan), self.stream):
             rows = slice(start, start + self.stream)

@@ -25,6 +25,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.inference import open_stream, reconstruct
 from ptycho_torch.lightning_utils import find_best_checkpoint
 from ptycho_torch.persistence import load_checkpoint, load_model, save_bundle
+from ptycho_torch.pipeline import Method
 from ptycho_torch.workflows import build_model
 
 
@@ -205,6 +206,8 @@ def test_grouped_models_train_and_scale_and_probe_really_move(gridsize, scan, tm
     assert not torch.allclose(after.net.probe, norm.to(torch.complex64), atol=1e-7)
     names = {n for n, p in before.named_parameters() if p.requires_grad}
     assert {"net.log_scale", "net.probe_parts"} <= names
+    with pytest.raises(ValueError, match="--stream"):
+        Method(RefineSettings(epochs=0), model=after, stream=4).network(scan)
 
 
 def test_supervised_training_needs_labels(scan, tmp_path):
