@@ -1,6 +1,7 @@
 """Watch runs in the terminal: one line per run, until all have ended. Reads only.
 
-Step, speed, time left, loss, accuracies, norms and status of every run at or below a folder.
+Step or epoch, speed, time left, loss, accuracies, norms and status of every run of any system at or
+below a folder.
 "stopped" is a run that no process works on any more; the command that made it resumes it. In a
 pipe, the lines are printed once.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results, Run, Setting, read_results
 from deepobs.analyzer.tables import make_rows
 from trainrig.report.content import Chart, Section, Series, Table, Tile
-from trainrig.report.describers import Describer, Description
+from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord, last_values
 from trainrig.report.runs import mean_series
 
@@ -152,4 +152,31 @@ def _chart(problem: str, settings: Sequence[Setting], key: str) -> Chart | None:
     return Chart(f"{problem}: {what}", series, "epoch", what)
 
 
-DESCRIBER = Describer(describe, find_runs)
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    return {"testproblem", "hyperparams"} <= config.keys()
+
+
+def _label(config: Mapping[str, Any]) -> str:
+    chosen = " ".join(f"{key} {value:.4g}" for key, value in _numbers(config["hyperparams"]))
+    words = (config["testproblem"], config["optimizer_name"], chosen)
+    return " ".join(word for word in (*words, f"seed {config['random_seed']}") if word)
+
+
+def _numbers(values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    plain = {k: v for k, v in values.items() if isinstance(v, int | float)}
+    return [(key, value) for key, value in plain.items() if not isinstance(value, bool)]
+
+
+WATCHED = Watched(
+    metrics=(
+        Metric("minibatch", "loss", "loss"),
+        Metric("train", "accuracy", "train"),
+        Metric("test", "accuracy", "test"),
+        Metric("test", "loss", "test loss"),
+    ),
+    unit="epoch",
+    total="num_epochs",
+    splits=("train", "test"),
+    label=_label,
+)
+DESCRIBER = Describer(describe, find_runs, owns=_is_ours, watched=WATCHED)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from optimizer_quality.page import CAPTIONS, describe_comparison
 from trainrig.files import read_json
 from trainrig.report.content import Section, Table, Tile
-from trainrig.report.describers import Describer, Description, Metric
+from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord
 from trainrig.tracking.tables import read_table
 
@@ -27,7 +28,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     """Describe runs, a sweep or a comparison of this experiment; None for anything else."""
     if (folder / "comparison.json").exists():
         return _comparison(folder)
-    if not runs or not all("train_val_split" in run.config for run in runs):
+    if not runs or not all(_is_ours(run.config) for run in runs):
         return None
     first = runs[0].config
     drawn = any(run.config.get("images", {}).get("synthetic") for run in runs)
@@ -82,4 +83,19 @@ def _summary(folder: Path) -> list[Section]:
     return [Section("By optimizer and learning rate", [Table(rows)], text)]
 
 
-DESCRIBER = Describer(describe)
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    return "train_val_split" in config
+
+
+WATCHED = Watched(
+    metrics=(
+        Metric("train", "loss", "loss"),
+        Metric("val", "accuracy", "validation"),
+        Metric("test", "accuracy", "test"),
+        Metric("train", "grad_norm", "|g|"),
+    ),
+    unit="epoch",
+    total="num_epochs",
+    key="epoch",
+)
+DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED)

@@ -11,6 +11,8 @@ from trainrig.files import read_json
 from trainrig.report.content import Picture, Section, Table, Tile
 from trainrig.report.describers import Describer, Description, Metric
 from trainrig.report.records import RunRecord, last_values
+from trainrig.run_status import Progress, is_alive
+from trainrig.tracking.progress import last_rows, speed
 
 EXPERIMENT = "ptychography"
 METRICS = (
@@ -131,4 +133,32 @@ def _pictures(runs: Sequence[RunRecord]) -> list[Section]:
     return [Section("Pictures", pictures)] if pictures else []
 
 
-DESCRIBER = Describer(describe, find_runs)
+def find_progress(folder: Path) -> list[Progress]:
+    """Return where every training at or below ``folder`` is."""
+    found = sorted(path.parents[1] for path in folder.rglob("logs/metrics.csv"))
+    return [_progress(path, folder) for path in found]
+
+
+def _progress(path: Path, folder: Path) -> Progress:
+    rows = list(last_rows(path / "logs/progress.txt")) or _losses(path / "logs/metrics.csv")
+    done = max((int(row["step"]) for row in rows), default=0)
+    total = _config(path / "config.yaml").get("training", {}).get("nepochs")
+    final = last_values(tuple(rows))
+    whole = done == total or (path / "wts.h5.zip").exists()
+    ended = "complete" if whole else "stopped"
+    return Progress(
+        name=path.name if path == folder else path.relative_to(folder).as_posix(),
+        status="running" if is_alive(path) else ended,
+        done=done,
+        total=total,
+        unit="epoch",
+        per_second=speed([row for row in rows if row["split"] == "train"], "step"),
+        values={
+            label: values["loss"]
+            for split, label in (("train", "loss"), ("val", "val loss"))
+            if "loss" in (values := final.get(split, {}))
+        },
+    )
+
+
+DESCRIBER = Describer(describe, find_runs, find_progress=find_progress)

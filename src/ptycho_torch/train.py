@@ -7,11 +7,13 @@ was killed continues from ``last.ckpt`` with the same weights as an uninterrupte
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scaling import input_factor, mean_frame_energy
 from ptycho_torch.stop_callback import StopCallback
 from trainrig.files import write_atomically
+from trainrig.run_status import this_process
 from trainrig.seeding import set_seed
+from trainrig.tracking.progress import format_line
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +67,25 @@ class History:
 
     train_loss: list[float]
     val_loss: list[float]
+    seconds: list[float] = field(default_factory=list)
 
 
 class HistoryCallback(Callback):
     """Collects the losses per epoch and rewrites ``metrics.csv`` with all of them.
 
-    Lightning's own CSV logger starts an empty file when a run is resumed.
+    Lightning's own CSV logger starts an empty file when a run is resumed. ``progress.txt`` has the
+    same with the time, and ``.lock`` names the process, for the terminal view.
     """
 
     def __init__(self, table: Path | None = None) -> None:
         self.history, self.table = History([], []), table
-        self._sum, self._items = torch.zeros(()), 0
+        self._sum, self._items, self._begun = torch.zeros(()), 0, time.perf_counter()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Say who is at work."""
+        self._begun = time.perf_counter()
+        if self.table is not None and trainer.is_global_zero:
+            write_atomically(self.table.parents[1] / ".lock", this_process())
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -89,12 +101,27 @@ class HistoryCallback(Callback):
         self._sum, self._items = torch.zeros(()), 0
         if "val_loss" in trainer.callback_metrics:
             self.history.val_loss.append(float(trainer.callback_metrics["val_loss"]))
+        self.history.seconds.append(time.perf_counter() - self._begun)
+        self._begun = time.perf_counter()
         if self.table is not None and trainer.is_global_zero:
-            columns = vars(self.history)
-            rows = zip(*columns.values(), strict=False)
-            lines = [",".join(["epoch", *columns])]
-            lines += [f"{i},{','.join(map(repr, row))}" for i, row in enumerate(rows, 1)]
-            write_atomically(self.table, "\n".join(lines) + "\n")
+            self._write()
+
+    def _write(self) -> None:
+        losses = {"train": self.history.train_loss, "val": self.history.val_loss}
+        rows = zip(*losses.values(), strict=False)
+        lines = [",".join(["epoch", *(f"{split}_loss" for split in losses)])]
+        lines += [f"{i},{','.join(map(repr, row))}" for i, row in enumerate(rows, 1)]
+        write_atomically(self.table, "\n".join(lines) + "\n")
+        # A checkpoint of before the times were kept has losses without them.
+        since = len(self.history.train_loss) - len(self.history.seconds)
+        elapsed = [0.0] * since + list(itertools.accumulate(self.history.seconds))
+        progress = [
+            format_line({"step": i + 1, "split": split, "loss": loss, "elapsed": elapsed[i]})
+            for i in range(len(elapsed))
+            for split, values in losses.items()
+            if i < len(values) and math.isfinite(loss := values[i])
+        ]
+        write_atomically(self.table.with_name("progress.txt"), "\n".join(progress) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """Part of the checkpoint, so that a resumed run reports every epoch."""
@@ -103,7 +130,8 @@ class HistoryCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the losses so far."""
-        self.history = History(state_dict["train_loss"], state_dict["val_loss"])
+        losses = (state_dict["train_loss"], state_dict["val_loss"])
+        self.history = History(*losses, state_dict.get("seconds", []))
         self._sum, self._items = state_dict["sum"], state_dict["items"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_port.published import READ_ERROR, SOURCE, Curve, figure3_curve
 from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import Section, Table, Tile
-from trainrig.report.describers import Describer, Description, Metric
+from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord
 
 METRICS = (
@@ -145,4 +145,14 @@ def _published_row(run: RunRecord, metric: Metric, curve: Curve, ours: float) ->
     }
 
 
-DESCRIBER = Describer(describe)
+WATCHED = Watched(
+    metrics=(
+        Metric("train", "loss", "loss"),
+        Metric("holdout", "accuracy_closed", "in-context"),
+        Metric("no_support", "accuracy_query", "in-weights"),
+        Metric("train", "weight_l2", "|w|"),
+        Metric("train", "grad_l2", "|g|"),
+    ),
+    total="training_steps",
+)
+DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED)

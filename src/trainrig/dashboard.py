@@ -63,7 +63,7 @@ class Mirror:
         Raises:
             FileNotFoundError: no such folder, or no run with a logged row in it.
         """
-        runs = [run for run in find_runs(self.folder) if run.rows]
+        runs = [run for run in find_runs(self.folder, at_work=True) if run.rows]
         if not runs:
             raise FileNotFoundError(f"{self.folder}: no run with a logged row in it yet")
         for run in runs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,3 +68,53 @@ def read_result(path: Path) -> RunResult:
         metrics=status.get("metrics", {}),
         message=status.get("message", ""),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """One run at one moment.
+
+    Attributes:
+        status: as in ``status.json``; ``stopped`` is a run that no process works on any more.
+        done, total: steps, or epochs where these are what the run's end is given in.
+        unit: which of the two.
+        per_second: of the same, over the last rows; None while unknown.
+        values: by heading.
+    """
+
+    name: str
+    status: str
+    done: int = 0
+    total: int | None = None
+    unit: str = "step"
+    per_second: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at the present speed; None where that cannot be said."""
+        if self.status != "running" or not self.total or not self.per_second:
+            return None
+        return max(self.total - self.done, 0) / self.per_second
+
+
+def this_process() -> str:
+    """Return what a run's ``.lock`` says of the process at work."""
+    return f"pid {os.getpid()} on {platform.node()}"
+
+
+def is_alive(path: Path) -> bool:
+    """Say whether the process that the run's ``.lock`` names is at work; unknown hosts count."""
+    try:
+        _, pid, _, host = (path / ".lock").read_text().split(maxsplit=3)
+    except (OSError, ValueError):
+        return False
+    if host.strip() != platform.node():
+        return True
+    try:
+        os.kill(int(pid), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

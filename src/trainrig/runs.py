@@ -24,7 +24,7 @@ from typing import Any
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import diff
 from trainrig.files import read_json, write_json
-from trainrig.run_status import FINAL, read_status
+from trainrig.run_status import FINAL, read_status, this_process
 from trainrig.stopping import Interruption, StopRequest, graceful_stop
 
 LATEST = Path("checkpoints/models/latest")
@@ -195,7 +195,7 @@ def _lock(path: Path) -> Iterator[None]:
                 f"{path}: another process ({owner}) is working on this run; wait for it or stop it"
             ) from None
         file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}")
+        file.write(this_process())
         file.flush()
         _LOCKS.add(file)
         try:

@@ -5,70 +5,28 @@ Nothing is locked and no file of a run is opened for writing, so a run never not
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainrig.config import flatten
 from trainrig.files import read_json
+from trainrig.report.describers import Metric, Watched, describers, owner
 from trainrig.report.records import run_directories
-from trainrig.run_status import read_status
-from trainrig.tracking.progress import parse_line
+from trainrig.run_status import Progress, is_alive, read_status
+from trainrig.tracking.progress import last_rows, speed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-TAIL_BYTES = 64_000  # holds the last rows of every split
 QUIET_LOOKS = 5
-RATE_ROWS = 20  # the speed is that over the last rows, so that a pause is forgotten
-#: Configuration keys that give the steps or epochs to do, where ``status.json`` does not.
-TOTAL_KEYS = {"step": ("training_steps", "steps"), "epoch": ("num_epochs", "epochs")}
-#: What a line may show, in this order, where a run logs it: split, key, heading.
-SHOWN = (
-    ("train", "loss", "loss"),
-    ("holdout", "accuracy_closed", "in-context"),
-    ("no_support", "accuracy_query", "in-weights"),
-    ("val", "accuracy", "validation"),
-    ("test", "accuracy", "test"),
-    ("train", "weight_l2", "|w|"),
-    ("train", "grad_l2", "|g|"),
-    ("train", "grad_norm", "|g|"),
-)
+#: Of a run directory that no experiment owns.
+UNKNOWN = Watched(metrics=(Metric("train", "loss", "loss"),), total="")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One run at one moment.
-
-    Attributes:
-        status: as in ``status.json``; ``stopped`` is a run that no process works on any more.
-        done, total: steps, or epochs where these are what the run's end is given in.
-        per_second: of the same, over the last rows; None while unknown.
-        values: by heading of ``SHOWN``.
-    """
-
-    name: str
-    status: str
-    done: int = 0
-    total: int | None = None
-    unit: str = "step"
-    per_second: float | None = None
-    values: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds to the end at the present speed; None where that cannot be said."""
-        if self.status != "running" or not self.total or not self.per_second:
-            return None
-        return max(self.total - self.done, 0) / self.per_second
-
-
-def look(folder: Path) -> list[Line]:
-    """Return a line per run directory at or below ``folder``.
+def look(folder: Path) -> list[Progress]:
+    """Return where every run at or below ``folder`` is.
 
     Raises:
         FileNotFoundError: no such folder, or no run in it.
@@ -77,103 +35,66 @@ def look(folder: Path) -> list[Line]:
         raise FileNotFoundError(f"{folder}: no such folder; give a run or a sweep")
     lines = [
         read_line(path, path.name if path == folder else path.relative_to(folder).as_posix())
-        for path in run_directories(folder)
+        for path in run_directories(folder, hidden=True)
     ]
+    for describer in describers().values():
+        lines += describer.find_progress(folder)
     if not lines:
-        raise FileNotFoundError(f"{folder}: no run directory in it yet; give a run or a sweep")
+        raise FileNotFoundError(f"{folder}: no run in it yet; give a run or a sweep")
     return lines
 
 
-def read_line(path: Path, name: str) -> Line:
-    """Return what is to be seen of the run in ``path``."""
-    status = read_status(path)
+def read_line(path: Path, name: str) -> Progress:
+    """Return where the run in ``path`` is."""
+    status, config = read_status(path), _config(path)
+    describer = owner(config)
+    watched = describer.watched if describer and describer.watched else UNKNOWN
     rows = list(last_rows(path / "logs/progress.txt"))
     state = status["status"]
     if state == "running" and not is_alive(path):
         state = "stopped"
-    unit, total = _end(path, status)
-    done = max((int(row[unit]) for row in rows if unit in row), default=int(status.get(unit, 0)))
-    values: dict[str, float] = {}
-    for split, key, heading in SHOWN:
-        found = [row[key] for row in rows if row.get("split") == split and key in row]
-        value = found[-1] if found else status.get("metrics", {}).get(split, {}).get(key)
-        if isinstance(value, int | float):
-            values[heading] = value
-    return Line(
-        name=name,
+    counted = [row for row in rows if not watched.splits or row.get("split") in watched.splits]
+    counted = [row for row in counted if watched.key in row]
+    done = max((int(row[watched.key]) for row in counted), default=int(status.get(watched.unit, 0)))
+    total = status.get(f"{watched.unit}s", flatten(config).get(watched.total))
+    return Progress(
+        name=watched.label(config) if watched.label else name,
         status=state,
         done=done,
-        total=total,
-        unit=unit,
-        per_second=_speed(rows, unit),
-        values=values,
+        total=total if isinstance(total, int) else None,
+        unit=watched.unit,
+        per_second=speed(counted, watched.key),
+        values=_values(watched, rows, status.get("metrics", {})),
     )
 
 
-def last_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the last rows of a ``progress.txt`` without reading the whole of a long one."""
+def _config(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    lines = text.split("\n")[:-1]  # the last one is still being written
-    for line in lines[1:] if size > TAIL_BYTES else lines:
-        try:
-            yield parse_line(line)
-        except ValueError:
-            continue  # cut back by a resuming process while we read
-
-
-def is_alive(path: Path) -> bool:
-    """Say whether the process that the run's ``.lock`` names is at work; unknown hosts count."""
-    try:
-        _, pid, _, host = (path / ".lock").read_text().split(maxsplit=3)
+        config = read_json(path / "config.json")
     except (OSError, ValueError):
-        return False
-    if host.strip() != platform.node():
-        return True
-    try:
-        os.kill(int(pid), 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
-def _end(path: Path, status: Mapping[str, Any]) -> tuple[str, int | None]:
-    if "steps" in status:
-        return "step", int(status["steps"])
-    try:
-        config = flatten(read_json(path / "config.json"))
-    except (OSError, ValueError):
-        return "step", None
-    for unit, keys in TOTAL_KEYS.items():
-        for key in keys:
-            if isinstance(config.get(key), int):
-                return unit, config[key]
-    return "step", None
+def _values(
+    watched: Watched, rows: Sequence[Mapping[str, Any]], final: Mapping[str, Any]
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for metric in watched.metrics:
+        found = [row for row in rows if row.get("split") == metric.split and metric.key in row]
+        row = found[-1] if found else final.get(metric.split, {})
+        value = row.get(metric.key)
+        if isinstance(value, int | float):
+            values[metric.label] = value
+    return values
 
 
-def _speed(rows: Sequence[Mapping[str, Any]], unit: str) -> float | None:
-    timed = [row for row in rows if unit in row and "elapsed" in row][-RATE_ROWS:]
-    if len(timed) < 2:
-        return None
-    spent = timed[-1]["elapsed"] - timed[0]["elapsed"]
-    gone = timed[-1][unit] - timed[0][unit]
-    return gone / spent if spent > 0 and gone > 0 else None
-
-
-def table(lines: Sequence[Line]) -> Table:
+def table(lines: Sequence[Progress]) -> Table:
     """Return the lines as a rich table."""
     from rich.markup import escape
     from rich.table import Table
 
-    known = dict.fromkeys(heading for _, _, heading in SHOWN)
-    headings = [heading for heading in known if any(heading in line.values for line in lines)]
+    headings = dict.fromkeys(heading for line in lines for heading in line.values)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("run", overflow="fold")
     for heading in ("status", "done", "speed", "left", *headings):

@@ -43,7 +43,7 @@ def test_training_leaves_its_files(run):
     for name in (
         "wts.h5.zip", "config.yaml", "reconstruction.npz", "reconstructed_amplitude.png",
         "reconstructed_phase.png", "checkpoints/last.ckpt", "logs/metrics.csv",
-        "previews/latest.png",
+        "previews/latest.png", "logs/progress.txt", ".lock",
     ):  # fmt: skip
         assert (run / name).stat().st_size > 0, name
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from trainrig.report.content import Chart, Section, Tile
 from trainrig.report.records import RunRecord, read_run, run_directories
+from trainrig.run_status import FINAL, Progress, read_status
 
 GROUP = "trainrig.describers"
 
@@ -70,10 +72,43 @@ class Description:
     whole: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watched:
+    """What the terminal view shows of an experiment's run directories.
+
+    Attributes:
+        metrics: columns, in this order; the last row that has one counts.
+        unit: what a run's length is given in.
+        total: configuration key (dotted) of that length.
+        key: what a row calls the units done.
+        splits: rows whose ``key`` counts them; empty means all.
+        label: configuration → a run's name, where its folder's does not tell.
+    """
+
+    metrics: Sequence[Metric]
+    unit: str = "step"
+    total: str
+    key: str = "step"
+    splits: Sequence[str] = ()
+    label: Callable[[Mapping[str, Any]], str] | None = None
+
+
 def no_runs(path: Path) -> list[RunRecord]:
     """Return no run: all of an experiment's runs are run directories."""
     del path
     return []
+
+
+def no_progress(path: Path) -> list[Progress]:
+    """Return none: all of an experiment's runs are run directories."""
+    del path
+    return []
+
+
+def nothing(config: Mapping[str, Any]) -> bool:
+    """Own no run directory."""
+    del config
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +118,16 @@ class Describer:
     Attributes:
         describe: (folder, its runs) → a description, or None for a folder of another experiment.
         find_runs: runs that are no run directories (foreign result files) at or below a folder.
+        owns: configuration of a run directory → whether it is of this experiment.
+        watched: what the terminal view shows of those.
+        find_progress: where runs are that are no run directories, for the terminal view.
     """
 
     describe: Callable[[Path, Sequence[RunRecord]], Description | None]
     find_runs: Callable[[Path], list[RunRecord]] = no_runs
+    owns: Callable[[Mapping[str, Any]], bool] = nothing
+    watched: Watched | None = None
+    find_progress: Callable[[Path], list[Progress]] = no_progress
 
 
 @cache
@@ -96,8 +137,17 @@ def describers() -> dict[str, Describer]:
     return {entry.name: entry.load() for entry in found}
 
 
-def find_runs(path: Path) -> list[RunRecord]:
+def owner(config: Mapping[str, Any]) -> Describer | None:
+    """Return the describer of the experiment that a run directory's configuration belongs to."""
+    return next((one for one in describers().values() if one.owns(config)), None)
+
+
+def find_runs(path: Path, *, at_work: bool = False) -> list[RunRecord]:
     """Return every run at or below ``path``, whichever experiment wrote it.
+
+    Args:
+        path: a run, a sweep, or a folder of them.
+        at_work: also unfinished runs whose directories are hidden until they have a result.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -108,7 +158,8 @@ def find_runs(path: Path) -> list[RunRecord]:
     folder = path if path.is_dir() else path.parent
     runs = [
         read_run(one, one.relative_to(folder).as_posix() if one != folder else folder.name)
-        for one in run_directories(folder)
+        for one in run_directories(folder, hidden=at_work)
+        if not (one.name.startswith(".") and read_status(one)["status"] in FINAL)
     ]
     for describer in describers().values():
         runs += describer.find_runs(folder)

@@ -53,13 +53,15 @@ class RunRecord:
         return value if _is_number(value) else None
 
 
-def run_directories(path: Path) -> Iterator[Path]:
+def run_directories(path: Path, *, hidden: bool = False) -> Iterator[Path]:
     """Yield every run directory at or below ``path``, in the order of names.
 
-    A run directory holds ``config.json`` and ``environment.json``.
+    A run directory holds ``config.json`` and ``environment.json``; with ``hidden`` its name may
+    begin with a dot.
     """
     for folder, folders, files in os.walk(path):
-        folders[:] = sorted(f for f in folders if f not in _INSIDE_RUNS and not f.startswith("."))
+        shown = (f for f in folders if f not in _INSIDE_RUNS and (hidden or f[0] != "."))
+        folders[:] = sorted(shown)
         if {"config.json", "environment.json"} <= set(files):
             folders.clear()
             yield Path(folder)

@@ -9,8 +9,9 @@ Python's shortest exact form (``nan``, ``inf`` and ``-inf`` included). Everythin
 from __future__ import annotations
 
 import numbers
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _KEY = re.compile(r"[A-Za-z_][\w./-]*\Z")
 _INTEGER = re.compile(r"[+-]?\d+\Z", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?\Z", re.ASCII)
 _NOT_FINITE = ("nan", "inf", "-inf")
+
+TAIL_BYTES = 64_000  # holds the last rows of every split
+RATE_ROWS = 20  # the speed is that over the last rows, so that a pause is forgotten
 
 
 def format_line(row: Mapping[str, Any]) -> str:
@@ -90,6 +94,33 @@ def read_progress(path: Path | str) -> list[dict[str, Value]]:
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
     return rows
+
+
+def last_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the last rows of a ``progress.txt`` without reading the whole of a long one."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    lines = text.split("\n")[:-1]  # the last one is still being written
+    for line in lines[1:] if size > TAIL_BYTES else lines:
+        try:
+            yield parse_line(line)
+        except ValueError:
+            continue  # cut back by a resuming process while we read
+
+
+def speed(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Return units per second over the last rows that have a time; None where that is unknown."""
+    timed = [row for row in rows if "elapsed" in row][-RATE_ROWS:]
+    if len(timed) < 2:
+        return None
+    spent = timed[-1]["elapsed"] - timed[0]["elapsed"]
+    gone = timed[-1][key] - timed[0][key]
+    return gone / spent if spent > 0 and gone > 0 else None
 
 
 def _checked_key(key: str) -> str:

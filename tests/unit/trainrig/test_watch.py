@@ -11,12 +11,24 @@ import sys
 import pytest
 import watch as script
 
-from trainrig.watch import TAIL_BYTES, last_rows, look, read_line
+from trainrig.run_status import this_process
+from trainrig.tracking.progress import TAIL_BYTES, last_rows
+from trainrig.watch import look, read_line
+
+ICL = {"data": {"generator_config": {"n_holdout_classes": 10}}, "training_steps": 400}
+CIFAR = {"train_val_split": 0.9, "num_epochs": 3}
+DEEPOBS = {
+    "testproblem": "mnist_mlp",
+    "optimizer_name": "Adam",
+    "hyperparams": {"lr": 0.001, "amsgrad": False},
+    "num_epochs": 4,
+    "random_seed": 7,
+}
 
 
 def write(path, status, rows, *, pid=None, config=None):
     (path / "logs").mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(config or {"training_steps": 400}))
+    (path / "config.json").write_text(json.dumps(config or ICL))
     (path / "environment.json").write_text("{}")
     (path / "status.json").write_text(json.dumps(status))
     (path / "logs/progress.txt").write_text("".join(rows) + "step=999 split=tr")
@@ -50,7 +62,7 @@ def test_a_run_whose_process_is_gone_is_stopped(tmp_path):
 
 def test_epochs_count_where_the_end_is_given_in_them(tmp_path):
     rows = [f"step={10 * e} epoch={e} split=val accuracy=0.5 elapsed={e}.0\n" for e in (1, 2, 3)]
-    write(tmp_path / "a", {"status": "complete"}, rows, config={"num_epochs": 3})
+    write(tmp_path / "a", {"status": "complete"}, rows, config=CIFAR)
     line = read_line(tmp_path / "a", "a")
     assert (line.done, line.total, line.unit, line.per_second) == (3, 3, "epoch", 1.0)
 
@@ -81,3 +93,61 @@ def test_the_script_prints_once_into_a_pipe_and_touches_nothing(tmp_path, capsys
 def test_a_folder_without_runs_is_one_line(tmp_path, capsys):
     assert script.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_deepobs_run_counts_epochs_and_says_what_it_is(tmp_path):
+    rows = [
+        "step=0 split=train loss=2.5 accuracy=0.1 elapsed=1.0\n",
+        "step=0 split=test loss=2.5 accuracy=0.1 elapsed=1.0\n",
+        "step=930 split=minibatch loss=0.75\n",
+        "step=1 split=train loss=0.5 accuracy=0.8 elapsed=5.0\n",
+        "step=1 split=test loss=0.6 accuracy=0.7 elapsed=6.0\n",
+    ]
+    path = tmp_path / "mnist_mlp/Adam/setting/.random_seed__7"
+    write(path, {"status": "running", "epoch": 0}, rows, pid=os.getpid(), config=DEEPOBS)
+    (line,) = look(tmp_path)
+    assert line.name == "mnist_mlp Adam lr 0.001 seed 7"
+    assert (line.status, line.done, line.total, line.unit) == ("running", 1, 4, "epoch")
+    assert line.per_second == pytest.approx(1 / 5)
+    assert line.seconds_left == pytest.approx(15)
+    assert line.values == {"loss": 0.75, "train": 0.8, "test": 0.7, "test loss": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("alive", "weights", "status"),
+    [(True, True, "running"), (False, False, "stopped"), (False, True, "complete")],
+)
+def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, weights, status):
+    path = tmp_path / "scan"
+    (path / "logs").mkdir(parents=True)
+    (path / "config.yaml").write_text("training: {nepochs: 8}")
+    (path / "logs/metrics.csv").write_text("epoch,train_loss,val_loss\n1,0.5,0.6\n2,0.25,0.3\n")
+    lines = [
+        f"step={i} split={split} loss={loss} elapsed={10.0 * i}\n"
+        for i, both in ((1, (0.5, 0.6)), (2, (0.25, 0.3)))
+        for split, loss in zip(("train", "val"), both, strict=True)
+    ]
+    (path / "logs/progress.txt").write_text("".join(lines))
+    if alive:
+        (path / ".lock").write_text(this_process())
+    if weights:
+        (path / "wts.h5.zip").touch()
+    (line,) = look(tmp_path)
+    assert (line.name, line.status, line.done, line.total) == ("scan", status, 2, 8)
+    assert line.per_second == pytest.approx(0.1)
+    assert line.values == {"loss": 0.25, "val loss": 0.3}
+
+
+def test_a_run_of_no_known_experiment_shows_its_loss(tmp_path):
+    write(tmp_path / "a", {"status": "running", "steps": 9}, ROWS, config={"mine": 1})
+    (line,) = look(tmp_path)
+    assert (line.done, line.total, line.values) == (200, 9, {"loss": 2.25})
+
+
+def test_watching_imports_no_torch():
+    code = (
+        "import sys; sys.modules.update(torch=None, matplotlib=None, lightning=None)\n"
+        "from trainrig.watch import look\nfrom trainrig.report.describers import describers\n"
+        "assert len(describers()) >= 4"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

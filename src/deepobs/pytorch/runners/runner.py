@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 #: Arguments of the 1.1 and 1.2 lines that have another name here.
 ALTERNATIVES = ("learning_rate", "l2_reg")
 #: Columns of ``logs/progress.txt``.
-COLUMNS = ("step", "split", "loss", "accuracy")
+COLUMNS = ("step", "split", "loss", "accuracy", "elapsed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

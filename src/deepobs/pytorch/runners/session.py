@@ -129,7 +129,7 @@ class Session:
             loss, accuracy = measure(phase) if measure else evaluate(self.problem, phase)
             self.timing[f"{phase}_seconds"].append(time.perf_counter() - start)
             title = _title(phase)
-            row = {"step": self.epoch, "split": title, "loss": loss}
+            row = {"step": self.epoch, "split": title, "loss": loss, "elapsed": self.elapsed()}
             self.curves[f"{title}_losses"].append(loss)
             if accuracy is not None:
                 self.curves[f"{title}_accuracies"].append(accuracy)
@@ -139,6 +139,12 @@ class Session:
             finite = finite and math.isfinite(loss)
         if not finite and self.settings.on_divergence == "stop":
             self.status = "diverged"
+
+    def elapsed(self) -> float:
+        """Return the seconds of training and evaluation so far, over all processes."""
+        return self._epoch_seconds + sum(
+            sum(values) for values in self.timing.values() if isinstance(values, list)
+        )
 
     # --- training ---
 
