@@ -25,6 +25,7 @@ from deepobs.pytorch.runners.runner import OpenSession, PTRunner
 from deepobs.pytorch.runners.session import SaveClock, Session, needs_closure
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.sinks import Sinks
+from trainrig.device import reuse_memory
 
 #: Optimizers whose update torch can do in one pass over the memory.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -76,6 +77,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     outputs: list[dict[str, Any] | None] = [None] * len(every)
     with contextlib.ExitStack() as stack:
         members: list[OpenSession] = []
+        reuse_memory()
         for i in chosen:
             data = members[0].session.problem.data if members else None
             members.append(stack.enter_context(_open(runner, every[i], folders[i], data, no_logs)))
@@ -203,8 +205,9 @@ class Pack:
         for batch in self.data.train.batches(group[0].epoch):
             shared = SharedBatch.of(batch)
             for session in tuple(going):
-                loss = self.chain.gradients(self.layers[id(session)], shared)
-                session.optimizer.step()
+                layers = self.layers[id(session)]
+                loss = self.chain.gradients(layers, shared)
+                self.chain.update(layers, session.optimizer)
                 if not session.take(loss):
                     going.remove(session)
         for session in group:
