@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,42 +20,61 @@ from typing import Any
 
 from trainrig.cli import Parser, entry
 
-FIRST_LOSSES = {  # published epoch-0 test losses, mean over seeds
-    "quadratic_deep": 353.447,
-    "mnist_vae": 181.45,
-    "fmnist_vae": 132.99,
-    "fmnist_2c2d": 2.3545,
-    "cifar10_3c3d": 3.592,
-    "cifar100_allcnnc": 4.927,
-    "svhn_wrn164": 2.790,
-    "tolstoi_char_rnn": 4.427,
-}
+FIRST_LOSSES = (
+    "quadratic_deep",
+    "mnist_vae",
+    "fmnist_vae",
+    "fmnist_2c2d",
+    "cifar10_3c3d",
+    "cifar100_allcnnc",
+    "svhn_wrn164",
+    "tolstoi_char_rnn",
+)
+#: Draws of as many of our seeds as were published, to say how often chance gives such a mean.
+DRAWS = 100_000
+PUBLISHED_SEEDS = 10
 
 
 def first_losses(names: list[str], batches: int | None, seeds: int) -> None:
-    """Print each problem's test loss before training, and its distance from the published one."""
+    """Print each problem's test loss before training beside the published mean and deviation."""
+    import numpy as np
+
+    from deepobs.analyzer.baselines import load_baselines
+
+    generator = np.random.default_rng(0)
+    for name in names or FIRST_LOSSES:
+        values = np.array([first_loss(name, seed, batches) for seed in range(42, 42 + seeds)])
+        mean = values.mean()
+        # All three optimizers start from the same initial values.
+        published, spread = (c[0] for c in load_baselines().band(name, "SGD", "test_losses"))
+        means = generator.choice(values, (DRAWS, PUBLISHED_SEEDS)).mean(1)
+        as_far = (abs(means - mean) >= abs(published - mean)).mean()
+        print(
+            f"{name:18} {mean:9.4f} +- {values.std():.4f} ({values.min():.4f} to "
+            f"{values.max():.4f})  published {published:9.4f} +- {spread:.4f}  "
+            f"{100 * (mean / published - 1):+.2f} %  ({seeds} seeds; of means of "
+            f"{PUBLISHED_SEEDS} of them {100 * as_far:.2g} % lie as far from ours)",
+            flush=True,
+        )
+
+
+def first_loss(name: str, seed: int, batches: int | None) -> float:
+    """Return a problem's test loss before training, and show it as progress."""
     import torch
 
     from deepobs.pytorch import config, testproblems
     from deepobs.pytorch.runners.session import evaluate
 
-    for name in names or FIRST_LOSSES:
-        setting = config.get_testproblem_default_settings()[name]
-        values: list[float] = []
-        for seed in range(42, 42 + seeds):
-            torch.manual_seed(seed)
-            problem = getattr(testproblems, name)(setting["batch_size"])
-            problem.set_up()
-            if batches is not None:
-                problem.data.test.n_batches = min(batches, problem.data.test.n_batches)
-            values.append(evaluate(problem, "test")[0])
-        mean, published = statistics.fmean(values), FIRST_LOSSES[name]
-        count = len(problem.data.test)
-        print(
-            f"{name:18} {mean:9.4f}  published {published:9.4f}  "
-            f"{100 * (mean / published - 1):+.2f} %  ({seeds} seeds, {count} batches)",
-            flush=True,
-        )
+    torch.manual_seed(seed)
+    problem = getattr(testproblems, name)(
+        config.get_testproblem_default_settings()[name]["batch_size"]
+    )
+    problem.set_up()
+    if batches is not None:
+        problem.data.test.n_batches = min(batches, problem.data.test.n_batches)
+    value = evaluate(problem, "test")[0]
+    print(f"{name}, seed {seed}: {value:.5f}", file=sys.stderr, flush=True)
+    return value
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
