@@ -19,6 +19,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.device_batches import DeviceBatches
 from pytorch_port.inputs import IclInputs
 from pytorch_port.losses import icl_loss
+from pytorch_port.model import TransformerICL
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import autocast
 from trainrig.engine import Engine, GraphedStep, check_engine
@@ -93,7 +94,7 @@ def training_steps(
         first = start_step * training.accumulate
         batches = inputs.training_batches(first, num_workers=num_workers)
     return train_steps(
-        _compiled(model, inputs) if engine == "compile" else model,
+        compiled_twin(model, inputs) if engine == "compile" else model,
         optimizer,
         batches,
         make_loss(config, inputs.device),
@@ -104,8 +105,19 @@ def training_steps(
     )
 
 
-def _compiled(model: nn.Module, inputs: IclInputs) -> nn.Module:
-    """Compile a model that has seen one batch, so that its table of positions is complete."""
+def compiled_twin(model: nn.Module, inputs: IclInputs) -> nn.Module:
+    """Return a compiled twin of a model, with the same parameters.
+
+    Of a transformer only the blocks are compiled: they share one program, which takes a fraction
+    of the time for the whole, and are where the small operators are. Other models are compiled as
+    one, having seen a batch, so that their table of positions is complete.
+    """
+    if isinstance(model, TransformerICL):
+        shared = (model.embedder, model.norm, model.head, *model.blocks.parameters())
+        twin = copy.deepcopy(model, {id(part): part for part in shared})
+        for block in twin.blocks:
+            block.compile(dynamic=False)
+        return twin
     batch = next(inputs.training_batches(0))
     with torch.no_grad(), torch.random.fork_rng(_cuda_devices(inputs)):
         model.eval()(batch.examples, batch.labels)

@@ -12,7 +12,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.device_batches import DeviceBatches
 from pytorch_port.experiment import build, settle_engine
 from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.steps import resolve_engine, training_steps, trial_losses
+from pytorch_port.steps import compiled_twin, resolve_engine, training_steps, trial_losses
 from pytorch_port.trainer import Runtime
 from trainrig.config import apply_overrides
 from trainrig.data.image_bank import view_table
@@ -130,6 +130,18 @@ def test_a_run_keeps_the_engine_that_auto_chose_for_it(tmp_path):
     assert engine(config) == "compile"
     assert engine(config, overwrite=True) == "eager"
     assert engine(apply_overrides(config, {"training.engine": "eager"})) == "eager"
+
+
+def test_a_compiled_transformer_shares_its_parameters_and_leaves_the_model_eager():
+    config, inputs = make(**SYMBOLIC)
+    model, _ = build(config, inputs)
+    twin = compiled_twin(model, inputs)
+    ours, theirs = dict(twin.named_parameters()), dict(model.named_parameters())
+    assert list(ours) == list(theirs)
+    assert all(ours[name] is theirs[name] for name in theirs)
+    assert twin.embedder is model.embedder
+    assert all(block._compiled_call_impl is not None for block in twin.blocks)
+    assert all(block._compiled_call_impl is None for block in model.blocks)
 
 
 @pytest.mark.slow
