@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from trainrig.device import choose_device, reuse_memory, set_threads
     from trainrig.files import write_json
     from trainrig.plotting.speed import draw_results
+    from trainrig.report.content import plural
     from trainrig.roofline import measure_peaks
 
     if not arguments.default_allocator:
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     print(format_results(results))
     if arguments.figure:
         hardware = f"{document['hardware']['cpu']}, {document['hardware'].get('gpu', 'no GPU')}"
-        title = f"{hardware}; {options.threads} thread(s), {document['clock']} time"
+        title = f"{hardware}; {plural(options.threads, 'thread')}, {document['clock']} time"
         draw_results(document["results"], arguments.figure, title=title)
     return 0
 

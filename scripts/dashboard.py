@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.every > 0:
         parser.error(f"--every is {arguments.every}; more than 0 seconds is expected")
     from trainrig.dashboard import Mirror, make_board
+    from trainrig.report.content import plural
 
     with tempfile.TemporaryDirectory(prefix="trainrig-dashboard-") as scratch:
         project = arguments.folder.resolve().name
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         mirror = Mirror(arguments.folder, board)
         count = mirror.update()
         address = board.serve(arguments.port)
-        print(f"{count} run{'s' if count > 1 else ''} at {address} (Ctrl-C ends)", flush=True)
+        print(f"{plural(count, 'run')} at {address} (Ctrl-C ends)", flush=True)
         if arguments.once:
             return 0
         if not arguments.no_browser:

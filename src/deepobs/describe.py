@@ -12,7 +12,7 @@ from deepobs.analyzer.aggregate import choose_metric
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results, Run, Setting, read_results
 from deepobs.analyzer.tables import make_rows
-from trainrig.report.content import Chart, Section, Series, Table, Tile
+from trainrig.report.content import Chart, Section, Series, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord, last_values
 from trainrig.report.runs import mean_series
@@ -71,7 +71,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         return None
     results = read_results(folder)
     rows = make_rows(results)
-    problems = ", ".join(results.testproblems)
+    problems, count = ", ".join(results.testproblems), len(results.testproblems)
     text = (
         "Best setting of each optimizer by its final value; published: DeepOBS baselines v1.1, ten "
         "seeds. Speed: epochs to the problem's convergence performance."
@@ -97,7 +97,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         if row.source == "run"
     ]
     return Description(
-        title=f"DeepOBS: {len(results.testproblems)} problem(s), {len(runs)} runs",
+        title=f"DeepOBS: {plural(count, 'problem')}, {plural(len(runs), 'run')}",
         lead=f"Results on {problems}.",
         warnings=[f"skipped: {skipped.reason}" for skipped in results.skipped],
         tiles=tiles[:8],
@@ -109,7 +109,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
 
 def _note(row: Any) -> str:
     spread = f" ± {row.std:.2g}" if row.n > 1 else ""
-    return f"{row.metric.replace('_', ' ')}{spread}, {row.n} seed{'s' if row.n > 1 else ''}"
+    return f"{row.metric.replace('_', ' ')}{spread}, {plural(row.n, 'seed')}"
 
 
 def _charts(results: Results) -> list[Chart]:

@@ -40,6 +40,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         tiles=_tiles(runs),
         metrics=METRICS,
         hidden_keys=HIDDEN,
+        key_names={"optimizer.type": "optimizer", "optimizer.lr": "learning rate"},
         sections=_summary(folder),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_port.published import READ_ERROR, SOURCE, Curve, figure3_curve
 from trainrig.plotting.style import mean_and_sd
-from trainrig.report.content import Section, Table, Tile
+from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord
 
@@ -22,6 +22,17 @@ METRICS = (
     Metric("train", "weight_l2", "weight norm"),
     Metric("train", "grad_l2", "gradient norm"),
 )
+KEY_NAMES = {
+    "data.generator_config.n_rare_classes": "rare classes",
+    "data.generator_config.n_common_classes": "common classes",
+    "data.generator_config.n_holdout_classes": "holdout classes",
+    "data.seq_config.p_bursty": "share of bursty sequences",
+    "data.generator_config.zipf_exponent": "Zipf exponent",
+    "optimizer.weight_decay": "λ",
+    "optimizer.max_lr": "learning rate",
+    "optimizer.name": "optimizer",
+    "training_steps": "steps",
+}
 HIDDEN = ("images.", "data.symbolic_config.")
 CAPTIONS = {
     "figure3_adamw.png": "Both accuracies against weight decay, and against the training step.",
@@ -51,6 +62,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         tiles=_tiles(runs),
         metrics=METRICS,
         hidden_keys=HIDDEN,
+        key_names=KEY_NAMES,
         captions=CAPTIONS,
         sections=_published(runs),
     )
@@ -106,7 +118,7 @@ def _tiles(runs: Sequence[RunRecord]) -> list[Tile]:
             mean, sd = mean_and_sd(values)
             spread = f" ± {sd:.1f}" if len(values) > 1 else ""
             label = f"{metric.label.partition(' (')[0]}, {count} classes"
-            note = f"λ = {least:g}, {len(values)} seed{'s' if len(values) > 1 else ''}"
+            note = f"λ = {least:g}, {plural(len(values), 'seed')}"
             tiles.append(Tile(label, f"{mean:.1f}{spread} %", note))
     return tiles[:8]
 

@@ -121,3 +121,12 @@ class Page:
     notes: Sequence[str] = ()
     tiles: Sequence[Tile] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "run"), plural(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

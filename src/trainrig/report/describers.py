@@ -53,6 +53,7 @@ class Description:
         tiles: headline figures.
         metrics: in the order of their weight; empty lets the core choose.
         hidden_keys: configuration keys (or prefixes) that tell nothing about differences.
+        key_names: what a reader calls a dotted configuration key, in legends and tables.
         charts: in place of the curves that the core draws from the rows.
         captions: of the folder's PNG files by name; others are shown without.
         sections: tables and pictures of its own, shown after the curves.
@@ -66,6 +67,7 @@ class Description:
     tiles: Sequence[Tile] = ()
     metrics: Sequence[Metric] = ()
     hidden_keys: Sequence[str] = ()
+    key_names: Mapping[str, str] = field(default_factory=dict)
     charts: Sequence[Chart] = ()
     captions: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()

@@ -21,6 +21,7 @@ from trainrig.report.content import (
     Series,
     Table,
     Tile,
+    plural,
 )
 from trainrig.report.describers import Description, Metric
 from trainrig.report.records import RunRecord
@@ -37,8 +38,9 @@ def runs_page(folder: Path, runs: Sequence[RunRecord], description: Description)
     if not description.whole:
         metrics = description.metrics or choose_metrics(runs)
         varying = differing_keys(runs, description.hidden_keys)
+        names = short_names(list(varying), description.key_names)
         charts = description.charts or [
-            chart for metric in metrics if (chart := metric_chart(metric, runs, varying))
+            chart for metric in metrics if (chart := metric_chart(metric, runs, varying, names))
         ]
         if charts:
             text = (
@@ -50,7 +52,7 @@ def runs_page(folder: Path, runs: Sequence[RunRecord], description: Description)
         sections += description.sections
         sections += _pictures(folder, description.captions)
         if runs:
-            rows = [run_row(run, varying, metrics) for run in runs]
+            rows = [run_row(run, names, metrics) for run in runs]
             sections.append(Section("Runs", [Table(rows)], "A click on a heading sorts."))
             sections += _configuration(runs, varying)
             sections += _environment(runs)
@@ -112,25 +114,26 @@ def differing_keys(runs: Sequence[RunRecord], hidden: Sequence[str] = ()) -> dic
     return found
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return each dotted key's last part, or the whole key where last parts are equal.
+def short_names(keys: Sequence[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a reader calls each dotted key.
 
-    >>> short_names(["optimizer.lr", "seed", "a.n", "b.n"])
-    {'optimizer.lr': 'lr', 'seed': 'seed', 'a.n': 'a.n', 'b.n': 'b.n'}
+    That is its known name, else its last part, or the whole key where last parts are equal.
+
+    >>> short_names(["optimizer.lr", "my_seed", "a.n", "b.n"], {"optimizer.lr": "rate"})
+    {'optimizer.lr': 'rate', 'my_seed': 'my seed', 'a.n': 'a.n', 'b.n': 'b.n'}
     """
     last = Counter(key.rsplit(".", 1)[-1] for key in keys)
-    return {k: tail if last[tail := k.rsplit(".", 1)[-1]] == 1 else k for k in keys}
+    tails = {key: key.rsplit(".", 1)[-1] for key in keys}
+    short = {key: tail if last[tail] == 1 else key for key, tail in tails.items()}
+    return {key: (known or {}).get(key, name.replace("_", " ")) for key, name in short.items()}
 
 
-def run_row(
-    run: RunRecord, varying: Mapping[str, Sequence[Any]], metrics: Sequence[Metric]
-) -> dict[str, Any]:
+def run_row(run: RunRecord, names: Mapping[str, str], metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return a run's line: link, status, what is special about it, what it reached."""
     row: dict[str, Any] = {"run": Link(run.name, run.path), "status": run.status}
     row[f"{run.counts}s"] = run.step
-    names = short_names(list(varying))
     config = flatten(run.config)
-    for key in list(varying)[:MAX_KEYS]:
+    for key in list(names)[:MAX_KEYS]:
         row[names[key]] = cell(config.get(key))
     for metric in metrics:
         value = run.value(metric.split, metric.key)
@@ -140,7 +143,10 @@ def run_row(
 
 
 def metric_chart(
-    metric: Metric, runs: Sequence[RunRecord], varying: Mapping[str, Sequence[Any]]
+    metric: Metric,
+    runs: Sequence[RunRecord],
+    varying: Mapping[str, Sequence[Any]],
+    names: Mapping[str, str],
 ) -> Chart | None:
     """Return the metric against the step: mean and band by setting where seeds repeat it."""
     scale = 100.0 if metric.percent else 1.0
@@ -150,7 +156,7 @@ def metric_chart(
         if rows:
             x = [float(row["step"]) for row in rows]
             y = [None if row[metric.key] is None else scale * row[metric.key] for row in rows]
-            label = setting_name(position, varying) or run.name
+            label = setting_name(position, varying, names) or run.name
             curves.setdefault(label, []).append((run, x, y))
     if not curves:
         return None
@@ -166,11 +172,12 @@ def metric_chart(
     return Chart(metric.label, series, runs[0].counts, metric.label + unit)
 
 
-def setting_name(position: int, varying: Mapping[str, Sequence[Any]]) -> str:
+def setting_name(
+    position: int, varying: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+) -> str:
     """Return what tells a run's setting from the others', the seed left out."""
-    names = short_names(list(varying))
     parts = [
-        f"{names[key].replace('_', ' ')} {_brief(values[position])}"
+        f"{names[key]} {_brief(values[position])}"
         for key, values in varying.items()
         if key not in SEEDS and values[position] is not None
     ]
@@ -298,4 +305,4 @@ def _troubles(runs: Sequence[RunRecord]) -> list[str]:
 def _counted(runs: Sequence[RunRecord], folder: Path) -> str:
     states = Counter(run.status for run in runs)
     listed = ", ".join(f"{count} {status}" for status, count in states.items())
-    return f"{len(runs)} run{'s' if len(runs) != 1 else ''} in {folder.name}: {listed}."
+    return f"{plural(len(runs), 'run')} in {folder.name}: {listed}."

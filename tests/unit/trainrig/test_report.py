@@ -16,6 +16,7 @@ from trainrig.report.runs import (
     mean_series,
     metric_chart,
     setting_name,
+    short_names,
 )
 from trainrig.report.write import write_report
 
@@ -67,7 +68,7 @@ def test_differences_leave_out_what_is_equal_and_what_is_hidden():
     ]
     varying = differing_keys(runs, hidden=("dir",))
     assert varying == {"o.lr": [0.1, 0.2], "seed": [0, 1]}
-    assert setting_name(1, varying) == "lr 0.2"
+    assert setting_name(1, varying, short_names(list(varying))) == "lr 0.2"
 
 
 def test_seeds_become_mean_and_band_and_settings_stay_apart():
@@ -82,7 +83,7 @@ def test_seeds_become_mean_and_band_and_settings_stay_apart():
         for lr, seed, value in ((0.1, 0, 0.4), (0.1, 1, 0.6), (0.2, 0, 0.9))
     ]
     (metric,) = choose_metrics(runs)
-    chart = metric_chart(metric, runs, differing_keys(runs))
+    chart = metric_chart(metric, runs, varying := differing_keys(runs), short_names(list(varying)))
     means = [series for series in chart.series if not series.thin]
     assert [series.name for series in means] == ["lr 0.1 (mean of 2)", "lr 0.2"]
     assert means[0].y == [pytest.approx(50.0)]
