@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     flags = {key: value for key, value in vars(arguments).items() if key not in NO_KEYS}
     from optimizer_quality.config import resolve
-    from optimizer_quality.experiment import run
+    from optimizer_quality.experiment import run, write_runs_csv
     from optimizer_quality.session import Runtime
 
     names = given_flags(parser, arguments)
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     with profiled(arguments.profile):
         result = run(traced.config, runtime)
+    write_runs_csv(result.path.parent)
     if result.status == "diverged":
         raise ValueError(f"{result.path}: diverged: {result.message}")
     print(f"{result.path}: test accuracy {result.metrics['test']['accuracy']:.4f}")

@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     from optimizer_quality.session import Runtime
     from optimizer_quality.sweep import execute, parse_grid, plan_runs, write_summary
     from trainrig.runs import FINAL
+    from trainrig.sweep import Paced
 
     keys = ("dataset", "data_dir", "num_epochs", "device")
     flags = {key: getattr(arguments, key) for key in keys}
@@ -77,15 +78,19 @@ def main(argv: list[str] | None = None) -> int:
         tracker=arguments.tracker,
         quiet=True,
     )
-    failed = 0
+
+    def write_tables() -> str:
+        write_runs_csv(folder)
+        return write_summary(runs, folder)
+
+    failed, paced = 0, Paced(write_tables)
     for outcome in execute(runs, folder, runtime, options, arguments.pack):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
         failed += outcome.status not in FINAL
-        write_summary(runs, folder)
+        paced()
     if options.dry_run:
         return 0
-    write_runs_csv(folder)
-    print(write_summary(runs, folder), end="")
+    print(write_tables(), end="")
     from trainrig.report.write import write_report
 
     print(f"{folder / 'summary.csv'}\n{write_report(folder)}")

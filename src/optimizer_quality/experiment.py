@@ -75,7 +75,6 @@ def run(
         if directory.status()["status"] in FINAL:
             return read_result(path)
         _train_in(directory, log_path, config, runtime, loaders, device)
-    write_runs_csv(path.parent)
     return read_result(path)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.experiment import opened, write_runs_csv
+from optimizer_quality.experiment import opened
 from optimizer_quality.session import Runtime, Session, prepare
 from optimizer_quality.train import check_finite, close_epoch, validate
 from trainrig.checkpoint import list_checkpoints
@@ -69,7 +69,6 @@ def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> st
         _start_together(sessions)
         _train(sessions)
         statuses = {session.directory.status()["status"] for session in sessions}
-    write_runs_csv(places[0][1].parent)
     return "complete" if statuses == {"complete"} else "diverged"
 
 

@@ -24,7 +24,7 @@ from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
 from trainrig.runs import FINAL, LATEST, check_config, read_status
-from trainrig.sweep import Outcome, Task
+from trainrig.sweep import Outcome, Paced, Task
 from trainrig.tracking.tables import write_table
 
 
@@ -77,8 +77,10 @@ def execute(
     tasks, finished = _tasks(runs, base_dir, runtime, plan)
     while True:
         too_large = []
+        packs = {task.name: _names_of(task) for task in tasks}
+        done_before = {outcome.name for outcome in finished}
         for outcome in start(tasks, finished, options, base_dir, overwrite=runtime.overwrite):
-            pack = [] if outcome in finished else _names_of(outcome, tasks)
+            pack = [] if outcome.name in done_before else packs[outcome.name]
             if outcome.status != OUT_OF_MEMORY:
                 yield from _run_outcomes(outcome, pack, base_dir)
             elif len(pack) == 1:
@@ -137,9 +139,8 @@ def _pack_tasks(
     return [Task(name=label, path=path, work=train_pack, arguments=arguments)]
 
 
-def _names_of(outcome: Outcome, tasks: Sequence[Task]) -> list[str]:
-    """Return the runs of the task that an outcome belongs to."""
-    (task,) = (task for task in tasks if task.name == outcome.name)
+def _names_of(task: Task) -> list[str]:
+    """Return the runs that a task trains."""
     return [path.name for _, path in task.arguments.get("runs", [(None, task.path)])]
 
 
@@ -223,7 +224,7 @@ def train_grid(
     launch: LaunchOptions | None = None,
     pack: int | str | None = None,
 ) -> list[Outcome]:
-    """Check, then train the grid, keeping ``runs.csv`` current.
+    """Check, then train the grid, keeping ``runs.csv`` current in a small share of the time.
 
     Args:
         runs: from ``grid.plan_runs``.
@@ -248,6 +249,7 @@ def train_grid(
         base_dir.mkdir(parents=True, exist_ok=True)
         _keep_plan(plan, base_dir, runtime)
     outcomes = []
+    list_runs = Paced(lambda: write_runs_csv(runs, base_dir, config_path))
     with _sweep_bar(len(runs), runtime.show_progress) as bar:
         if "synthetic" in sources and runtime.show_progress:
             bar.write("images: SYNTHETIC GLYPHS, procedural drawings, not Omniglot (see --source)")
@@ -256,7 +258,9 @@ def train_grid(
             bar.update()
             if runtime.show_progress or outcome.status != "complete":
                 bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
-            write_runs_csv(runs, base_dir, config_path)
+            list_runs()
+    if outcomes:
+        write_runs_csv(runs, base_dir, config_path)
     return outcomes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -60,6 +61,27 @@ class Outcome:
     path: Path
     status: str
     message: str = ""
+
+
+class Paced:
+    """Repeats something that grows with the sweep, in a small share of the sweep's time.
+
+    What is called after each of N runs and looks at all N would cost O(N²). Called through this, a
+    call of t seconds is followed by a pause of at least ``t (1 / SHARE - 1)``.
+    """
+
+    SHARE = 0.05
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call, self._next = call, -math.inf
+
+    def __call__(self) -> None:
+        """Make the call unless it is too early for it."""
+        started = time.monotonic()
+        if started >= self._next:
+            self.call()
+            ended = time.monotonic()
+            self._next = ended + (ended - started) * (1 / self.SHARE - 1)
 
 
 def run_tasks(

@@ -98,7 +98,11 @@ def follow(
     suspects: set[str] = set()
     asked = time.monotonic()
     while waiting:
-        for name in folder.ended() & waiting.keys():
+        started = time.monotonic()
+        ended = folder.ended()
+        # The longer the list of outcomes, the rarer the looks: a tenth of the time at most.
+        pause = max(POLL_S, 9 * (time.monotonic() - started))
+        for name in ended & waiting.keys():
             del waiting[name]
             yield folder.read_outcome(name)
         if waiting and time.monotonic() - asked >= QUEUE_POLL_S:
@@ -108,7 +112,7 @@ def follow(
             for name in (gone & suspects) - folder.ended():
                 yield _lost(waiting.pop(name))
             suspects = gone
-        time.sleep(POLL_S if waiting else 0)
+        time.sleep(pause if waiting else 0)
 
 
 def _lost(task: Task) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 Schedule = Callable[[int], float]
 
@@ -64,6 +65,7 @@ def constant(lr: float) -> Schedule:
     return Constant(lr)
 
 
+@lru_cache(maxsize=64)  # the runs of a sweep share it, and it takes a pass over all steps
 def total_lr(schedule: Schedule, steps: int) -> float:
     """Return Σlr over the first ``steps`` updates; decoupled decay λ shrinks by exp(-λ·Σlr)."""
     return math.fsum(schedule(t) for t in range(steps))

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from trainrig.stopping import EXIT_TERMINATED, Interruption, stop_at_once
-from trainrig.sweep import Task, run_tasks
+from trainrig.sweep import Paced, Task, run_tasks
 
 
 @pytest.fixture
@@ -29,6 +29,23 @@ def tasks(tmp_path, sweep_work):
         ]
 
     return make
+
+
+def test_what_looks_at_all_runs_after_each_takes_a_small_share_of_the_time(monkeypatch):
+    clock, calls = [0.0], []
+
+    def rebuild():
+        calls.append(clock[0])
+        clock[0] += len(calls)  # it grows with the sweep
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    paced = Paced(rebuild)
+    for _ in range(1000):
+        paced()
+        clock[0] += 1.0
+    assert calls[0] == 0.0
+    assert 5 < len(calls) < 15
+    assert sum(range(1, len(calls))) <= 0.06 * calls[-1]
 
 
 def statuses(outcomes):
