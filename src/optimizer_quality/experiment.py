@@ -88,7 +88,7 @@ def opened(
     set_seed(config.seed)
     loaders = make_loaders(config, device)
     identity = {**config.identity(), "device": device.type, "images": loaders.description}
-    environment = {**describe_environment(), "device": str(device), "threads": threads}
+    environment = describe_environment("optimizer_quality", device=str(device), threads=threads)
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         if runtime.overwrite:
             _remove_final_files(path, log_path)

@@ -26,6 +26,7 @@ from ptycho_torch.execution import LOGGERS, ExecutionConfig
 from ptycho_torch.grouping import neighbourhoods
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.run_identity import write_identity
 from ptycho_torch.scaling import input_factor, mean_frame_energy
 from ptycho_torch.stop_callback import StopCallback
 from trainrig.files import write_atomically
@@ -302,6 +303,9 @@ def fit(
         validation: scan for validation; the last 5 % of the training groups by default.
         resume: continue from ``checkpoints/last.ckpt`` if it is there.
         preparation: keywords of ``prepare``.
+
+    Raises:
+        ValueError: the checkpoint is of another configuration, scan, device or code.
     """
     set_seed(execution.seed)
     train_set, held = prepare(model, scan, validation, seed=execution.seed, **preparation)
@@ -314,7 +318,9 @@ def fit(
         callbacks.append(PreviewCallback(scan, folder, execution.preview_every_epochs))
     trainer = make_trainer(model, run_dir, execution, callbacks)
     last = run_dir / "checkpoints" / "last.ckpt"
-    run_fit(trainer, model, train_set, held, execution, last if resume and last.is_file() else None)
+    checkpoint = last if resume and last.is_file() else None
+    write_identity(run_dir, model, scan, execution, preparation, check=checkpoint is not None)
+    run_fit(trainer, model, train_set, held, execution, checkpoint)
     return history.history
 
 

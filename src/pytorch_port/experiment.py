@@ -57,7 +57,7 @@ def run(
     model, optimizer = build(config, inputs)
     config = settle_engine(config, path, inputs, model, runtime)
     identity = run_identity(config, inputs)
-    environment = {**describe_environment(), "device": str(device), "threads": threads}
+    environment = describe_environment("pytorch_port", device=str(device), threads=threads)
     environment |= pack_record(path, (), runtime)
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()

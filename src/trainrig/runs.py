@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,10 @@ OWNED = (
     "environment.json",
     "config.json",
 )
+#: What a run's numbers depend on besides its configuration; keys of ``environment.json``.
+DECIDING = ("device", "source_sha256", "threads", "versions")
+#: Set to 1, a run goes on although one of these changed; ``environment.json`` then says so.
+FORCE_RESUME = "TRAINRIG_FORCE_RESUME"
 
 
 class RunDirectory:
@@ -67,8 +74,13 @@ class RunDirectory:
             self.set_status("interrupted" if asked else "failed", message=message, **fields)
 
 
-def check_config(path: Path, config: Mapping[str, Any]) -> None:
+def check_config(path: Path, config: Mapping[str, Any], anew: str = "--overwrite") -> None:
     """Refuse a run directory that was made with another configuration.
+
+    Args:
+        path: the run directory.
+        config: the resolved configuration as plain data.
+        anew: what to do to start anew, for the message.
 
     Raises:
         ValueError: naming each key that differs, old -> new; or checkpoints of an unknown one.
@@ -78,7 +90,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         if list_checkpoints(path / LATEST):
             raise ValueError(
                 f"{file}: missing, but there are checkpoints; restore it, use another output "
-                "directory, or --overwrite to start anew"
+                f"directory, or {anew} to start anew"
             )
         return
     present = read_json(file)
@@ -88,8 +100,39 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     if changes:
         raise ValueError(
             f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
-            "use another output directory, or --overwrite to start anew"
+            f"use another output directory, or {anew} to start anew"
         )
+
+
+def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse to go on with a run under other code, versions, threads or kind of device.
+
+    Args:
+        path: the run directory, which holds a checkpoint to go on from.
+        environment: that of this process.
+
+    Returns:
+        The environment to record: with the changes so far, if any were forced.
+
+    Raises:
+        ValueError: naming what differs, old -> new, unless ``TRAINRIG_FORCE_RESUME`` is 1.
+    """
+    file = path / "environment.json"
+    before = read_json(file) if file.exists() else {}
+    known = [key for key in DECIDING if key in before and key in environment]
+    changes = diff(*({key: _kind(of[key]) for key in known} for of in (before, environment)))
+    if changes and os.environ.get(FORCE_RESUME) != "1":
+        raise ValueError(
+            f"{path}: was begun under other conditions ({'; '.join(changes)}); go back to them, or "
+            f"set {FORCE_RESUME}=1 to go on, no longer bit for bit"
+        )
+    forced = [*before.get("forced_changes", []), *changes]
+    return {**environment, "forced_changes": forced} if forced else dict(environment)
+
+
+def _kind(value: Any) -> Any:
+    """Return a device without its number, which changes nothing; anything else as it is."""
+    return value.partition(":")[0] if isinstance(value, str) else value
 
 
 def packing(path: Path, pack: Sequence[str], *, force: bool = False) -> dict[str, Any]:
@@ -137,7 +180,8 @@ def open_run(
         overwrite: remove an earlier run's files first.
 
     Raises:
-        ValueError: another configuration, or another process at work on the run.
+        ValueError: another configuration, another process at work on the run, or an unfinished
+            run that was begun under other code, versions, threads or kind of device.
         OSError: the directory cannot be written, or a data-loading process was killed.
     """
     if path.exists() and not path.is_dir():
@@ -151,6 +195,8 @@ def open_run(
         check_config(path, config)  # again: another process may have made the run meanwhile
         for leftover in path.glob(".*.tmp"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
+        if list_checkpoints(path / LATEST) and read_status(path)["status"] not in FINAL:
+            environment = check_environment(path, environment)
         run = RunDirectory(path, stop)
         run.logs.mkdir(exist_ok=True)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -225,8 +271,13 @@ def remove_run(path: Path) -> None:
             target.unlink(missing_ok=True)
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return command line, git revision and library versions."""
+def describe_environment(package: str | None = None, **fields: Any) -> dict[str, Any]:
+    """Return command line, git revision, library versions and a hash of the code.
+
+    Args:
+        package: of the experiment; its source is hashed together with that of the core.
+        fields: what else to record, e.g. device and threads.
+    """
     versions = {}
     for name in ("torch", "torchvision", "numpy", "trainrig"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -237,7 +288,20 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
+        "source_sha256": _source_hash("trainrig", *([package] if package else [])),
+        **fields,
     }
+
+
+@lru_cache
+def _source_hash(*packages: str) -> str:
+    """Return 16 hexadecimal digits over the names and contents of the packages' source files."""
+    digest = hashlib.sha256()
+    for name in packages:
+        root = Path(importlib.util.find_spec(name).origin).parent
+        for file in sorted(root.rglob("*.py")):
+            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def git_revision() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -18,6 +19,7 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings, refine
 from ptycho_torch.workflows import load_inference_bundle, run_cdi_example_with_backend
 from trainrig.errors import CheckpointError
+from trainrig.files import read_json, write_json
 
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
@@ -108,6 +110,24 @@ def test_twice_is_identical_and_resuming_changes_nothing(trained, scan, tmp_path
     first, second = (load_model(f) for f in (folder, tmp_path / "killed"))
     for key, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_another_configuration_or_scan_is_not_resumed(trained, scan, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRAINRIG_FORCE_RESUME", raising=False)
+    shutil.copytree(trained[0], tmp_path / "run")
+    config = config_for(tmp_path / "run")
+    options = {"execution_config": execution(), "overrides": {"resume": True}}
+    config.batch_size = 16
+    with pytest.raises(ValueError, match=r"another configuration .training.batch_size: .*--resume"):
+        run_cdi_example_with_backend(scan, None, config, **options)
+    config.batch_size = 8
+    other = dataclasses.replace(scan, probeGuess=2 * scan.probeGuess)
+    with pytest.raises(ValueError, match="scan_sha256"):
+        run_cdi_example_with_backend(other, None, config, **options)
+    environment = read_json(tmp_path / "run/environment.json")
+    write_json(tmp_path / "run/environment.json", environment | {"source_sha256": "older"})
+    with pytest.raises(ValueError, match=r"other conditions .source_sha256: older -> "):
+        run_cdi_example_with_backend(scan, None, config, **options)
 
 
 def test_streaming_equals_the_whole_scan(trained, scan):

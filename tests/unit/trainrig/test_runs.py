@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -193,3 +194,61 @@ def test_a_directory_without_write_permission(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(PermissionError), opened(tmp_path / "run"):
         pass
+
+
+BEFORE = {"device": "cuda:0", "threads": 1, "source_sha256": "a", "versions": {"torch": "2.8"}}
+
+
+def begun(path):
+    """A run under BEFORE with one checkpoint, not finished."""
+    with open_run(path, CONFIG, BEFORE) as run:
+        save_checkpoint(run.checkpoints, 1, {}, {})
+        run.set_status("interrupted", step=1)
+    return tree(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "cpu"}, "device: cuda -> cpu"),
+        ({"threads": 2}, "threads: 1 -> 2"),
+        ({"source_sha256": "b"}, "source_sha256: a -> b"),
+        ({"versions": {"torch": "2.9"}}, "versions.torch: 2.8 -> 2.9"),
+    ],
+)
+def test_other_conditions_are_refused_with_the_difference_unless_forced(
+    tmp_path, monkeypatch, change, said
+):
+    monkeypatch.delenv(runs.FORCE_RESUME, raising=False)
+    before = begun(tmp_path)
+    with pytest.raises(ValueError, match=said), open_run(tmp_path, CONFIG, BEFORE | change):
+        pass
+    assert tree(tmp_path) == before | {Path(".lock"): (tmp_path / ".lock").read_bytes()}
+    monkeypatch.setenv(runs.FORCE_RESUME, "1")
+    for _ in range(2):  # what was forced once stays on record
+        with open_run(tmp_path, CONFIG, BEFORE | change) as run:
+            assert read_json(run.path / "environment.json")["forced_changes"] == [said]
+
+
+def test_another_gpu_of_the_same_kind_and_a_run_without_checkpoints_go_on(tmp_path, monkeypatch):
+    monkeypatch.delenv(runs.FORCE_RESUME, raising=False)
+    begun(tmp_path / "one")
+    with open_run(tmp_path / "one", CONFIG, BEFORE | {"device": "cuda:1"}):
+        pass
+    for threads in (1, 2):
+        with open_run(tmp_path / "two", CONFIG, BEFORE | {"threads": threads}):
+            pass
+
+
+def test_the_hash_of_the_code_follows_the_code(tmp_path, monkeypatch):
+    (tmp_path / "pack_age").mkdir()
+    source = tmp_path / "pack_age" / "__init__.py"
+    source.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = []
+    for text in ("", "one = 1\n", ""):
+        source.write_text(text)
+        runs._source_hash.cache_clear()
+        hashes.append(runs.describe_environment("pack_age")["source_sha256"])
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert runs.describe_environment()["source_sha256"] != hashes[0]

@@ -282,8 +282,12 @@ class PTRunner(abc.ABC):
         """
         work = folder / f".random_seed__{settings.random_seed}"
         plain = results.strict(settings.to_dict() | engine)
+        device = str(next(session.problem.net.parameters()).device)
+        environment = describe_environment(
+            "deepobs", device=device, threads=torch.get_num_threads()
+        )
         with open_run(
-            work, plain, describe_environment(), overwrite=_must_start_anew(work, plain)
+            work, plain, environment, overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
             session.log, session.stop = MetricLog(directory.logs, COLUMNS), directory.stop
