@@ -7,11 +7,12 @@ Examples:
     python scripts/tune_deepobs.py mnist_mlp --optimizer Adam --grid lr=1e-4,1e-3,1e-2 --seeds 42 43
     python scripts/tune_deepobs.py mnist_mlp --search random --range lr=1e-4:1 --trials 20
     python scripts/tune_deepobs.py mnist_mlp --search bayesian --sampler gp --range lr=1e-4:1
+    python scripts/tune_deepobs.py mnist_mlp --launcher slurm --slurm-partition gpu
     python scripts/tune_deepobs.py mnist_mlp --commands jobs
 
 --pack 12 trains twelve settings of a dense problem side by side, each with its ordinary result.
 Without --grid, the 36 learning rates of the published baselines are tried. --commands writes one
-command per run for a cluster instead of running.
+command per run, for a cluster that none of the launchers knows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from deepobs.pytorch.flags import add_optimizer_flag, add_problem_flags, add_search_flags
 from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
 from trainrig.config import parse_assignments
+from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
 
 #: Flags that are arguments of the runner under the same name; None leaves its default.
@@ -50,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--commands", type=Path, metavar="FOLDER", help=text)
     process.add_argument("--threads", type=int, default=1, help="CPU threads of one operation (1)")
     add_print_config_flag(process)
+    add_launch_flags(parser)
     return parser
 
 
@@ -58,16 +61,14 @@ def main(argv: list[str] | None = None) -> int:
     """Tune, or write the commands."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    from deepobs.pytorch.config import get_default_device
     from deepobs.pytorch.tuner.assembly import Space, make_tuner, trace_search
-    from trainrig.device import set_threads
+    from trainrig.device import choose_device, set_threads
 
     set_threads(args.threads)
-    space = Space(
-        grid=args.grid or [],
-        ranges=args.range or [],
-        linear=args.linear,
-        fixed=parse_assignments(args.hp, flag="--hp"),
-    )
+    launch = launch_options(args).resolved(choose_device(get_default_device()), args.threads)
+    fixed = parse_assignments(args.hp, flag="--hp")
+    space = Space(grid=args.grid or [], ranges=args.range or [], linear=args.linear, fixed=fixed)
     tuner = make_tuner(
         args.optimizer,
         space,
@@ -88,13 +89,15 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         return print_config(*trace_search(tuner, args, run, given_flags(parser, args)))
     if args.commands:
-        script = "scripts/run_deepobs.py"
-        path = tuner.generate_commands_script(
-            args.testproblem, script, generation_dir=args.commands, **where, **run
-        )
+        run |= {"generation_dir": args.commands} | where
+        path = tuner.generate_commands_script(args.testproblem, "scripts/run_deepobs.py", **run)
         print(f"wrote {path}")
         return 0
-    best = tuner.tune(args.testproblem, rerun_best_setting=args.rerun_best, **where, **run)
+    if launch.dry_run:
+        tuner.plan(args.testproblem, launch, **where, **run)
+        return 0
+    run |= {"launch": launch, "rerun_best_setting": args.rerun_best} | where
+    best = tuner.tune(args.testproblem, **run)
     report(tuner, best, args.output_dir / args.testproblem / tuner.runner.optimizer_name)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from deepobs.pytorch.runners.smoke import smoke_all
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from deepobs.pytorch.tuner import GridSearch
 from trainrig.command import main as trainrig
+from trainrig.launch.jobs import perform_job
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,7 @@ def test_tune(tmp_path, capsys):
     import tune_deepobs
 
     arguments = ["quadratic_deep", "--optimizer", "Momentum", "--grid", "lr=1e-3,1e-2,1e9"]
-    arguments += ["-N", "2", "--output_dir", str(tmp_path / "results")]
+    arguments += ["-N", "2", "--output_dir", str(tmp_path / "results"), "--jobs", "1"]
     assert tune_deepobs.main([*arguments, "--seeds", "1", "2"]) == 0
     assert "best of 3: {'lr': 0.01}, test_losses" in capsys.readouterr().out
     folder = tmp_path / "results" / "quadratic_deep" / "Momentum"
@@ -98,6 +100,60 @@ def test_tune(tmp_path, capsys):
     assert tune_deepobs.main([*arguments, "--commands", str(tmp_path / "jobs")]) == 0
     (script,) = (tmp_path / "jobs").iterdir()
     assert len(script.read_text().splitlines()) == 3
+
+
+class Cluster:
+    """A launcher engine that carries out pickled tasks at once, like a job on another machine."""
+
+    def __init__(self):
+        self.names = []
+
+    def submit(self, tasks, folder, options):
+        folder.begin(tasks)
+        for task in pickle.loads(pickle.dumps(tasks)):
+            self.names.append(task.name)
+            config.reset()  # a new process knows nothing that was set from code
+            perform_job(task, folder)
+        folder.set_record("slurm", {name: name for name in self.names})
+
+    def queued(self, folder, options):
+        return set()
+
+    def finish(self, folder, options):
+        pass
+
+
+def results(folder):
+    found = {}
+    for file in sorted(folder.rglob("random_seed__*.json")):
+        found[file.parent.name, file.name[:15]] = content = json.loads(file.read_text())
+        del content["timing"]
+    return found
+
+
+@pytest.mark.parametrize("pack", [1, 2])
+def test_a_search_by_a_cluster_is_the_search_here(tmp_path, monkeypatch, capsys, pack):
+    import tune_deepobs
+
+    data = tmp_path / "data"
+    write_generated_data(data, examples=160)
+    words = ["mnist_mlp", "--grid", "lr=0.1,0.01,1e9", "--seeds", "1", "2", "-N", "1", "--bs", "20"]
+    words += ["--data_dir", str(data), "--pack", str(pack), "--output_dir"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    cluster = Cluster()
+    monkeypatch.setattr("trainrig.launch.launcher._engine", lambda name: cluster)
+    assert tune_deepobs.main([*words, str(there), "--launcher", "slurm", "--dry-run"]) == 0
+    assert "runs: 6, finished before: 0" in capsys.readouterr().out
+    assert cluster.names == []
+    assert tune_deepobs.main([*words, str(there), "--launcher", "slurm"]) == 0
+    assert len(cluster.names) == {1: 6, 2: 4}[pack]
+    assert tune_deepobs.main([*words, str(here), "--jobs", "1"]) == 0
+    assert results(here) == results(there)
+    assert len(results(here)) == 6
+    again = [*words, str(there), "--launcher", "slurm", "--skip_if_exists"]
+    count = len(cluster.names)
+    assert tune_deepobs.main(again) == 0
+    assert len(cluster.names) == count
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def _get(name: str, default: Any) -> Any:
 def reset() -> None:
     """Forget everything that was set from code."""
     _settings.clear()
+
+
+def snapshot() -> dict[str, Any]:
+    """Return what was set from code, for ``restore`` in another process."""
+    return dict(_settings)
+
+
+def restore(settings: Mapping[str, Any]) -> None:
+    """Set what ``snapshot`` returned, and forget the rest."""
+    reset()
+    _settings.update(settings)
 
 
 def get_data_dir() -> str:

@@ -14,6 +14,7 @@ from deepobs.pytorch.runners.hyperparameters import Specification
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.tuner import Trial, Tuner, complete
+from trainrig.launch.options import LaunchOptions
 from trainrig.seeding import derive_seed
 
 #: Learning rates of the published baselines: 10^(-5 + k/5), k = 0..35.
@@ -182,10 +183,19 @@ class GP(Tuner):
         output_dir: str | Path = "./results",
         random_seed: int = 42,
         rerun_best_setting: bool = False,
+        launch: LaunchOptions | None = None,
         **run_arguments: Any,
     ) -> Trial:
-        """Search, and return the best setting; arguments as in ``Tuner.tune``."""
+        """Search in this process, and return the best setting; arguments as in ``Tuner.tune``.
+
+        Raises:
+            ValueError: a launcher other than ``local``; every run diverged.
+        """
         check_testproblem(testproblem)
+        if launch is not None and launch.launcher != "local":
+            raise ValueError(
+                f"--launcher {launch.launcher}: a Bayesian search tries settings one by one, here"
+            )
         study = self._study(random_seed)
         self.trials = []
         for _ in range(self.ressources):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import json
 import logging
 import math
@@ -19,8 +20,10 @@ from deepobs.pytorch.runners.hyperparameters import Specification, normalise_spe
 from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
+from deepobs.pytorch.tuner.launching import launch_settings
 from trainrig.errors import nearest
 from trainrig.files import write_atomically
+from trainrig.launch.options import LaunchOptions
 from trainrig.report.write import write_report
 
 logger = logging.getLogger(__name__)
@@ -103,6 +106,7 @@ class Tuner(abc.ABC):
         output_dir: str | Path = "./results",
         random_seed: int = 42,
         rerun_best_setting: bool = False,
+        launch: LaunchOptions | None = None,
         **run_arguments: Any,
     ) -> Trial:
         """Try every setting, write ``report.html`` beside the results, and return the best.
@@ -112,6 +116,7 @@ class Tuner(abc.ABC):
             output_dir: root of the result files.
             random_seed: of the search, and of the runs unless ``seeds`` were given.
             rerun_best_setting: run the best setting with nine further seeds.
+            launch: who carries the runs out, ``resolved``; by default this process, in turn.
             run_arguments: passed to the runner.
 
         Raises:
@@ -120,10 +125,29 @@ class Tuner(abc.ABC):
         check_testproblem(testproblem)
         self.trials = []
         proposals = list(self.propose(random_seed))
+        if launch is not None:
+            seeds = self.seeds or [random_seed]
+            self._launch(testproblem, proposals, seeds, output_dir, launch, run_arguments)
+            run_arguments |= {"skip_if_exists": True}  # what follows reads the results
         for start in range(0, len(proposals), self.pack):
             chosen = proposals[start : start + self.pack]
             self._try(testproblem, chosen, output_dir, random_seed, run_arguments)
-        return self._finish(testproblem, output_dir, random_seed, rerun_best_setting, run_arguments)
+        return self._finish(
+            testproblem, output_dir, random_seed, rerun_best_setting, run_arguments, launch
+        )
+
+    def plan(
+        self,
+        testproblem: str,
+        launch: LaunchOptions,
+        output_dir: str | Path = "./results",
+        random_seed: int = 42,
+        **run_arguments: Any,
+    ) -> None:
+        """Print what ``tune`` would launch; arguments as there."""
+        proposals, seeds = list(self.propose(random_seed)), self.seeds or [random_seed]
+        dry = dataclasses.replace(launch, dry_run=True)
+        self._launch(testproblem, proposals, seeds, output_dir, dry, run_arguments)
 
     def tune_on_testset(
         self, testset: Sequence[str], output_dir: str | Path = "./results", **arguments: Any
@@ -234,6 +258,18 @@ class Tuner(abc.ABC):
             for given, output in zip(proposals, outputs, strict=True)
         ]
 
+    def _launch(
+        self,
+        testproblem: str,
+        proposals: Sequence[dict[str, Any]],
+        seeds: Sequence[int],
+        output_dir: str | Path,
+        launch: LaunchOptions,
+        run_arguments: Mapping[str, Any],
+    ) -> None:
+        where = {"seeds": seeds, "output_dir": output_dir, "pack": self.pack}
+        launch_settings(self.runner, testproblem, proposals, launch, **where, **run_arguments)
+
     def _finish(
         self,
         testproblem: str,
@@ -241,6 +277,7 @@ class Tuner(abc.ABC):
         random_seed: int,
         rerun_best_setting: bool,
         run_arguments: Mapping[str, Any],
+        launch: LaunchOptions | None = None,
     ) -> Trial:
         folder = Path(output_dir) / testproblem / self.runner.optimizer_name
         write_tuning_summary(self.trials, folder)
@@ -251,6 +288,9 @@ class Tuner(abc.ABC):
             )
         if rerun_best_setting:
             seeds = range(random_seed + 1, random_seed + 10)
+            if launch is not None:
+                chosen = [best.hyperparams]
+                self._launch(testproblem, chosen, seeds, output_dir, launch, run_arguments)
             rerun_setting(
                 self.runner, testproblem, best.hyperparams, output_dir, seeds, **run_arguments
             )
