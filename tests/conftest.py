@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import socket
 import sys
 from pathlib import Path
 
@@ -45,3 +47,29 @@ def data_dir() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("needs real data: set TRAINRIG_DATA_DIR to a folder of data sets")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def in_team():
+    """Return a function: work, folder -> run ``work(folder)`` in two processes of a team."""
+    fork = multiprocessing.get_context("fork")
+
+    def run(work, folder: Path) -> None:
+        with socket.socket() as one:
+            one.bind(("localhost", 0))
+            port = one.getsockname()[1]
+        team = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+
+        def begin(rank: int) -> None:
+            os.environ.update(team, RANK=str(rank), LOCAL_RANK=str(rank))
+            work(folder)
+            torch.distributed.destroy_process_group()
+
+        processes = [fork.Process(target=begin, args=(rank,)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(300)
+        assert [process.exitcode for process in processes] == [0, 0]
+
+    return run

@@ -19,10 +19,11 @@ from torch import nn
 from pytorch_port.assembly import build_icl_model, make_icl_optimizer
 from pytorch_port.config import IclConfig
 from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.steps import resolve_engine
+from pytorch_port.steps import resolve_engine, training_steps
 from pytorch_port.trainer import Runtime, Trainer
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
+from trainrig.distributed import Dismissed, Team, join_team
 from trainrig.files import read_json
 from trainrig.run_status import FINAL, RunResult, read_result, read_status
 from trainrig.runs import describe_environment, open_run, packing
@@ -32,13 +33,18 @@ from trainrig.tracking.run_log import run_log
 
 def run(
     config: IclConfig, runtime: Runtime | None = None, *, path: Path | None = None
-) -> RunResult:
+) -> RunResult | None:
     """Train ``config`` in the directory ``path``, resuming what is there.
+
+    Under ``torchrun``, process 0 does so and the others train on their shares of its batches.
 
     Args:
         config: the run.
         runtime: what does not change its numbers.
         path: the run directory; default ``runs/icl_train/<digest of the configuration>``.
+
+    Returns:
+        How the run ended; None in a process that followed another.
 
     Raises:
         ValueError: a bad value, another configuration in ``path``, or a run at work there.
@@ -49,24 +55,84 @@ def run(
     runtime = runtime or Runtime()
     path = path or Path("runs/icl_train") / config_digest(config)
     make_deterministic()
+    team = join_team()
     threads = set_threads(runtime.threads)
     device = choose_device(runtime.device)
     set_precision(config.training.precision)
     reuse_memory()
+    if team is not None:
+        config = for_team(config, team)
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
     model, optimizer = build(config, inputs)
     config = settle_engine(config, path, inputs, model, runtime)
+    if team is not None and not team.leads:
+        return follow(config, inputs, model, optimizer, team, runtime.num_workers)
     identity = run_identity(config, inputs)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
+    environment["processes"] = 1 if team is None else team.size
     environment |= pack_record(path, (), runtime)
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
         if status["status"] in FINAL:
+            if team is not None:
+                team.equalise(model, optimizer, config.training_steps)  # nothing left to follow
             return read_result(path)
         with run_log(directory.logs / "train.log") as logger:
             trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
+            trainer.team = team
             trainer.restore()
             return trainer.train()
+
+
+def for_team(config: IclConfig, team: Team) -> IclConfig:
+    """Return ``config`` for several processes, which are trained eagerly.
+
+    Raises:
+        ValueError: a batch that cannot be shared evenly, another engine, or dropout: its random
+            numbers would depend on the number of processes.
+    """
+    team.share(config.training.batch_size)
+    engine = config.training.engine
+    if engine not in ("auto", "eager"):
+        raise ValueError(
+            f"--engine {engine}: in one process only; use eager, or leave torchrun out"
+        )
+    embedding, transformer = config.embedding, config.transformer
+    for rate in (
+        embedding.example_dropout_prob,
+        embedding.positional_dropout_prob,
+        transformer.dropout_prob,
+    ):
+        if rate > 0:
+            raise ValueError(f"dropout {rate}: in one process only; use 0, or leave torchrun out")
+    return apply_overrides(config, {"training.engine": "eager"})
+
+
+def follow(
+    config: IclConfig,
+    inputs: IclInputs,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    team: Team,
+    num_workers: int,
+) -> None:
+    """Train on this process's shares of the leader's batches, until it has finished or stopped.
+
+    Raises:
+        ChildProcessError: the leader is gone without a word.
+    """
+    try:
+        start = team.equalise(model, optimizer, 0)
+        first = start * config.training.accumulate
+        batches = team.shares(inputs.training_batches(first, num_workers=num_workers))
+        steps = training_steps(config, inputs, model, optimizer, start_step=start, batches=batches)
+        for _ in steps:
+            pass
+    except Dismissed:
+        return
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ChildProcessError(f"process {team.rank}: process 0 is gone ({reason})") from None
 
 
 def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:

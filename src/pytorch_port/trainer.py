@@ -12,6 +12,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from pytorch_port.assembly import load_weights
 from pytorch_port.config import IclConfig
+from pytorch_port.data import SequenceBatch
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs
 from pytorch_port.losses import icl_scalars, make_targets
@@ -33,6 +35,7 @@ from trainrig.checkpoint import (
     save_checkpoint,
 )
 from trainrig.config import to_dict
+from trainrig.distributed import Team
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import StepRecord, every
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
@@ -120,6 +123,7 @@ class Trainer:
         self.latest: dict[str, dict[str, float]] = {}
         self.log: MetricLog | None = None
         self.tracker: Tracker | None = None
+        self.team: Team | None = None
 
     def train(self) -> RunResult:
         """Perform the remaining steps and return how the run ended."""
@@ -132,6 +136,7 @@ class Trainer:
             engine=self.config.training.engine,
             start_step=self.start_step,
             num_workers=self.runtime.num_workers,
+            batches=self._shares(),
         )
         name = self.directory.path.name
         try:
@@ -148,13 +153,33 @@ class Trainer:
                             self.save(interim=True)
                         raise self.interruption()
         except DivergedError as error:
+            self._dismiss()
             self.end(error)
+        except Interruption as error:
+            self._dismiss()
+            self.end(error)
+            raise
         except BaseException as error:
             self.end(error)
             raise
         else:
             self.end()
         return read_result(self.directory.path)
+
+    def _shares(self) -> Iterator[SequenceBatch] | None:
+        """Return this process's rows of the batches; None where it is alone."""
+        if self.team is None:
+            return None
+        self.team.equalise(self.model, self.optimizer, self.start_step)
+        first = self.start_step * self.config.training.accumulate
+        return self.team.shares(
+            self.inputs.training_batches(first, num_workers=self.runtime.num_workers)
+        )
+
+    def _dismiss(self) -> None:
+        """Between two steps: end the processes that follow this one."""
+        if self.team is not None and self.step < self.config.training_steps:
+            self.team.dismiss()
 
     def begin(self) -> None:
         """Announce the run in its log, on the dashboard and in its status."""

@@ -41,7 +41,7 @@ OWNED = (
     "config.json",
 )
 #: What a run's numbers depend on besides its configuration; keys of ``environment.json``.
-DECIDING = ("device", "source_sha256", "threads", "versions")
+DECIDING = ("device", "processes", "source_sha256", "threads", "versions")
 #: Set to 1, a run goes on although one of these changed; ``environment.json`` then says so.
 FORCE_RESUME = "TRAINRIG_FORCE_RESUME"
 
@@ -105,7 +105,7 @@ def check_config(path: Path, config: Mapping[str, Any], anew: str = "--overwrite
 
 
 def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse to go on with a run under other code, versions, threads or kind of device.
+    """Refuse to go on with a run under other code, versions, threads, processes or kind of device.
 
     Args:
         path: the run directory, which holds a checkpoint to go on from.

@@ -6,7 +6,8 @@ never debiases, and keeps the unbiased variance. Here, with decay 0.9 and after 
     hidden  <- 0.9 hidden + 0.1 (batch mean, biased batch variance)
     average <- hidden / (1 - 0.9**n)
 
-Training normalises with the batch statistics, evaluation with ``average``. C is the channels.
+Training normalises with the statistics of the batch, that of all processes where several train one
+run, and evaluation with ``average``. C is the channels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor, nn
+
+from trainrig.distributed import Mean, together
 
 EPS = 1e-5
 DECAY = 0.9
@@ -44,16 +47,31 @@ class DebiasedBatchNorm(nn.Module):
         if not self.training:
             mean, variance = self.average
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, EPS)
+        if together():
+            return self._forward_together(x)
         # With momentum 1 the "running" rows receive the batch's own statistics, computed by the
         # fused kernel on the way; its variance is the unbiased one.
         # Two arrays, not one (2, C): under vmap the kernel's rule does not write through views.
         mean, variance = torch.zeros_like(self.hidden[0]), torch.zeros_like(self.hidden[1])
         y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, EPS)
         n_values = x.numel() // x.shape[1]
-        with torch.no_grad():
-            self.hidden.mul_(DECAY)
-            self.hidden[0].add_(mean, alpha=1.0 - DECAY)
-            self.hidden[1].add_(variance, alpha=(1.0 - DECAY) * (n_values - 1) / n_values)
-            self.counter.add_(1)
-            self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))
+        self._average(mean, variance, (n_values - 1) / n_values)
         return y
+
+    def _forward_together(self, x: Tensor) -> Tensor:
+        """Normalise by the statistics of the batch of all processes (of equal shares)."""
+        mean = Mean.apply(x.mean((0, 2, 3)))
+        centred = x - mean[:, None, None]
+        variance = Mean.apply(centred.square().mean((0, 2, 3)))
+        self._average(mean, variance)
+        scale = self.weight * torch.rsqrt(variance + EPS)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    @torch.no_grad()
+    def _average(self, mean: Tensor, variance: Tensor, correction: float = 1.0) -> None:
+        """Update the averages; ``correction`` makes the variance the biased one."""
+        self.hidden.mul_(DECAY)
+        self.hidden[0].add_(mean, alpha=1.0 - DECAY)
+        self.hidden[1].add_(variance, alpha=(1.0 - DECAY) * correction)
+        self.counter.add_(1)
+        self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))

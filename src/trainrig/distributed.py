@@ -1,0 +1,153 @@
+"""One run in several processes, each with its share of every batch (``torchrun``).
+
+All processes draw the same global batch, which is a pure function of its number, and take their own
+rows of it; gradients are averaged before each update, so that all weights stay equal. Process 0
+leads: it alone logs, evaluates and saves. The others follow: at the start they receive the leader's
+weights, optimizer and random states, so that any checkpoint can be resumed by any number of
+processes; before each batch they are told whether to go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainrig.seeding import capture_rng, restore_rng
+
+Batch = TypeVar("Batch")
+
+
+class Dismissed(Exception):  # noqa: N818 - an order, not an error
+    """The leader has stopped, and so does a follower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The processes of one run.
+
+    Attributes:
+        rank: of this process; 0 leads.
+        size: how many.
+    """
+
+    rank: int
+    size: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process logs, evaluates and saves."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """Return this process's rows of a global batch.
+
+        Raises:
+            ValueError: the rows cannot be shared evenly.
+        """
+        if batch_size % self.size:
+            raise ValueError(
+                f"batch size {batch_size}: not divisible among {self.size} processes; give a "
+                f"multiple of {self.size}, or another --nproc-per-node"
+            )
+        part = batch_size // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def equalise(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> int:
+        """Give the followers the leader's state; average all gradients before each update.
+
+        Returns:
+            The leader's ``step``.
+        """
+        state = [model.state_dict(), optimizer.state_dict(), capture_rng(), step]
+        dist.broadcast_object_list(state, src=0)
+        if not self.leads:
+            weights, moments, rng, step = state
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(moments)
+            restore_rng(rng)
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_IGN)  # the leader saves, then dismisses
+        optimizer.register_step_pre_hook(lambda chosen, *_: average_gradients(chosen))
+        return step
+
+    def shares(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield this process's rows of each batch, a dataclass of tensors.
+
+        Raises:
+            Dismissed: the leader called ``dismiss`` in place of the next batch.
+        """
+        for batch in batches:
+            if not self._go_on(True):
+                raise Dismissed
+            names = [field.name for field in dataclasses.fields(batch)]
+            rows = self.share(len(getattr(batch, names[0])))
+            yield dataclasses.replace(batch, **{n: getattr(batch, n)[rows] for n in names})
+
+    def dismiss(self) -> None:
+        """Tell the followers, which wait for the next batch, that there is none."""
+        self._go_on(False)
+
+    def _go_on(self, value: bool) -> bool:
+        word = torch.tensor(value)
+        dist.broadcast(word, src=0)
+        return bool(word)
+
+
+def join_team() -> Team | None:
+    """Join the processes that ``torchrun`` started, one GPU each; None where this one is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    return Team(dist.get_rank(), dist.get_world_size())
+
+
+def average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Replace every gradient by its mean over the processes, in one message."""
+    found = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    gradients = [gradient for gradient in found if gradient is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def together() -> bool:
+    """Say whether several processes train one run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class Mean(torch.autograd.Function):
+    """The mean of a tensor over the processes; ``Mean.apply(x)``.
+
+    Its gradient is the mean of the processes' gradients: summed over the processes, as
+    ``average_gradients`` does, it is that of the sum of all losses.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Average."""
+        return _averaged(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Average the gradients."""
+        return _averaged(gradient)
+
+
+def _averaged(x: Tensor) -> Tensor:
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / dist.get_world_size()
