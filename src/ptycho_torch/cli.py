@@ -218,9 +218,9 @@ def refine_settings(args: argparse.Namespace) -> Any:
 
 def set_log_level(quiet: bool, debug: bool = False) -> None:
     """Say on standard error what is worth saying; Lightning's own lines are left out."""
-    level = logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO
-    logging.basicConfig(level=logging.INFO if debug else level, format="%(message)s")
-    logging.getLogger("ptycho_torch").setLevel(level)
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
+    if debug:
+        logging.getLogger("ptycho_torch").setLevel(logging.DEBUG)
     for name in (
         "lightning",
         "lightning.pytorch",

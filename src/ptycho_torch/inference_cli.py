@@ -6,6 +6,7 @@ Precedence: explicit flag, then YAML file, then default.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ptycho_torch.flag_texts import TEXTS
 from trainrig.cli import Parser, positive_int
 from trainrig.config import read_yaml
 from trainrig.errors import nearest
+
+logger = logging.getLogger(__name__)
 
 
 def add_inference_flags(parser: Any) -> None:
@@ -61,7 +64,7 @@ def add_inference_flags(parser: Any) -> None:
     text = "accepted from the reference; frames are read by the process itself"
     flags = ("--num-workers", "--torch-num-workers")
     parser.add_argument(*flags, dest="num_workers", type=int, help=text)
-    parser.add_argument("--debug", action="store_true", help="say more")
+    parser.add_argument("--debug", action="store_true", help="also say the settings")
     text = "save the network's first inputs and patches there"
     parser.add_argument("--debug_dump", type=Path, metavar="FILE.npz", help=text)
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
@@ -113,6 +116,11 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
         args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
     )
     method = method_of(args, settings)
+    logger.debug("%s", settings)
+    logger.debug("positions %s to %s px", scan.coords.min(0), scan.coords.max(0))
+    if method.model is not None:
+        for config in ("model_config", "data_config", "inference_config"):
+            logger.debug("%s", getattr(method.model, config))
     if args.debug_dump is not None:
         if method.model is None:
             raise ValueError("--debug_dump: needs --model_path; there is no network to look into")

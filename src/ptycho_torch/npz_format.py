@@ -50,8 +50,6 @@ def map_member(path: Path, name: str) -> np.ndarray | None:
 
 def is_mappable(path: Path) -> bool:
     """Whether the frames lie uncompressed in the file, so that they can be mapped."""
-    if path.suffix == ".bz2":
-        return False
     with reading(path, "NPZ; see docs/ptychography.md"), zipfile.ZipFile(path) as archive:
         kinds = {Path(info.filename).stem: info.compress_type for info in archive.infolist()}
     return all(kinds.get(key, zipfile.ZIP_STORED) == zipfile.ZIP_STORED for key in FRAME_KEYS)

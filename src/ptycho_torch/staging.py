@@ -113,6 +113,8 @@ def open_mapped(path: str | Path, cache: str | Path) -> RawDataTorch:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
+    if path.suffix == ".bz2":
+        raise ValueError(f"{path}: cannot be mapped; unpack it first (bunzip2)")
     if is_mappable(path):
         return RawDataTorch.from_file(path, mapped=True)
     folder = stage([path], cache)
