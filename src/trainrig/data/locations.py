@@ -7,8 +7,13 @@ from pathlib import Path
 
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of data sets: the argument, else $TRAINRIG_DATA_DIR, else ``./data``."""
-    return Path(data_dir or os.environ.get("TRAINRIG_DATA_DIR") or "data").expanduser()
+    """Return the folder of data sets: the argument, else $TRAINRIG_DATA_DIR, else ``./data``.
+
+    An argument ``./data`` that does not exist is no argument: configurations name it by default.
+    """
+    if data_dir and (Path(data_dir) != Path("data") or Path(data_dir).is_dir()):
+        return Path(data_dir).expanduser()
+    return Path(os.environ.get("TRAINRIG_DATA_DIR") or "data").expanduser()
 
 
 def cache_dir() -> Path:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from trainrig.data import catalogue, published_files
 from trainrig.data.catalogue import get_data_set
 from trainrig.data.image_sets import IMAGE_SETS, load_image_set
+from trainrig.data.locations import data_root
 from trainrig.data.published_files import FileFacts, check_files
 from trainrig.data.shapes import N_CLASSES, draw_shapes
 
@@ -159,6 +161,18 @@ def test_archive_cannot_write_outside_its_folder(tmp_path):
         load_image_set("cifar10", archive.parent, download=True)
     assert not (tmp_path / "evil").exists()
     assert not (tmp_path / "root/evil").exists()
+
+
+def test_the_default_folder_gives_way_to_the_environment_only_where_it_is_absent(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert data_root("./data") == Path("data")
+    monkeypatch.setenv("TRAINRIG_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert data_root("./data") == data_root() == tmp_path / "elsewhere"
+    assert data_root("other") == Path("other")
+    (tmp_path / "data").mkdir()
+    assert data_root("./data") == Path("./data")
 
 
 def test_published_tables_are_complete():
