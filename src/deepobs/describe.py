@@ -25,7 +25,7 @@ def find_runs(folder: Path) -> list[RunRecord]:
     """Return every result file at or below ``folder`` as a run, step counting epochs."""
     if not next(folder.rglob("random_seed__*.json"), None):
         return []
-    return [_record(run, folder) for run in read_results(folder)]
+    return [_record(run, folder) for run in read_results(folder, quiet=True)]
 
 
 def _record(run: Run, folder: Path) -> RunRecord:
@@ -69,7 +69,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     """Describe a folder whose runs are all result files; None for any other."""
     if not runs or not all(run.config.get("experiment") == EXPERIMENT for run in runs):
         return None
-    results = read_results(folder)
+    results = read_results(folder, quiet=True)
     rows = make_rows(results)
     problems, count = ", ".join(results.testproblems), len(results.testproblems)
     text = (

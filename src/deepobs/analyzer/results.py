@@ -125,11 +125,12 @@ def optimizer_order(name: str) -> tuple[int, str]:
     return order.get(name, len(order)), name
 
 
-def read_results(root: Path | str) -> Results:
+def read_results(root: Path | str, *, quiet: bool = False) -> Results:
     """Read every result file below ``root``.
 
     Args:
         root: a results folder, or the folder of one problem or optimizer inside it.
+        quiet: do not log which files were skipped; the result names them either way.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -151,7 +152,7 @@ def read_results(root: Path | str) -> Results:
         group = settings[run.testproblem][run.optimizer]
         name = path.parent.name
         group.setdefault(name, Setting(name)).runs.append(run)
-    if skipped:
+    if skipped and not quiet:
         logger.warning("%s: %d files skipped, first %s", root, len(skipped), skipped[0].reason)
     plain = {problem: dict(optimizers) for problem, optimizers in settings.items()}
     return Results(root, plain, skipped)

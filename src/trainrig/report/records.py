@@ -15,8 +15,8 @@ from typing import Any
 from trainrig.files import read_json
 from trainrig.run_status import read_status
 
-#: Folders that hold no run directories of their own.
-_INSIDE_RUNS = ("checkpoints", "logs", "trackio", "tensorboard", "previews")
+#: Folders that hold no run directories.
+_INSIDE_RUNS = ("checkpoints", "logs", "trackio", "tensorboard", "previews", ".git", ".venv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
