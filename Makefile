@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint docs dashboard full clean
+.PHONY: sweep test lint docs figures dashboard full clean
 
 sweep: $(VENV)/installed  ## the main job on the embedded default: figures in minutes on a CPU
 	$(BIN)/python analysis/run_adamw_sweep_torch.py --preset quick
@@ -18,10 +18,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 RUNS ?= runs
 dashboard: $(VENV)/installed  ## all runs at hand in a browser; RUNS=folder chooses
 	$(BIN)/python scripts/dashboard.py $(RUNS)
+
+figures: $(VENV)/installed  ## all archived figures again, from their tables
+	$(BIN)/python scripts/make_figures.py
 
 docs: $(VENV)/installed  ## the documentation as a site under site/
 	$(BIN)/python -m mkdocs build --strict --quiet

@@ -285,13 +285,14 @@ def features(work: Work) -> list[Row]:
     """Images that excite each class's logit, for the first seed of each optimizer."""
     rows, seen = [], set()
     data = work.images.data
+    channels, height, width = data.train_images.shape[1:]
     for solution in work.solutions:
         if solution.optimizer in seen:
             continue
         seen.add(solution.optimizer)
         pictures, answers = maximise_activation(
             solution.model,
-            tuple(data.train_images.shape[1:]),
+            (channels, height, width),
             units=min(10, data.n_classes),
             n_steps=work.settings.feature_steps,
         )

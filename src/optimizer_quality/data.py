@@ -53,7 +53,7 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
         )
     train, val = split_indices(len(images.train_labels), config.train_val_split, config.seed)
     train = train[: config.train_items]
-    make = ImageBatches if config.pipeline == "resident" else TorchvisionBatches
+    make: Any = ImageBatches if config.pipeline == "resident" else TorchvisionBatches
     layout = Layout(
         batch_size=config.batch_size,
         mean=images.mean,

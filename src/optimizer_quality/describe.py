@@ -88,6 +88,12 @@ def _is_ours(config: Mapping[str, Any]) -> bool:
     return "train_val_split" in config
 
 
+def _redraw(folder: Path) -> list[Path]:
+    from optimizer_quality.figures import redraw  # watching draws nothing
+
+    return redraw(folder)
+
+
 WATCHED = Watched(
     metrics=(
         Metric("train", "loss", "loss"),
@@ -99,4 +105,4 @@ WATCHED = Watched(
     total="num_epochs",
     key="epoch",
 )
-DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED)
+DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED, redraw=_redraw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from trainrig.plotting.style import (
     colours,
     mean_and_sd,
     new_figure,
+    paper_style,
+    save_figure,
 )
+from trainrig.tracking.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -339,3 +343,16 @@ DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "weights": draw_weights,
     "activations": draw_activations,
 }
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw every measure whose table of a comparison lies in ``folder``."""
+    written: list[Path] = []
+    for name, draw in DRAW.items():
+        path = folder / f"{name}.csv"
+        rows = read_table(path, {}) if path.exists() else []
+        if rows and ("optimizer" in rows[0] or "kind" in rows[0]):  # or it is another table
+            with paper_style():
+                figure = draw(rows)
+            written += save_figure(figure, folder / f"{name}.png")
+    return written

@@ -68,6 +68,9 @@ class ResNet(nn.Module):
             nn.BatchNorm2d(CHANNELS[0]),
             nn.ReLU(inplace=True),
         )
+        self.stage1: nn.Sequential
+        self.stage2: nn.Sequential
+        self.stage3: nn.Sequential
         n_in = CHANNELS[0]
         for stage, n_out in enumerate(CHANNELS, start=1):
             blocks = nn.Sequential()
@@ -84,7 +87,7 @@ class ResNet(nn.Module):
         blocks = [
             f"stage{stage}.{block}"
             for stage in range(1, len(CHANNELS) + 1)
-            for block in range(len(self.get_submodule(f"stage{stage}")))
+            for block in range(len(list(self.get_submodule(f"stage{stage}").children())))
         ]
         return ["stem", *blocks, "pool", "fc"]
 

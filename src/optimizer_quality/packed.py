@@ -117,8 +117,8 @@ def _train(sessions: Sequence[Session]) -> None:
             raise asked
     for r, session in enumerate(sessions):
         if not pack.optimizer.frozen[r]:
-            parts = (session.model, session.loaders.test, nn.CrossEntropyLoss(), pack.device)
-            session.finish({**results[r], "test": validate(*parts)})
+            test = validate(session.model, session.loaders.test, nn.CrossEntropyLoss(), pack.device)
+            session.finish({**results[r], "test": test})
 
 
 class Pack:
@@ -168,6 +168,7 @@ class Pack:
     def _gradient_norms(self) -> Tensor:
         """Return each member's gradient norm by layer, then of all, (R, layers + 1)."""
         gradient = self.stack.flat.grad
+        assert gradient is not None  # of the step just done
         squares = []
         for names in self.layers.values():
             slots = [self.stack.slots[name] for name in names]

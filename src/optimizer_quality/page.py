@@ -144,7 +144,9 @@ def verdict(tables: Tables) -> str:
 def _caution(tables: Tables) -> str:
     """Return a warning where an optimizer has fewer seeds than a spread needs, else nothing."""
     rows = tables.get("accuracy", ())
-    seeds = {name: set() for name in dict.fromkeys(row["optimizer"] for row in rows)}
+    seeds: dict[str, set[int]] = {
+        name: set() for name in dict.fromkeys(row["optimizer"] for row in rows)
+    }
     for row in rows:
         seeds[row["optimizer"]].add(row["seed"])
     few = [f"{name} {len(found)}" for name, found in seeds.items() if len(found) < ENOUGH_SEEDS]

@@ -61,7 +61,8 @@ class RunTracker:
         self.partial: dict[str, Any] | None = None
         self.messages: list[str] = []
         self._log = MetricLog(directory.logs, PROGRESS_COLUMNS)
-        self._kind, self._sink = tracker, None
+        self._kind = tracker
+        self._sink: Tracker | None = None
         self._stamps: dict[str, float] = {}
         self._started = time.perf_counter()
 

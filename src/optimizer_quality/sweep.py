@@ -178,7 +178,9 @@ def summarise(runs: Sequence[SweepRun], folder: Path) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for one in runs:
-        found = groups.setdefault((one.config.optimizer.type, float(one.config.optimizer.lr)), [])
+        lr = one.config.optimizer.lr
+        assert lr is not None  # a sweep gives every run its rate
+        found = groups.setdefault((one.config.optimizer.type, float(lr)), [])
         if read_status(folder / one.name)["status"] == "complete":
             found.append(read_json(folder / one.name / "metrics.json")["final"])
     rows = [_group_row(*key, finals) for key, finals in groups.items()]

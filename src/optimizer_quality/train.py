@@ -118,7 +118,7 @@ class EpochPass:
         optimizer, seen = self.optimizer, False
         second_order = needs_graph(optimizer)
 
-        def closure() -> Tensor:
+        def closure() -> Any:  # a Tensor; torch declares a float
             nonlocal seen
             optimizer.zero_grad(set_to_none=True)
             logits = self.forward(images)

@@ -168,7 +168,8 @@ class TrainingConfig:
         require(
             self.neighbor_count >= 0, "TrainingConfig.neighbor_count", self.neighbor_count, "≥ 0"
         )
-        require(self.n_groups >= 1, "TrainingConfig.n_groups", self.n_groups, "give 1 or more")
+        groups = self.n_groups
+        require(groups is None or groups >= 1, "TrainingConfig.n_groups", groups, "give 1 or more")
         one_of("TrainingConfig.backend", self.backend, BACKENDS)
         one_of("TrainingConfig.torch_loss_mode", self.torch_loss_mode, LOSS_MODES)
         one_of("TrainingConfig.optimizer", self.optimizer, OPTIMIZERS)

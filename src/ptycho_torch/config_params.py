@@ -23,10 +23,20 @@ TORCH_NPHOTONS = 1e5  # the torch-side default; the canonical one is 1e9, see co
 ACTIVATIONS = ("silu", "SiLU", "swish", "sigmoid", "softplus", "relu")
 
 
+def _forwarded(name: str) -> property:
+    def read(self: Any) -> Any:
+        return getattr(self, name)
+
+    def write(self: Any, value: Any) -> None:
+        setattr(self, name, value)
+
+    return property(read, write)
+
+
 def _aliased(**pairs: str) -> Callable[[type], type]:
     """Accept ``alias=value`` for a field in the constructor and as an attribute."""
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: Any) -> Any:
         plain_init = cls.__init__
 
         @functools.wraps(plain_init)
@@ -41,14 +51,7 @@ def _aliased(**pairs: str) -> Callable[[type], type]:
 
         cls.__init__ = __init__
         for alias, name in pairs.items():
-            setattr(
-                cls,
-                alias,
-                property(
-                    lambda self, name=name: getattr(self, name),
-                    lambda self, value, name=name: setattr(self, name, value),
-                ),
-            )
+            setattr(cls, alias, _forwarded(name))
         cls.ALIASES = dict(pairs)
         return cls
 

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch import metrics
+from trainrig.plotting.style import (
+    COLUMN_IN,
+    MUTED,
+    TEXT_IN,
+    new_figure,
+    paper_style,
+    save_figure,
+    save_preview,
+)
 
 
-def _figure(columns: int, rows: int = 1, side: float = 4.0) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(side * columns, side * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+def _figure(columns: int, rows: int = 1, aspect: float = 0.95) -> Any:
+    """Return a figure of one column's width, or of the text's where it has several panels."""
+    width = COLUMN_IN if columns == 1 else TEXT_IN
+    figure = new_figure(width, aspect * width / columns * rows)
     return figure, np.atleast_1d(figure.subplots(rows, columns)).ravel()
 
 
@@ -24,7 +31,9 @@ def _show(figure: Any, axis: Any, image: np.ndarray, title: str, **options: Any)
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])
-    figure.colorbar(shown, ax=axis, shrink=0.8)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(shown, ax=axis, shrink=0.7)
 
 
 def limits(image: np.ndarray, share: float = 0.5) -> dict[str, float]:
@@ -33,31 +42,32 @@ def limits(image: np.ndarray, share: float = 0.5) -> dict[str, float]:
     return {"vmin": float(low), "vmax": float(max(high, low + 1e-9))}
 
 
+@paper_style()
 def draw_object(obj: np.ndarray, covered: np.ndarray, path: Path, *, title: str = "") -> None:
-    """Amplitude and phase side by side; outside ``covered`` stays blank."""
+    """A preview: amplitude and phase side by side; outside ``covered`` stays blank."""
     figure, axes = _figure(2)
     amplitude, phase = blank_unreached(obj, covered)
     _show(figure, axes[0], amplitude, "amplitude", cmap="gray", **limits(amplitude.compressed()))
     _show(figure, axes[1], phase, "phase / rad", cmap="viridis", **limits(phase.compressed()))
     if title:
         figure.suptitle(title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    save_preview(figure, path)
 
 
+@paper_style()
 def draw_single(image: np.ndarray, path: Path, title: str, **options: Any) -> None:
     """One image with a colour bar."""
-    figure, axes = _figure(1, side=5.0)
+    figure, axes = _figure(1)
     _show(figure, axes[0], image, title, **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save_figure(figure, path)
 
 
+@paper_style()
 def draw_evaluation(
     truth: np.ndarray, aligned: np.ndarray, scores: dict[str, Any], path: Path
 ) -> None:
     """Amplitude, phase, truth, errors and ring correlations on one page."""
-    figure, axes = _figure(4, 2, 3.6)
+    figure, axes = _figure(4, 2, 1.2)
     amplitude = np.abs(aligned) * scores["amp_scale"]
     phase = metrics.remove_plane(np.angle(aligned))
     true_amp, true_phase = np.abs(truth), metrics.remove_plane(np.angle(truth))
@@ -76,19 +86,19 @@ def draw_evaluation(
     for key, label in (("frc_amp", "amplitude"), ("frc_phase", "phase"), ("frc_complex", "field")):
         axes[3].plot(scores[key][:rings], label=label)
     axes[3].plot(metrics.half_bit(rings), "k--", label="1/2-bit")
-    axes[3].axhline(0.5, color="grey", lw=0.5)
-    axes[3].set(ylim=(0, 1.05), xlabel="ring / px", title="Fourier ring correlation")
-    axes[3].legend(fontsize=7)
+    axes[3].axhline(0.5, color=MUTED, lw=0.5)
+    axes[3].set(ylim=(0, 1.05), xlabel="ring / px", title="ring correlation")
+    axes[3].legend(fontsize=6)
     axes[7].axis("off")
     numbers = [f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, float)]
-    axes[7].text(0, 1, "\n".join(numbers), va="top", fontsize=7, family="monospace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    axes[7].text(0, 1, "\n".join(numbers), va="top", fontsize=4.8)
+    save_figure(figure, path)
 
 
+@paper_style()
 def draw_halves(first: np.ndarray, second: np.ndarray, scores: dict[str, Any], path: Path) -> None:
     """The phases of two half-data reconstructions, their difference, and the ring correlation."""
-    figure, axes = _figure(4, 1, 3.8)
+    figure, axes = _figure(4)
     phases = [np.angle(image * np.exp(-1j * np.angle(first.sum()))) for image in (first, second)]
     span = limits(phases[0])
     for axis, phase, title in zip(axes, phases, ("first half", "second half"), strict=False):
@@ -101,12 +111,12 @@ def draw_halves(first: np.ndarray, second: np.ndarray, scores: dict[str, Any], p
     axes[3].plot(frequency, curve, label="half against half")
     axes[3].plot(frequency, metrics.half_bit(len(curve)), "k--", label="1/2-bit")
     if ring < len(curve):
-        axes[3].axvline(ring / scores["side_px"], color="grey", lw=0.7)
+        axes[3].axvline(ring / scores["side_px"], color=MUTED, lw=0.7)
     axes[3].set(ylim=(0, 1.05), xlabel="frequency / cycles per px")
     bound = "≤ " if ring >= len(curve) else ""
     axes[3].set_title(f"half period {bound}{scores['half_period_px']:.2f} px")
-    axes[3].legend(fontsize=8)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    axes[3].legend(fontsize=6)
+    save_figure(figure, path)
 
 
 def blank_unreached(
@@ -122,6 +132,7 @@ def blank_unreached(
     return np.ma.masked_array(np.abs(turned), hidden), np.ma.masked_array(np.angle(turned), hidden)
 
 
+@paper_style()
 def draw_refinement(
     obj: np.ndarray,
     covered: np.ndarray,
@@ -130,7 +141,7 @@ def draw_refinement(
     path: Path,
 ) -> None:
     """Amplitude and phase, the strongest probe modes (each to its maximum) and the loss."""
-    figure, axes = _figure(4, 1, 4.0)
+    figure, axes = _figure(4)
     amplitude, phase = blank_unreached(obj, covered)
     _show(figure, axes[0], amplitude, "amplitude", cmap="gray", **limits(amplitude.compressed(), 1))
     _show(figure, axes[1], phase, "phase / rad", cmap="viridis", **limits(phase.compressed(), 1))
@@ -140,16 +151,17 @@ def draw_refinement(
     columns = 1 if len(strips) == 1 else 2
     strips += [np.full_like(strips[0], np.nan)] * (-len(strips) % columns)
     rows = [np.hstack(strips[i : i + columns]) for i in range(0, len(strips), columns)]
-    _show(figure, axes[2], np.vstack(rows), f"probe modes, {names} of the power", cmap="magma")
-    axes[2].title.set_fontsize(9)
+    _show(figure, axes[2], np.vstack(rows), "probe modes", cmap="magma")
+    axes[2].set_xlabel(f"{names} of the power")
     axes[3].plot(np.arange(1, len(losses) + 1), losses)
     axes[3].set(xlabel="epoch", title="loss per pixel", yscale="log")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save_figure(figure, path)
 
 
+@paper_style()
 def draw_uncertainty(said: np.ndarray, error: np.ndarray, correlation: float, path: Path) -> None:
     """The uncertainty map beside the true error, and the error's mean in each tenth of the map."""
-    figure, axes = _figure(3, 1, 4.0)
+    figure, axes = _figure(3)
     _show(figure, axes[0], said, "expected error", cmap="magma", **limits(error))
     _show(figure, axes[1], error, "true error", cmap="magma", **limits(error))
     order = np.argsort(said.ravel())
@@ -163,4 +175,4 @@ def draw_uncertainty(said: np.ndarray, error: np.ndarray, correlation: float, pa
     axes[2].set_title(f"rank correlation {correlation:.2f}; grey: equal")
     axes[2].set_xlim(left=0)
     axes[2].set_ylim(bottom=0)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save_figure(figure, path)

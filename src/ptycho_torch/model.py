@@ -66,6 +66,13 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
         inference_config: stitching.
     """
 
+    model_config: torch_side.ModelConfig
+    data_config: torch_side.DataConfig
+    training_config: torch_side.TrainingConfig
+    inference_config: torch_side.InferenceConfig
+    input_factor: Tensor
+    intensity_scale: Tensor
+    probe_norm: Tensor
     loss_name = "train_loss"
     val_loss_name = "val_loss"
 

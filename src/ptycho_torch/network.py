@@ -30,6 +30,7 @@ def conv3(inputs: int, outputs: int) -> nn.Conv2d:
     """A 3x3 "same" convolution with Glorot-uniform kernel and zero bias."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     nn.init.xavier_uniform_(layer.weight)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -101,6 +102,7 @@ class Decoder(nn.Module):
             self.head = conv3(wide, outputs)
         border = torch.ones(size, size)
         border[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 0
+        self.border: Tensor
         self.register_buffer("border", border, persistent=False)
 
     def _widen(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import io
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def map_member(path: Path, name: str) -> np.ndarray | None:
             start = raw.tell()
     if dtype.hasobject:
         raise ValueError(f"{path}: {name} holds Python objects; they are never unpickled")
-    order = "F" if fortran else "C"
+    order: Literal["F", "C"] = "F" if fortran else "C"
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order=order)
 
 

@@ -112,7 +112,7 @@ def extract_patches(obj: Tensor, coords_xy: Tensor, size: int) -> Tensor:
 
 def translate(images: Tensor, shift_xy: Tensor) -> Tensor:
     """Move the content of (B, H, W) images by (B, 2) shifts (dx, dy), bilinear, zero outside."""
-    return sample_windows(images, -shift_xy.flip(-1), tuple(images.shape[-2:]))
+    return sample_windows(images, -shift_xy.flip(-1), (images.shape[-2], images.shape[-1]))
 
 
 def gaussian_smooth(field: Tensor, sigma: float) -> Tensor:

@@ -65,6 +65,7 @@ class PtychoPINN(nn.Module):
         self.probe_parts = nn.Parameter(parts, requires_grad=train_probe)
         kind = "soft" if config.probe_mask else "none"
         mask = mask_for(config.N, kind, config.probe_mask_sigma, config.probe_mask_diameter)
+        self.mask: Tensor
         self.register_buffer("mask", mask.float(), persistent=False)
 
     @property

@@ -75,8 +75,15 @@ class Method:
         if found is not None and not self.settings.epochs:
             return found, None
         settings = replace(self.settings, seed=seed)
-        options = {"modes": self.modes, "device": self.device, "on_epoch": on_epoch}
-        return hybrid(scan, settings, network=found, grid=grid, **options)
+        return hybrid(
+            scan,
+            settings,
+            network=found,
+            grid=grid,
+            modes=self.modes,
+            device=self.device,
+            on_epoch=on_epoch,
+        )
 
     def __call__(
         self, scan: RawDataTorch, seed: int = 0, grid: Grid | None = None

@@ -153,7 +153,8 @@ class HybridReconstructor(TrainableReconstructor):
         trainer.train()
         metrics = trainer._trainer.callback_metrics
         epochs = trainer._trainer.current_epoch
-        self._model_path = find_best_checkpoint(Path(loader.output_dir))
+        assert loader.output_dir is not None
+        self._model_path = find_best_checkpoint(loader.output_dir)
         yield TrainOutput(
             training_loss=[LossValue(epoch=epochs, value=float(metrics["train_loss"]))],
             validation_loss=[LossValue(epoch=epochs, value=float(metrics["val_loss"]))],
@@ -170,7 +171,7 @@ def register(model: Any, *, epochs: int = EPOCHS) -> str:
         RuntimeError: this Ptychodus keeps its table elsewhere.
     """
     api = model.processing_core.algorithm_parameter
-    table = getattr(api, "_reconstructor_map", None)
+    table: Any = getattr(api, "_reconstructor_map", None)
     if not hasattr(table, "__setitem__"):
         raise RuntimeError(
             "register: this Ptychodus keeps its reconstructors elsewhere; versions 1.7.* are known"

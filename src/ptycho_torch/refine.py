@@ -174,18 +174,19 @@ class _Engine:
         shifts = self.shifts[rows].detach().requires_grad_(shift_on)
         back = self.background.detach().requires_grad_(s.learn_background and late)
         loss = self.loss(rows, obj, probe, shifts, back)
-        penalty = 0.0
+        penalty: Tensor | float = 0.0
         if s.smoothness:
             penalty = s.smoothness * len(rows) / len(self.scan) * physics.total_variation(obj)
         (loss + penalty).backward()
+        assert obj.grad is not None
         light = self.illumination(rows)
         scale = (1 - s.damping) * light + s.damping * light.max()
         self._move("object", obj.grad / (2 * scale), step)
-        if probe_on:
+        if probe.grad is not None:
             weight = self.object.abs().square().max() * len(rows)
             self._move("probe", probe.grad / (2 * weight), step)
             self._keep_power()
-        if shift_on:
+        if shifts.grad is not None:
             self._move_positions(rows, shifts.grad, step / s.step)
         if back.grad is not None:
             change = back.grad / (back.grad.abs().max() + 1e-12)

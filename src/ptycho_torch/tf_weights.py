@@ -53,5 +53,6 @@ def load_tf_weights(generator: Generator, weights: Mapping[str, np.ndarray]) -> 
                     f"load_tf_weights: conv2d_{number} has shape {tuple(kernel.shape)}, the "
                     f"network's layer {tuple(layer.weight.shape)}"
                 )
+            assert layer.bias is not None
             layer.weight.copy_(kernel)
             layer.bias.copy_(torch.from_numpy(np.asarray(found[number]["bias"])))

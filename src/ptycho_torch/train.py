@@ -53,6 +53,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state for the folder the run lies in now."""
+        assert self.dirpath is not None  # always given
         state = dict(state_dict)
         for key in self._PATHS[:-1]:
             state[key] = str(Path(self.dirpath) / state[key]) if state.get(key) else state.get(key)
@@ -161,7 +162,13 @@ class PatchStatsCallback(Callback):
     """Logs the mean and spread of the first held patches: a constant network is seen at once."""
 
     def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Look at the first batch of a validation."""
         if batch_idx or not trainer.is_global_zero:
@@ -263,16 +270,18 @@ def make_trainer(
         hooks.append(
             EarlyStopping(model.val_loss_name, patience=execution.early_stop_patience, mode="min")
         )
+    precision: Any = execution.precision  # checked; lightning declares literals
+    deterministic: Any = execution.deterministic
     return lightning.Trainer(
         default_root_dir=run_dir,
         max_epochs=model.training_config.epochs,
         accelerator=execution.resolved_accelerator(),
         devices=execution.devices,
         strategy=execution.strategy,
-        precision=execution.precision,
+        precision=precision,
         accumulate_grad_batches=execution.accum_steps,
         gradient_clip_val=model.training_config.gradient_clip_val,
-        deterministic=execution.deterministic,
+        deterministic=deterministic,
         logger=make_logger(execution.logger_backend, run_dir),
         callbacks=hooks,
         enable_checkpointing=execution.enable_checkpointing,
@@ -345,7 +354,9 @@ def run_fit(
     check = loader(held, size, num_workers=workers)
     if execution.enable_checkpointing:
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        trainer.callbacks.append(StopCallback(last, batches.sampler))
+        sampler: Any = batches.sampler
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # made at run time
+        callbacks.append(StopCallback(last, sampler))
     model.train()
     trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))
     model.cpu().eval()

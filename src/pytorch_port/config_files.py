@@ -69,18 +69,18 @@ def config_tree(values: dict[str, Any]) -> Any:
 
 def reference_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce an original (jaxline) tree, or one of ours, to the keys of ``IclConfig``."""
-    tree = copy.deepcopy(dict(tree))
-    if "experiment_kwargs" in tree:
-        inner = dict(tree["experiment_kwargs"]["config"])
-        inner["training_steps"] = tree.get("training_steps", IclConfig().training_steps)
-        inner["seed"] = tree.get("random_seed", IclConfig().seed)
+    reduced: dict[str, Any] = copy.deepcopy(dict(tree))
+    if "experiment_kwargs" in reduced:
+        inner = dict(reduced["experiment_kwargs"]["config"])
+        inner["training_steps"] = reduced.get("training_steps", IclConfig().training_steps)
+        inner["seed"] = reduced.get("random_seed", IclConfig().seed)
         inner.pop("evaluation", None)  # the original evaluates one sequence at a time
-        tree = inner
+        reduced = inner
     for dotted in REFERENCE_ONLY:
         section, key = dotted.split(".")
-        if isinstance(tree.get(section), dict):
-            tree[section].pop(key, None)
-    return tree
+        if isinstance(reduced.get(section), dict):
+            reduced[section].pop(key, None)
+    return reduced
 
 
 def _run_get_config(path: Path) -> Any:

@@ -90,6 +90,7 @@ class InputEmbedder(nn.Module):
         )
         self.label_table = table(num_classes + concatenate_labels, emb_dim, label_init_std)
         positions = sinusoid_positions(0, self.token_width) if use_positional_encodings else None
+        self.positions: Tensor
         self.register_buffer("positions", positions, persistent=False)
 
     def _encode_examples(self, examples: Tensor) -> Tensor:

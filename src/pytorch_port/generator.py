@@ -69,6 +69,8 @@ class SeqGenerator:
         self.examples = examples
         self.partition = partition
         self.noise_scale = noise_scale
+        self.np_random: np.random.RandomState
+        self.py_random: random.Random
         self.reseed(seed)
         self.np_random = np_random or self.np_random
         self.py_random = py_random or self.py_random
@@ -196,6 +198,7 @@ class SeqGenerator:
     def _labels(self, part: Part, index: np.ndarray) -> np.ndarray:
         """Label indices into the class type's list: int32, one per index."""
         labeling = part.labeling
+        labels: np.ndarray
         if labeling.kind == "unfixed":
             labels = np.arange(len(index))
         elif labeling.kind == "original":

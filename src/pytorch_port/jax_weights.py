@@ -83,7 +83,8 @@ def _resnet_norms(encoder: ResNetEncoder) -> Iterator[tuple[str, str]]:
 
 def _resnet_blocks(encoder: ResNetEncoder) -> Iterator[tuple[str, str, Bottleneck]]:
     for g, group in enumerate(encoder.groups):
-        for b, block in enumerate(group):
+        for b, block in enumerate(group.children()):
+            assert isinstance(block, Bottleneck)
             yield f"block_group_{g}/~/block_{b}/~", f"groups.{g}.{b}", block
 
 
@@ -163,7 +164,8 @@ def parameter_map(model: nn.Module) -> dict[str, Entry]:
 def state_map(model: nn.Module) -> dict[str, Entry]:
     """Return Haiku state name → :class:`Entry` for the BatchNorm state (empty without ResNet)."""
     entries: dict[str, Entry] = {}
-    encoder = model.embedder.encoder
+    embedder: Any = model.embedder
+    encoder = embedder.encoder
     if not isinstance(encoder, ResNetEncoder):
         return entries
     for haiku, here in _resnet_norms(encoder):

@@ -123,8 +123,8 @@ class LabelSets:
 
     def to(self, device: torch.device | str) -> LabelSets:
         """Return the same sets on ``device``."""
-        masks = (mask.to(device) for mask in (self.rare, self.common, self.fewshot))
-        return LabelSets(*masks, self.polysemy, self.n_rare)
+        rare, common, fewshot = (m.to(device) for m in (self.rare, self.common, self.fewshot))
+        return LabelSets(rare, common, fewshot, self.polysemy, self.n_rare)
 
 
 def polysemy_factor(labeling_rare: str) -> int:
@@ -174,8 +174,8 @@ def label_sets(
     common_ids: Iterable[int] = range(factor * n_rare, end)
     if original_ids is not None:
         rare_ids, common_ids = original_ids
-    masks = (_mask(ids, num_classes) for ids in (rare_ids, common_ids, range(ways)))
-    return LabelSets(*masks, factor, n_rare)
+    rare, common, fewshot = (_mask(ids, num_classes) for ids in (rare_ids, common_ids, range(ways)))
+    return LabelSets(rare, common, fewshot, factor, n_rare)
 
 
 def _mask(ids: Iterable[int], num_classes: int) -> Tensor:

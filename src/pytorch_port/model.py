@@ -131,7 +131,7 @@ class LSTM(RecurrentCore):
     def _make_core(self, n_in: int) -> nn.Module:
         return _LSTMCore(n_in, self.hidden_size)
 
-    def _weights(self, core: nn.Module, n_in: int) -> list[Tensor]:
+    def _weights(self, core: Any, n_in: int) -> list[Tensor]:
         """Reorder to torch's i, f, g, o and split into input and recurrent parts."""
         i, g, f, o = core.weight.chunk(4)
         b_i, b_g, b_f, b_o = core.bias.chunk(4)
@@ -170,6 +170,7 @@ class VanillaRNN(RecurrentCore):
 
     def _unroll(self, x: Tensor, zero: Tensor) -> Tensor:
         weights: list[Tensor] = []
+        core: Any
         for core in self.cores:
             weights += [core.input.weight, core.hidden.weight, core.input.bias, core.hidden.bias]
         out, _ = torch.rnn_relu(

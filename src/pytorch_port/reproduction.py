@@ -22,6 +22,8 @@ AUGMENTED = 12_800
 SEQ_MODELS = ("transformer", "lstm", "vanilla_rnn")
 
 #: Presets: the configuration file, then what overrides it; flags override both.
+#: Beside the tables of a reproduction: the configuration of its first planned run.
+BASE_JSON = "base.json"
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"config_path": Path("configs/icl/images_all_exemplars.py"), "overrides": {}},
     "quick": {

@@ -17,9 +17,11 @@ from pytorch_port.evaluation import evaluate_run
 from pytorch_port.figure3a import PanelName, evaluations_of_run
 from pytorch_port.inputs import FINAL_REGIMES
 from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, figure3_curve
-from pytorch_port.reproduction import Condition, Planned
+from pytorch_port.reproduction import BASE_JSON, Condition, Planned
 from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
+from trainrig.config import to_dict
+from trainrig.files import write_json
 from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import LATEST, read_status
 from trainrig.tracking.tables import Row, write_table
@@ -209,6 +211,7 @@ def write_reproduction(plan: Sequence[Planned], folder: Path, runtime: Runtime) 
     for name, rows, columns in tables:
         write_table(rows, folder / name, columns)
         written.append(folder / name)
+    write_json(folder / BASE_JSON, to_dict(plan[0].run.config))
     from pytorch_port.reproduction_figures import draw_figures
 
     return [*written, *draw_figures(plan, curves, finals, folder)]

@@ -91,6 +91,7 @@ def execute(
             return
         tasks, finished = [], []
         for pack in too_large:
+            assert plan is not None  # or there were no packs
             plan = plan.halved(pack)
             write_plan(plan, base_dir)
             _say(f"pack of {len(pack)} runs: out of memory; going on with halves of it")

@@ -121,19 +121,21 @@ class Trainer:
         self.step = self.start_step = self.last_finite_step = 0
         self.elapsed_before = 0.0
         self.latest: dict[str, dict[str, float]] = {}
-        self.log: MetricLog | None = None
+        self.log: MetricLog  # opened by `restore`
         self.tracker: Tracker | None = None
         self.team: Team | None = None
 
     def train(self) -> RunResult:
         """Perform the remaining steps and return how the run ended."""
         self.begin()
+        engine = self.config.training.engine
+        assert engine != "auto"  # settled before
         records = training_steps(
             self.config,
             self.inputs,
             self.model,
             self.optimizer,
-            engine=self.config.training.engine,
+            engine=engine,
             start_step=self.start_step,
             num_workers=self.runtime.num_workers,
             batches=self._shares(),
@@ -279,7 +281,8 @@ class Trainer:
 
     def _append(self, row: dict[str, Any]) -> None:
         self.log.append(row)
-        self.tracker.log(row)
+        if self.tracker is not None:
+            self.tracker.log(row)
         if row["split"] == "train":
             self.latest["train"] = {k: v for k, v in row.items() if k in PROGRESS_COLUMNS[2:9]}
         broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]

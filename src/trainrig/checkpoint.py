@@ -207,7 +207,7 @@ def latest_checkpoint(
         device: where their tensors go.
         not_after: pass over those of later steps, without a message.
     """
-    ignored = []
+    ignored: list[str] = []
     for step, path in reversed(list_checkpoints(folder)):
         if not_after is not None and step > not_after:
             continue

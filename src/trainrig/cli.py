@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         """Return a group whose flags have both spellings as well."""
         group = super().add_argument_group(*arguments, **kwargs)
         add = group.add_argument
-        group.add_argument = lambda *names, **options: add(*_spellings(names), **options)
+        group.add_argument = lambda *names, **options: add(*_spellings(names), **options)  # type: ignore[method-assign]
         return group
 
     def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
@@ -106,7 +106,7 @@ def add_print_config_flag(parser: Any) -> None:
 
 def given_flags(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, str]:
     """Return ``{dest: flag}`` of the flags that were given another value than their default."""
-    given = {}
+    given: dict[str, str] = {}
     for action in parser._actions:
         value = getattr(arguments, action.dest, None)
         if value is not None and value != parser.get_default(action.dest):

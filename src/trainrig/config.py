@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 def load_config(path: Path | str, cls: type[C]) -> C:
@@ -175,7 +176,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Traced(Generic[C]):
+class Traced(Generic[T]):
     """A configuration, and where each of its values came from.
 
     Attributes:
@@ -191,10 +192,10 @@ class Traced(Generic[C]):
     [('lr', '0.2', '--lr'), ('steps', '5', 'default')]
     """
 
-    config: C
+    config: T
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def then(self, config: C, named: Mapping[str, str], derived: str = "derived") -> Traced[C]:
+    def then(self, config: T, named: Mapping[str, str], derived: str = "derived") -> Traced[T]:
         """Return what ``config`` became.
 
         Args:

@@ -215,11 +215,12 @@ def _compiler(which: Callable[[str], str | None]) -> Finding:
 def _folders(data: Path) -> list[Finding]:
     """Say whether results, prepared images and data can be written."""
     findings = []
-    for topic, folder, state in (
+    folders: tuple[tuple[str, Path, Literal["note", "bad"]], ...] = (
         ("results", Path("runs"), "bad"),
         ("cache", cache_dir(), "note"),
         ("data folder", data, "note"),
-    ):
+    )
+    for topic, folder, state in folders:
         there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
         try:
             with tempfile.TemporaryFile(dir=there):

@@ -80,6 +80,7 @@ def train_steps(
             loss, output = loss_fn(model, batch)
             (loss / accumulate if accumulate > 1 else loss).sum().backward()
             total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None  # accumulate is at least 1
         optimizer.step()
         yield StepRecord(step, total / accumulate if accumulate > 1 else total, lr, output)
 

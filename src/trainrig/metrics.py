@@ -6,6 +6,7 @@ Norms are accumulated in float64, so that a logged value carries no rounding of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,8 @@ def weight_l2_head(model: nn.Module) -> Tensor:
     Archived ICL logs hold this under the name ``weight_l2``: their filter dropped every parameter
     whose path contains the letter b, which left a transformer its head.
     """
-    return l2_norm([model.head.weight])
+    head: Any = model.head
+    return l2_norm([head.weight])
 
 
 def grad_l2(model: nn.Module) -> Tensor:

@@ -103,7 +103,8 @@ def summarize(spans: Sequence[Span], *, device: str, steps: int, seconds: float)
         steps: that they come from.
         seconds: wall time of the recording.
     """
-    busy, gaps, reached = 0.0, [], None
+    gaps: list[float] = []
+    busy, reached = 0.0, None
     outer = 0
     for span in sorted(spans, key=lambda s: (s.start, -s.end)):
         if reached is None or span.start >= reached:
@@ -145,7 +146,8 @@ class _Recorder:
     """Counts steps, records some of them, and writes what it saw."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.steps, self.counted = folder, 0, None
+        self.folder, self.steps = folder, 0
+        self.counted: object = None
         self._profiler: Any = None
         self._started = 0.0
         self.summary: Summary | None = None

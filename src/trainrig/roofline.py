@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def measure_peaks(device: torch.device) -> Peaks:
         set_precision(precision)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind(0)
-        flops[precision] = 2 * size**3 / _best(lambda a=a, b=b: a @ b, device)
+        flops[precision] = 2 * size**3 / _best(partial(torch.matmul, a, b), device)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
     source = torch.zeros(copied // 4, device=device)
     target = torch.zeros_like(source)

@@ -130,12 +130,13 @@ def _run_until_broken(
                 task = waiting.popleft()
                 flying[pool.submit(perform, task)] = task
             done, _ = wait(flying, return_when=FIRST_COMPLETED)
-            broken = [f for f in done if isinstance(f.exception(), BrokenExecutor)]
+            broken = {f: e for f in done if isinstance(e := f.exception(), BrokenExecutor)}
             for future in done.difference(broken):
                 yield future.result()
                 del flying[future]
             if broken:
-                return [(task, describe(broken[0].exception())) for task in flying.values()]
+                reason = describe(next(iter(broken.values())))
+                return [(task, reason) for task in flying.values()]
     return []
 
 

@@ -185,7 +185,9 @@ def distinguishable(ours: Summary, low: float, high: float) -> bool:
 
 def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
     """Return a published curve's mean and population deviation at an epoch, or at its end."""
-    mean, std = load_baselines().band(row["tp"], row["opt"], metric)
+    band = load_baselines().band(row["tp"], row["opt"], metric)
+    assert band is not None  # the row is a published one
+    mean, std = band
     last = min(epoch, len(mean) - 1)
     return float(mean[last]), float(std[last])
 

@@ -23,22 +23,25 @@ from deepobs.analyzer.aggregate import (
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.profiles import performance_profile, times_to_threshold
 from deepobs.analyzer.results import Results
+from trainrig.plotting.style import COLUMN_IN, PALETTE, TEXT_IN, new_figure, paper_style
 
 #: Curves of at most this many values show each of them.
 SHORT = 12
 METRICS = ("test_losses", "train_losses", "test_accuracies", "train_accuracies")
 LOGARITHMIC = ("lr", "eps", "weight_decay")
-BASELINE_COLOURS = {"SGD": "#7f7f7f", "Momentum": "#b59b6d", "Adam": "#2b5f94"}
-COLOURS = ("#c1272d", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a")
+BASELINE_COLOURS = {"SGD": "#7f7f7f", "Momentum": "#b59b6d", "Adam": "#222222"}
+COLOURS = PALETTE
+LEAST_PANEL_IN = 2.2
 
 
-def _figure(rows: int, columns: int, width: float = 3.2, height: float = 2.3) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+def _figure(rows: int = 1, columns: int = 1, height_in: float = 2.6) -> Any:
+    """Return a figure of one column's width, or of the text's where it has several panels."""
+    width = COLUMN_IN if columns == 1 else max(TEXT_IN, LEAST_PANEL_IN * columns)
+    figure = new_figure(width, height_in * rows)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+@paper_style()
 def plot_performance(
     results: Results, testproblems: list[str] | None = None, mode: str = "most"
 ) -> Any:
@@ -54,29 +57,30 @@ def plot_performance(
     problems = testproblems or results.testproblems
     if not problems:
         raise ValueError(f"{results.root}: no results to plot")
-    figure, axes = _figure(len(METRICS), len(problems))
+    figure, axes = _figure(len(METRICS), len(problems), 1.7)
     for column, problem in enumerate(problems):
         for row, metric in enumerate(METRICS):
             _panel(axes[row, column], results, problem, metric, mode)
-        axes[0, column].set_title(problem, fontsize=9)
-        axes[-1, column].set_xlabel("epoch", fontsize=8)
+        axes[0, column].set_title(problem)
+        axes[-1, column].set_xlabel("epoch")
     handles: dict[str, Any] = {}
     for axis in axes.flat:
         handles |= {
             text: handle for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
         }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize=7)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     return figure
 
 
 def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) -> None:
-    axis.tick_params(labelsize=7)
     axis.xaxis.get_major_locator().set_params(integer=True)
     finals, curves = [], []
     chosen = {
-        name: best_setting(results, problem, name, mode) for name in results.optimizers(problem)
+        name: setting
+        for name in results.optimizers(problem)
+        if (setting := best_setting(results, problem, name, mode)) is not None
+        and metric in setting.runs[0].curves
     }
-    chosen = {name: setting for name, setting in chosen.items() if metric in setting.runs[0].curves}
     lengths = [setting.runs[0].num_epochs + 1 for setting in chosen.values()]
     longest = max(lengths, default=None)
     for name, colour in BASELINE_COLOURS.items():
@@ -102,7 +106,7 @@ def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) ->
     threshold = threshold_of(problem, metric) if metric.startswith("test") else None
     if threshold is not None:
         axis.axhline(threshold, color="0.5", lw=0.7)
-    axis.set_ylabel(metric.replace("_", " "), fontsize=7)
+    axis.set_ylabel(metric.replace("_", " "))
     _limit(axis, curves, finals, threshold)
 
 
@@ -123,6 +127,7 @@ def _limit(
         axis.set_ylim(0.9 * min(values), 1.1 * max(values))
 
 
+@paper_style()
 def plot_sensitivity(
     results: Results, testproblems: list[str] | None = None, hyperparameter: str = "lr"
 ) -> Any:
@@ -131,7 +136,7 @@ def plot_sensitivity(
     if not problems:
         raise ValueError(f"{results.root}: no results to plot")
     columns = min(4, len(problems))
-    figure, axes = _figure(-(-len(problems) // columns), columns)
+    figure, axes = _figure(-(-len(problems) // columns), columns, 1.9)
     for axis in axes.flat[len(problems) :]:
         axis.set_axis_off()
     for axis, problem in zip(axes.flat, problems, strict=False):
@@ -143,7 +148,7 @@ def plot_sensitivity(
             colour = COLOURS[i % len(COLOURS)]
             axis.plot(x, y, marker="o", ms=2.5, lw=1.2, color=colour, label=optimizer)
         axis.set(title=problem, xlabel=hyperparameter, ylim=(0, 1.05))
-        axis.set_ylabel("relative performance", fontsize=7)
+        axis.set_ylabel("relative performance")
         if hyperparameter in LOGARITHMIC:
             axis.set_xscale("log")
         axis.legend(fontsize=6)
@@ -154,8 +159,8 @@ def _published_grids(axis: Any, problem: str) -> None:
     for row in load_baselines().rows:
         if row["tp"] != problem:
             continue
-        lr, value, _ = zip(*row["lr_grid_seed42_final_metric"], strict=True)
-        value = np.array([math.nan if v is None else v for v in value], np.float64)
+        lr, finals, _ = zip(*row["lr_grid_seed42_final_metric"], strict=True)
+        value = np.array([math.nan if v is None else v for v in finals], np.float64)
         accuracy = "test_accuracies" in row
         relative = value / np.nanmax(value) if accuracy else np.nanmin(value) / value
         name = OPTIMIZERS[row["opt"]]
@@ -164,6 +169,7 @@ def _published_grids(axis: Any, problem: str) -> None:
         axis.plot(lr, shown, ls="--", lw=0.9, color=colour, label=f"{name} (published)")
 
 
+@paper_style()
 def plot_sensitivity_2d(
     results: Results, testproblem: str, optimizer: str, x: str, y: str, metric: str | None = None
 ) -> Any:
@@ -179,7 +185,7 @@ def plot_sensitivity_2d(
     ]
     if not points:
         raise ValueError(f"{optimizer} on {testproblem}: no setting has both {x!r} and {y!r}")
-    figure, axes = _figure(1, 1, 4.2, 3.2)
+    figure, axes = _figure()
     xs, ys, values = np.array(points).T
     axis = axes[0, 0]
     drawn = axis.scatter(xs, ys, c=values, cmap="viridis_r" if is_loss(metric) else "viridis")
@@ -192,6 +198,7 @@ def plot_sensitivity_2d(
     return figure
 
 
+@paper_style()
 def plot_final_metric_vs_tuning_rank(
     results: Results, testproblem: str, optimizer: str, metric: str | None = None
 ) -> Any:
@@ -200,7 +207,7 @@ def plot_final_metric_vs_tuning_rank(
     if not settings:
         raise ValueError(f"{results.root}: no runs of {optimizer} on {testproblem}")
     metric = choose_metric(settings[0], metric)
-    figure, axes = _figure(1, 1, 4.2, 3.0)
+    figure, axes = _figure()
     axis = axes[0, 0]
     for rank, setting in enumerate(rank_settings(settings, metric), start=1):
         finals = [run.curves[metric][-1] for run in setting.runs if len(run.curves[metric])]
@@ -211,24 +218,26 @@ def plot_final_metric_vs_tuning_rank(
     return figure
 
 
+@paper_style()
 def plot_profiles(results: Results, tau_max: float = 4.0) -> Any:
     """Draw performance profiles: share of problems solved within tau times the fastest."""
     taus = np.linspace(1, tau_max, 200)
-    figure, axes = _figure(1, 1, 4.6, 3.2)
+    figure, axes = _figure()
     axis = axes[0, 0]
     for optimizer, profile in performance_profile(times_to_threshold(results), taus).items():
         style = "--" if optimizer.endswith("(published)") else "-"
         axis.step(taus, profile, where="post", ls=style, label=optimizer)
     axis.set(xlabel="time relative to the fastest", ylabel="share of problems", ylim=(0, 1.02))
-    axis.legend(fontsize=7)
+    axis.legend(fontsize="small")
     return figure
 
 
+@paper_style()
 def plot_budget(curves: dict[str, np.ndarray], metric: str) -> Any:
     """Draw the best metric found against the number of trials, a line per search."""
-    figure, axes = _figure(1, 1, 4.2, 3.0)
+    figure, axes = _figure()
     for name, curve in curves.items():
         axes[0, 0].step(np.arange(1, len(curve) + 1), curve, where="post", label=name)
     axes[0, 0].set(xlabel="trials", ylabel=f"best {metric.replace('_', ' ')}")
-    axes[0, 0].legend(fontsize=7)
+    axes[0, 0].legend(fontsize="small")
     return figure

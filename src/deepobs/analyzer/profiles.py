@@ -21,6 +21,7 @@ def times_to_threshold(results: Results, *, published: bool = True) -> dict[str,
     for problem in results.testproblems:
         for optimizer in results.optimizers(problem):
             setting = best_setting(results, problem, optimizer)
+            assert setting is not None  # the optimizer has runs
             summary = summarise(setting, choose_metric(setting))
             if summary.speed is not None:
                 solved = 2 * summary.reached >= summary.n

@@ -59,6 +59,7 @@ def make_rows(results: Results, mode: str = "most", metric: str | None = None) -
     for problem in results.testproblems:
         for optimizer in results.optimizers(problem):
             setting = best_setting(results, problem, optimizer, mode, metric)
+            assert setting is not None  # the optimizer has runs
             chosen = choose_metric(setting, metric)
             summary = summarise(setting, chosen)
             rows.append(

@@ -36,7 +36,9 @@ def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: str = "SAME"
 ) -> Tensor:
     """Convolve with TensorFlow's padding; ``weight`` is (out, in, kh, kw)."""
-    (top, bottom), (left, right) = _paddings(x, tuple(weight.shape[-2:]), stride, padding)
+    (top, bottom), (left, right) = _paddings(
+        x, (weight.shape[-2], weight.shape[-1]), stride, padding
+    )
     if top == bottom and left == right:
         return F.conv2d(x, weight, bias, stride, (top, left))
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride)

@@ -119,7 +119,7 @@ class PtychoDataLoader:
         self.config_manager, self.data_format = config_manager, data_format
         self.scan, self.validation = find_scans(Path(data_dir))
         root = Path(data_dir if output_dir is None else output_dir)
-        self.output_dir = root / f"run_{time.strftime('%Y%m%d_%H%M%S')}"
+        self.output_dir: Path | None = root / f"run_{time.strftime('%Y%m%d_%H%M%S')}"
 
     @classmethod
     def from_np(
@@ -184,6 +184,12 @@ class PtychoModel:
         return cls(m.model_config, m.data_config, m.training_config, m.inference_config, net)
 
 
+def _present(model: PtychoPINN_Lightning | None) -> PtychoPINN_Lightning:
+    if model is None:
+        raise ValueError("PtychoModel.model: None; give a network before training or inference")
+    return model
+
+
 class Trainer:
     """Training of one model on one loader's scan; ``_trainer`` is Lightning's own."""
 
@@ -191,12 +197,12 @@ class Trainer:
         self, model: PtychoModel, dataloader: PtychoDataLoader, execution: ExecutionConfig
     ) -> None:
         self.model, self.dataloader, self.execution = model, dataloader, execution
-        self.sets = prepare(
-            model.model, dataloader.scan, dataloader.validation, seed=execution.seed
-        )
-        run_dir = Path(dataloader.output_dir)
+        net = _present(model.model)
+        self.sets = prepare(net, dataloader.scan, dataloader.validation, seed=execution.seed)
+        assert dataloader.output_dir is not None  # a folder was read
+        run_dir = dataloader.output_dir
         history = HistoryCallback(history_table(run_dir, execution))
-        self._trainer = make_trainer(model.model, run_dir, execution, [history])
+        self._trainer = make_trainer(net, run_dir, execution, [history])
 
     @classmethod
     def _from_lightning(
@@ -224,7 +230,7 @@ class Trainer:
     def train(self, orchestration: str = "lightning", experiment_name: str = "") -> None:
         """Run the training; the best and last checkpoints lie below the loader's output folder."""
         set_seed(self.execution.seed)
-        run_fit(self._trainer, self.model.model, *self.sets, self.execution)
+        run_fit(self._trainer, _present(self.model.model), *self.sets, self.execution)
 
 
 class InferenceEngine:
@@ -247,7 +253,7 @@ class InferenceEngine:
         scan = loader.scan
         device = "cuda" if torch.cuda.is_available() else "cpu"
         grid = Grid.around(scan.coords, scan.N)
-        found = reconstruct(self.model, scan, grid=grid, device=device)
+        found = reconstruct(_present(self.model), scan, grid=grid, device=device)
         epochs = self.config_manager.inference_config.refine_epochs
         if epochs:
             found, _ = hybrid(scan, RefineSettings(epochs=epochs), network=found, device=device)

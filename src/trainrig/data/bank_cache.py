@@ -61,7 +61,7 @@ def fetch_bank(
     return bank
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it; never a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -106,4 +106,4 @@ def _write(bank: ImageBank, tensor_path: Path, manifest_path: Path, key: Mapping
     }
     write_atomically(tensor_path, lambda file: torch.save(bank.images.contiguous(), file))
     text = json.dumps(manifest, indent=1).encode()
-    write_atomically(manifest_path, lambda file: file.write(text) and None)
+    write_atomically(manifest_path, lambda file: file.write(text))

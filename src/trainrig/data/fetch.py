@@ -128,8 +128,10 @@ def _unpack(archive: Path, folder: Path) -> int:
             for member in tar:
                 name = Path(member.name).name
                 if member.isfile() and not name.startswith("."):
+                    content = tar.extractfile(member)
+                    assert content is not None  # a plain file
                     with (Path(scratch) / name).open("wb") as out:
-                        shutil.copyfileobj(tar.extractfile(member), out)
+                        shutil.copyfileobj(content, out)
         folder.mkdir(exist_ok=True)
         files = sorted(Path(scratch).iterdir())
         for path in files:

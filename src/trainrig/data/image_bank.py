@@ -132,7 +132,7 @@ class ImageBank:
 
 def hash_pixels(images: Tensor) -> str:
     """Return the SHA-256 of uint8 ``images`` in row-major order, shape not included."""
-    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def to_float(images: Tensor) -> Tensor:

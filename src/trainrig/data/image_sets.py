@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
@@ -169,7 +170,7 @@ def _locate(name: str, root: Path, download: bool, check: bool) -> tuple[Path, s
 
 
 def _from_idx(name: str, folder: Path, statistics: tuple[float, float], *, flip: bool) -> ImageSet:
-    parts = {}
+    parts: dict[str, Any] = {}
     for split in ("train", "test"):
         raw = mnist.read_mnist(folder, split)
         images = torch.from_numpy(raw.images.copy())  # (N, 1, 28, 28)

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -233,7 +234,7 @@ def _zip_entries(archive: zipfile.ZipFile, part: Path) -> Iterator[Entry]:
         where = f"{part}: member {member.filename!r}"
         if member.file_size > _MAX_PNG_BYTES:
             raise ValueError(f"{where} unpacks to {member.file_size:,} bytes; expected a drawing")
-        entry = _parse(inside, where, lambda member=member: archive.read(member))
+        entry = _parse(inside, where, partial(archive.read, member))
         if entry is not None and pure.parts[0] in PARTS.values():
             yield entry
 
@@ -272,7 +273,7 @@ def _with_progress(entries: list[Entry], name: str) -> Iterator[Entry]:
     """Show a progress bar on a terminal; decoding all of Omniglot takes about ten seconds."""
     from tqdm import tqdm
 
-    quiet = len(entries) < 1000 or os.environ.get("TQDM_DISABLE")
+    quiet = len(entries) < 1000 or bool(os.environ.get("TQDM_DISABLE"))
     yield from tqdm(
         entries, desc=f"decoding {name}", unit="png", leave=False, disable=quiet or None
     )

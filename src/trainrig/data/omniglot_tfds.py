@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,7 @@ def _check_format(prepared: Path) -> None:
         )
 
 
-def _read_split(
-    records: Sequence[Mapping[str, Any]], features: Mapping[str, Any], split: str, where: str
-) -> Drawings:
+def _read_split(records: Any, features: Mapping[str, Any], split: str, where: str) -> Drawings:
     """Decode one split and work out which drawing each record is."""
     images = np.empty((len(records), SIDE_PX, SIDE_PX), np.uint8)
     labels = np.empty(len(records), np.int64)

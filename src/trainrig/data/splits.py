@@ -52,7 +52,7 @@ def content_hash(images: Tensor, labels: Tensor) -> str:
         labels: int64 (N,).
     """
     digest = hashlib.sha256(labels.to(torch.int64).contiguous().numpy().tobytes())
-    digest.update(images.contiguous().numpy())
+    digest.update(images.contiguous().numpy().data)
     return digest.hexdigest()
 
 

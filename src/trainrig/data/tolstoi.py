@@ -31,13 +31,9 @@ def read_tolstoi(folder: Path, split: str) -> Text:
         FileNotFoundError: the file is missing.
         ValueError: it is no one-dimensional array of integers.
     """
-    largest, characters = 0, None
-    for name in ("train", "test"):
-        array = _read_array(folder / f"{name}.npy")
-        largest = max(largest, int(array.max()))
-        if name == split:
-            characters = array.astype(np.int64)
-    return Text(characters, largest + 1)
+    parts = {name: _read_array(folder / f"{name}.npy") for name in ("train", "test")}
+    largest = max(int(array.max()) for array in parts.values())
+    return Text(parts[split].astype(np.int64), largest + 1)
 
 
 def _read_array(path: Path) -> np.ndarray:

@@ -98,11 +98,9 @@ def launch(tasks: Sequence[Task], options: LaunchOptions, base: Path) -> Iterato
 
 
 def _engine(name: str) -> ModuleType:
-    if name == "slurm":
-        from trainrig.launch import slurm as engine
-    else:
-        from trainrig.launch import ray_cluster as engine
-    return engine
+    from trainrig.launch import ray_cluster, slurm
+
+    return slurm if name == "slurm" else ray_cluster
 
 
 def _check_attachable(folder: JobFolder, tasks: Sequence[Task], launcher: str) -> None:

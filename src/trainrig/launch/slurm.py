@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainrig.launch.jobs import JobFolder, perform_job
 from trainrig.launch.options import LaunchOptions
@@ -16,7 +17,12 @@ from trainrig.sweep import Task
 #: Tasks of one array: SLURM's default ``MaxArraySize`` is 1001.
 ARRAY_SIZE = 1000
 SETUP = ["export SUBMITIT_PREEMPT_SIGNAL=USR1", "export TQDM_DISABLE=1"]
-DEFAULTS = {"time": 60, "cpus_per_task": 1, "job_name": "trainrig", "stderr_to_stdout": True}
+DEFAULTS: dict[str, Any] = {
+    "time": 60,
+    "cpus_per_task": 1,
+    "job_name": "trainrig",
+    "stderr_to_stdout": True,
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def submit(tasks: Sequence[Task], folder: JobFolder, options: LaunchOptions) -> 
     except ImportError:
         raise ImportError("--launcher slurm needs submitit; install the extra 'launch'") from None
     parameters = DEFAULTS | {"setup": SETUP} | options.slurm
-    additional = {"requeue": True, **parameters.pop("additional_parameters", {})}
+    additional: dict[str, Any] = {"requeue": True, **parameters.pop("additional_parameters", {})}
     folder.begin(tasks)
     jobs: dict[str, str] = {}
     try:
@@ -79,7 +85,9 @@ def submit(tasks: Sequence[Task], folder: JobFolder, options: LaunchOptions) -> 
 
 def queued(folder: JobFolder, options: LaunchOptions) -> set[str] | None:
     """Return the tasks whose jobs wait or run; None if SLURM does not answer."""
-    jobs = folder.record()["jobs"]
+    record = folder.record()
+    assert record is not None  # submitted before
+    jobs = record["jobs"]
     ids = ",".join(sorted({job.partition("_")[0] for job in jobs.values()}))
     command = ["squeue", "--noheader", "--array", "--jobs", ids, "--format", "%i"]
     try:

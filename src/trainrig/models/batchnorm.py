@@ -33,6 +33,10 @@ class DebiasedBatchNorm(nn.Module):
         zero_scale: start the scale at 0 instead of 1 (last norm of a residual branch).
     """
 
+    hidden: Tensor
+    average: Tensor
+    counter: Tensor
+
     def __init__(self, channels: int, *, zero_scale: bool = False) -> None:
         super().__init__()
         start = torch.zeros if zero_scale else torch.ones

@@ -138,14 +138,16 @@ class ResNetEncoder(nn.Module):
         self.groups = nn.ModuleList()
         n_in = STEM_CHANNELS
         for n_out, stride in zip((*GROUP_CHANNELS, last), GROUP_STRIDES, strict=True):
-            group = nn.ModuleList(
-                Bottleneck(
-                    n_in if block == 0 else n_out,
-                    n_out,
-                    stride if block == 0 else 1,
-                    project=block == 0,
+            group = nn.Sequential(
+                *(
+                    Bottleneck(
+                        n_in if block == 0 else n_out,
+                        n_out,
+                        stride if block == 0 else 1,
+                        project=block == 0,
+                    )
+                    for block in range(BLOCKS_PER_GROUP)
                 )
-                for block in range(BLOCKS_PER_GROUP)
             )
             self.groups.append(group)
             n_in = n_out
@@ -162,8 +164,7 @@ class ResNetEncoder(nn.Module):
         # The maximum is taken first: it commutes with relu, which then passes over a smaller map.
         x = F.relu_(same_max_pool(self.stem_norm(self.stem_conv(x))))
         for group in self.groups:
-            for block in group:
-                x = block(x)
+            x = group(x)
         if not self.flatten_superpixels:
             return x.mean(dim=(2, 3))
         flat = x.permute(0, 2, 3, 1).flatten(1)  # H, W, C order

@@ -97,12 +97,12 @@ def make_optimizer(
     """
     check_arguments(name, kwargs)
     factory = resolve_optimizer(name)
-    params = list(params)
+    groups: list[Any] = list(params)
     chosen = {"fused", "foreach", "capturable", "differentiable"} & set(kwargs)
-    if factory in FUSED and not chosen and _all_fusable(params):
+    if factory in FUSED and not chosen and _all_fusable(groups):
         kwargs["fused"] = True
     try:
-        return factory(params, **kwargs)
+        return factory(groups, **kwargs)
     except (TypeError, IndexError) as error:  # such as one beta where two are needed
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         raise ValueError(f"optimizer {name!r}: refuses {given} ({error})") from None

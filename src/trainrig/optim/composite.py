@@ -10,7 +10,7 @@ one learning rate serve both halves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -66,12 +66,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
             self._pairs += zip(kernels, matrices, strict=True)
             muon.append({"params": matrices, **shared})
             adamw.append({"params": others, **shared})
-        muon_options = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
-        self._muon = torch.optim.Muon(muon, adjust_lr_fn=adjust_lr_fn, **muon_options)
-        self._adamw = torch.optim.AdamW(adamw, betas=tuple(betas), eps=eps)
+        self._muon = torch.optim.Muon(
+            muon,
+            momentum=momentum,
+            nesterov=nesterov,
+            ns_steps=ns_steps,
+            adjust_lr_fn=adjust_lr_fn,
+        )
+        self._adamw = torch.optim.AdamW(adamw, betas=(betas[0], betas[1]), eps=eps)
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update both halves."""
+    def step(self, closure: Any = None) -> Any:
+        """Update both halves; return what ``closure`` returned, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -112,7 +117,7 @@ def flatten(tensor: Tensor, like: Tensor) -> Tensor:
 
     Muon's update commutes with a permutation of columns, so that any order will do.
     """
-    inner = sorted(range(1, like.ndim), key=lambda axis: (-like.stride(axis), axis))
+    inner = sorted(range(1, like.ndim), key=lambda axis: (-like.stride()[axis], axis))
     return tensor.permute(0, *inner).reshape(tensor.shape[0], -1)
 
 

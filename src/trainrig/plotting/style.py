@@ -74,8 +74,10 @@ _RC: dict[str, Any] = {
 def paper_style() -> Iterator[None]:
     """Apply the style to everything that is drawn inside the ``with`` block."""
     import matplotlib as mpl
+    from cycler import cycler
 
-    with mpl.rc_context(_RC):
+    settings: Any = {**_RC, "axes.prop_cycle": cycler(color=PALETTE)}
+    with mpl.rc_context(settings):
         yield
 
 
@@ -98,19 +100,40 @@ def save_figure(fig: Figure, path_png: Path | str) -> tuple[Path, Path]:
         ValueError: the name does not end in ``.png``.
         OSError: the folder cannot be written; earlier files are unchanged then.
     """
-    png = Path(path_png)
-    if png.suffix != ".png":
-        raise ValueError(f"{png}: figures are saved as PNG and PDF; a name in .png is expected")
+    png = _png(path_png)
     pdf = png.with_suffix(".pdf")
-    contents = []
-    with paper_style():
-        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            fig.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
-            contents.append(buffer.getvalue())
+    contents = [
+        _encoded(fig, "png", {"Software": None}),
+        _encoded(fig, "pdf", {"CreationDate": None}),
+    ]
     for path, content in zip((png, pdf), contents, strict=True):
         write_atomically(path, content)
     return png, pdf
+
+
+def save_preview(fig: Figure, path_png: Path | str) -> Path:
+    """Write ``fig`` as PNG alone: a picture to look at while a run goes on.
+
+    Raises:
+        ValueError, OSError: as ``save_figure``.
+    """
+    png = _png(path_png)
+    write_atomically(png, _encoded(fig, "png", {"Software": None}))
+    return png
+
+
+def _png(path: Path | str) -> Path:
+    png = Path(path)
+    if png.suffix != ".png":
+        raise ValueError(f"{png}: figures are saved as PNG and PDF; a name in .png is expected")
+    return png
+
+
+def _encoded(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    with paper_style():
+        fig.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    return buffer.getvalue()
 
 
 def colours(keys: Sequence[Any]) -> dict[Any, str]:

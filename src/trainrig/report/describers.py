@@ -101,6 +101,12 @@ def no_runs(path: Path) -> list[RunRecord]:
     return []
 
 
+def no_figures(path: Path) -> list[Path]:
+    """Return no figure: the experiment draws none from tables."""
+    del path
+    return []
+
+
 def no_progress(path: Path) -> list[Progress]:
     """Return none: all of an experiment's runs are run directories."""
     del path
@@ -115,7 +121,7 @@ def nothing(config: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """An experiment's part of a report.
+    """An experiment's part of reports and figures.
 
     Attributes:
         describe: (folder, its runs) → a description, or None for a folder of another experiment.
@@ -123,6 +129,7 @@ class Describer:
         owns: configuration of a run directory → whether it is of this experiment.
         watched: what the terminal view shows of those.
         find_progress: where runs are that are no run directories, for the terminal view.
+        redraw: writes every figure whose table of numbers lies in a folder; returns the files.
     """
 
     describe: Callable[[Path, Sequence[RunRecord]], Description | None]
@@ -130,6 +137,7 @@ class Describer:
     owns: Callable[[Mapping[str, Any]], bool] = nothing
     watched: Watched | None = None
     find_progress: Callable[[Path], list[Progress]] = no_progress
+    redraw: Callable[[Path], list[Path]] = no_figures
 
 
 @cache
@@ -175,3 +183,15 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         if description is not None:
             return description
     return None
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw again, from the tables in ``folder``, the figures of whichever experiment wrote them.
+
+    Returns:
+        The PNG and PDF files written.
+
+    Raises:
+        ValueError: a table is malformed; file and line are named.
+    """
+    return [path for describer in describers().values() for path in describer.redraw(folder)]

@@ -14,6 +14,7 @@ from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import (
     Chart,
     Folded,
+    Item,
     Link,
     Page,
     Picture,
@@ -200,7 +201,7 @@ def mean_series(
     """Return the mean over curves at the positions that all have, with one standard deviation."""
     tables = [dict(zip(x, y, strict=True)) for x, y in curves]
     shared = [x for x in tables[0] if all(table.get(x) is not None for table in tables)]
-    spreads = [mean_and_sd([table[x] for table in tables]) for x in shared]
+    spreads = [mean_and_sd([y for t in tables if (y := t[x]) is not None]) for x in shared]
     return Series(
         f"{name} (mean of {len(tables)})" if len(tables) > 1 else name,
         shared,
@@ -247,7 +248,10 @@ def _configuration(
     shared = "\n".join(f"{key}: {json.dumps(value)}" for key, value in common.items())
     title = "The same in all runs" if len(runs) > 1 else "The whole configuration"
     text = "Keys whose values differ between the runs." if rows else ""
-    items = [*([Table(rows)] if rows else []), *([Folded(title, shared)] if shared else [])]
+    items: list[Item] = [
+        *([Table(rows)] if rows else []),
+        *([Folded(title, shared)] if shared else []),
+    ]
     return [Section("Configuration", items, text)] if items else []
 
 
@@ -267,7 +271,9 @@ def _environment(runs: Sequence[RunRecord]) -> list[Section]:
     ]
     if not rows:
         return []
-    items = [Table(rows), Folded("Commands", "\n".join(commands))] if commands else [Table(rows)]
+    items: list[Item] = [Table(rows)]
+    if commands:
+        items.append(Folded("Commands", "\n".join(commands)))
     return [Section("Environment", items, "What made the runs.")]
 
 

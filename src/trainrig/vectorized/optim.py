@@ -66,7 +66,8 @@ class StackedOptimizer:
             {**optimizer.param_groups[0], "params": [row]}
             for optimizer, row in zip(optimizers, self._rows, strict=True)
         ]
-        self._joint = type(optimizers[0])(groups)
+        kind: Any = type(optimizers[0])
+        self._joint = kind(groups)
         for optimizer, row, member in zip(optimizers, self._rows, stack.members, strict=True):
             if optimizer.state:
                 self._joint.state[row] = self._gather(optimizer, member, row)
@@ -101,11 +102,11 @@ class StackedOptimizer:
     def step(self) -> None:
         """Update every member that is not frozen."""
         gradient = self.stack.flat.grad
-        if self.watch:
+        if self.watch and gradient is not None:
             largest = torch.linalg.vector_norm(gradient, float("inf"), dim=1)  # (R,)
             self.freeze(largest.isfinite().logical_not().nonzero().flatten().tolist())
         for r, row in enumerate(self._rows):
-            row.grad = None if self.frozen[r] else gradient[r]
+            row.grad = None if gradient is None or self.frozen[r] else gradient[r]
         self._joint.step()
 
     def freeze(self, members: Iterable[int]) -> list[int]:

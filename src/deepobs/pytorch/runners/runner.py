@@ -290,7 +290,8 @@ class PTRunner(abc.ABC):
             work, plain, environment, overwrite=_must_start_anew(work, plain)
         ) as directory:
             remove_leftovers(directory.checkpoints)
-            session.log, session.stop = MetricLog(directory.logs, COLUMNS), directory.stop
+            log = MetricLog(directory.logs, COLUMNS)
+            session.log, session.stop = log, directory.stop
             self._resume(session, directory, say)
             directory.set_status("running", epoch=session.epoch)
 
@@ -303,7 +304,7 @@ class PTRunner(abc.ABC):
                 output = self.make_output(settings, session)
                 path = folder / result_name(settings.random_seed)
                 results.write_output(path, output)
-                session.log.close()
+                log.close()
                 directory.set_status(session.status, epoch=session.epoch, result=path.name)
                 _remove_checkpoints(directory)
                 return results.strict(output)
@@ -358,6 +359,7 @@ class PTRunner(abc.ABC):
         for message in ignored:
             logger.warning(message)
         if checkpoint is None:
+            assert session.log is not None  # opened with the folder
             session.log.truncate({})
         else:
             session.restore(checkpoint)

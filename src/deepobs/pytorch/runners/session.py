@@ -179,7 +179,7 @@ class Session:
         if self.step:
             return
         self.problem.train_init_op()
-        if lr is not None and self.epoch in self.settings.schedule:
+        if lr is not None and self.epoch in (self.settings.schedule or {}):
             self.say("*" * 32)
             self.say(f"Setting learning rate to {lr:f}")
 
@@ -204,8 +204,7 @@ class Session:
             self.status = "diverged"
 
     def _stop_if_asked(self, save: Callable[[], None] | None) -> None:
-        asked = self.stop is not None and self.stop.due()
-        if save is None or not asked or self.status == "diverged":
+        if self.stop is None or not self.stop.due() or save is None or self.status == "diverged":
             return
         save()
         raise self.stop.interruption(
@@ -242,7 +241,7 @@ class Session:
 
             def closure(
                 evaluate_batch: Callable[..., Any] = evaluate_batch, losses: list[Tensor] = losses
-            ) -> Tensor:
+            ) -> Any:  # a Tensor; torch declares a float
                 with torch.enable_grad():
                     self.optimizer.zero_grad(set_to_none=True)
                     loss = evaluate_batch()[0]
@@ -320,7 +319,7 @@ class SaveClock:
 
     def tick(self) -> None:
         """Save, if it is time."""
-        if self.due():
+        if self.save is not None and self.due():
             start = time.monotonic()
             self.save()
             self.last = time.monotonic()

@@ -238,6 +238,7 @@ class Tuner(abc.ABC):
             for i, output in enumerate(outputs):
                 metric = metric or default_metric(output)
                 values[i].append(value_of(output, metric, self.mode))
+        assert metric is not None  # there is at least one setting and one seed
         trials = [
             Trial(dict(setting), v, metric) for setting, v in zip(proposals, values, strict=True)
         ]
