@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with profiled(arguments.profile):
         result = run(traced.config, Runtime(**runtime_options(arguments)), path=path)
-    if result is None:  # under torchrun: process 0 speaks
+    if result.path is None:  # under torchrun: process 0 speaks
         return 0
     if result.status == "diverged":
         raise ValueError(f"{path}: diverged at step {result.step}: {result.message}")

@@ -48,7 +48,7 @@ def write_identity(
     Raises:
         ValueError: they do not, with the differences.
     """
-    identity = {
+    identity: dict[str, Any] = {
         name: asdict(getattr(model, f"{name}_config")) for name in ("model", "data", "training")
     }
     identity["training"].pop("output_dir")

@@ -109,6 +109,7 @@ class HistoryCallback(Callback):
             self._write()
 
     def _write(self) -> None:
+        assert self.table is not None
         losses = {"train": self.history.train_loss, "val": self.history.val_loss}
         rows = zip(*losses.values(), strict=False)
         lines = [",".join(["epoch", *(f"{split}_loss" for split in losses)])]

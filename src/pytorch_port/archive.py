@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytorch_port.config import IclConfig
 from pytorch_port.figure3_sources import METRICS_CSV, draw_tables
-from pytorch_port.figure3a import PANELS, files_of, plot_figure3a, read_rows
+from pytorch_port.figure3a import PanelName, files_of, plot_figure3a, read_rows
 from pytorch_port.reproduction import BASE_JSON, make_plan
 from pytorch_port.reproduction_figures import draw_figures
 from trainrig.config import from_dict
@@ -20,7 +20,8 @@ def redraw(folder: Path) -> list[Path]:
     written: list[Path] = []
     if (folder / METRICS_CSV).exists():
         written += draw_tables([folder / METRICS_CSV], folder)
-    for panel in PANELS:
+    panels: tuple[PanelName, ...] = ("a", "b")
+    for panel in panels:
         files = files_of(folder, panel)
         if files.timeseries.exists():
             written += save_figure(plot_figure3a(read_rows(files.timeseries), panel), files.figure)

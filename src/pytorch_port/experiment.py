@@ -33,7 +33,7 @@ from trainrig.tracking.run_log import run_log
 
 def run(
     config: IclConfig, runtime: Runtime | None = None, *, path: Path | None = None
-) -> RunResult | None:
+) -> RunResult:
     """Train ``config`` in the directory ``path``, resuming what is there.
 
     Under ``torchrun``, process 0 does so and the others train on their shares of its batches.
@@ -44,7 +44,7 @@ def run(
         path: the run directory; default ``runs/icl_train/<digest of the configuration>``.
 
     Returns:
-        How the run ended; None in a process that followed another.
+        How the run ended; a process that followed another has no ``path`` and wrote nothing.
 
     Raises:
         ValueError: a bad value, another configuration in ``path``, or a run at work there.
@@ -66,7 +66,8 @@ def run(
     model, optimizer = build(config, inputs)
     config = settle_engine(config, path, inputs, model, runtime)
     if team is not None and not team.leads:
-        return follow(config, inputs, model, optimizer, team, runtime.num_workers)
+        follow(config, inputs, model, optimizer, team, runtime.num_workers)
+        return RunResult(path=None, status="complete", step=config.training_steps)
     identity = run_identity(config, inputs)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
     environment["processes"] = 1 if team is None else team.size

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 from trainrig.seeding import capture_rng, restore_rng
 
-Batch = TypeVar("Batch")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Batch = TypeVar("Batch", bound="DataclassInstance")
 
 
 class Dismissed(Exception):  # noqa: N818 - an order, not an error
@@ -66,7 +69,7 @@ class Team:
         Returns:
             The leader's ``step``.
         """
-        state = [model.state_dict(), optimizer.state_dict(), capture_rng(), step]
+        state: list[Any] = [model.state_dict(), optimizer.state_dict(), capture_rng(), step]
         dist.broadcast_object_list(state, src=0)
         if not self.leads:
             weights, moments, rng, step = state

@@ -298,7 +298,10 @@ def _source_hash(*packages: str) -> str:
     """Return 16 hexadecimal digits over the names and contents of the packages' source files."""
     digest = hashlib.sha256()
     for name in packages:
-        root = Path(importlib.util.find_spec(name).origin).parent
+        spec = importlib.util.find_spec(name)
+        assert spec is not None  # the program runs from it
+        assert spec.origin is not None
+        root = Path(spec.origin).parent
         for file in sorted(root.rglob("*.py")):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -268,8 +268,16 @@ class Tuner(abc.ABC):
         launch: LaunchOptions,
         run_arguments: Mapping[str, Any],
     ) -> None:
-        where = {"seeds": seeds, "output_dir": output_dir, "pack": self.pack}
-        launch_settings(self.runner, testproblem, proposals, launch, **where, **run_arguments)
+        launch_settings(
+            self.runner,
+            testproblem,
+            proposals,
+            launch,
+            seeds=seeds,
+            output_dir=output_dir,
+            pack=self.pack,
+            **run_arguments,
+        )
 
     def _finish(
         self,
