@@ -24,6 +24,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
     "relu": F.relu,
 }
+#: Where an activation without an upper bound is 1; at a bias of 0 an object starts (almost) opaque.
+BIAS_OF_ONE = {"swish": 1.2784645, "softplus": math.log(math.e - 1), "relu": 1.0}
 
 
 def conv3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -165,6 +167,18 @@ class Generator(nn.Module):
         act = ACTIVATIONS[amp_activation]
         self.amplitude = Decoder(size, outputs, scale, act, **switches)
         self.phase = Decoder(size, outputs, scale, scaled_tanh, **switches)
+        if amp_activation in BIAS_OF_ONE:
+            self._start_transparent(BIAS_OF_ONE[amp_activation])
+
+    def _start_transparent(self, bias: float) -> None:
+        """Start amplitudes near 1: the likelihood is singular where no photon is expected.
+
+        Deviation: the reference starts at a bias of 0. Its default, the sigmoid, starts at 1/2 then
+        and is left so.
+        """
+        nn.init.constant_(self.amplitude.head.bias, bias)
+        if self.amplitude.border_head is not None:
+            nn.init.constant_(self.amplitude.border_head.bias, BIAS_OF_ONE["swish"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised amplitudes (B, C, N, N) → complex patches (B, n, N, N)."""

@@ -29,3 +29,15 @@ def test_the_centre_alone_is_the_centre_of_whole_patches(switches):
     inner = slice(side // 4, 3 * side // 4)
     assert whole[..., : side // 4, :].abs().max() > 0 or not switches.get("probe_big", True)
     torch.testing.assert_close(centre, whole[..., inner, inner], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("activation", ["swish", "softplus", "relu", "sigmoid"])
+def test_a_new_network_lets_light_through(activation):
+    torch.manual_seed(0)
+    net = Generator(64, 1, 1, amp_activation=activation)
+    with torch.no_grad():
+        amplitude = net(torch.rand(2, 1, 64, 64)).abs()
+    start = 0.5 if activation == "sigmoid" else 1.0
+    assert amplitude[..., 16:-16, 16:-16].mean() == pytest.approx(start, abs=0.15)
+    border = torch.cat([amplitude[..., :16, :], amplitude[..., -16:, :]])
+    assert border.mean() == pytest.approx(0 if activation == "sigmoid" else 1, abs=0.15)
