@@ -173,7 +173,7 @@ class Generator(nn.Module):
     def _start_transparent(self, bias: float) -> None:
         """Start amplitudes near 1: the likelihood is singular where no photon is expected.
 
-        Deviation: the reference starts at a bias of 0. Its default, the sigmoid, starts at 1/2 then
+        The reference starts at a bias of 0. Its default, the sigmoid, starts at 1/2 then
         and is left so.
         """
         nn.init.constant_(self.amplitude.head.bias, bias)
