@@ -20,6 +20,8 @@ from ptycho_torch.canonical_config import ModelConfig
 from ptycho_torch.network import Generator
 from ptycho_torch.scaling import mask_for
 
+DARK = 1e-6  # an amplitude whose square still has a float32 reciprocal
+
 
 class PtychoPINN(nn.Module):
     """Diffraction amplitudes to object patches, and back to diffraction amplitudes.
@@ -165,7 +167,12 @@ def pinn_loss(predicted: Tensor, measured: Tensor, mode: str) -> Tensor:
 
 
 def supervised_loss(patches: Tensor, labels: Tensor) -> Tensor:
-    """2·amplitude + 4·phase mean absolute errors, weighted as the torch reference weighs them."""
+    """2·amplitude + 4·phase mean absolute errors, weighted as the torch reference weighs them.
+
+    Where a patch or its label is dark it has no phase, and the slope of its angle is not finite.
+    """
     amplitude = (patches.abs() - labels.abs()).abs().mean()
-    phase = torch.angle(patches * labels.conj()).abs().mean()
+    turned = patches * labels.conj()
+    lit = turned.detach().abs() > DARK
+    phase = torch.angle(torch.where(lit, turned, torch.ones_like(turned))).abs().mean()
     return 2 * amplitude + 4 * phase

@@ -40,7 +40,15 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.batch is None or args.input_directory is None or args.output_directory is None:
             parser.error("give --list, or -b with -i and -o")
-        model.processing_core.algorithm_parameter.set_value(args.algorithm or key)
+        algorithm, read = model.processing_core.algorithm_parameter, model.settings_registry
+        open_settings = read.open_settings
+
+        def open_and_choose(path: Path) -> None:
+            open_settings(path)  # the folder's settings.ini may name another algorithm
+            algorithm.set_value(args.algorithm or key)
+
+        read.open_settings = open_and_choose
+        algorithm.set_value(args.algorithm or key)
         code = model.batch_mode_execute(args.batch, args.input_directory, args.output_directory)
         return int(code)
 

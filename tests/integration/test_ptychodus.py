@@ -81,6 +81,8 @@ def test_train_then_reconstruct(batch, kind):
 
 def test_own_entry_returns_the_object_on_the_input_grid(batch):
     folder, scan = batch
+    settings = SETTINGS.format(key="ptychopinn-torch_unsupervised")  # the launcher's choice wins
+    (folder / "in" / "settings.ini").write_text(settings)
     call(
         "ptycho_torch.ptychodus", "-b", "reconstruct", "-i", str(folder / "in"),
         "-o", str(folder / "out"), "--refine", "20",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ptycho_torch.network import Generator
+from ptycho_torch.pinn import supervised_loss
 
 SWITCHES = [
     {},
@@ -41,3 +42,11 @@ def test_a_new_network_lets_light_through(activation):
     assert amplitude[..., 16:-16, 16:-16].mean() == pytest.approx(start, abs=0.15)
     border = torch.cat([amplitude[..., :16, :], amplitude[..., -16:, :]])
     assert border.mean() == pytest.approx(0 if activation == "sigmoid" else 1, abs=0.15)
+
+
+def test_dark_patches_leave_the_supervised_gradient_finite():
+    patches = torch.tensor([0j, 1e-30 + 1e-30j, 1e-20 + 0j, 1e-4j, 1 + 0j], requires_grad=True)
+    loss = supervised_loss(patches, torch.tensor([1 + 0j, 1 + 0j, 1 + 1j, 1 + 0j, 1j]))
+    loss.backward()
+    assert torch.isfinite(torch.view_as_real(patches.grad)).all()
+    assert patches.grad[4].imag == pytest.approx(-4 / 5)  # towards the label's phase
