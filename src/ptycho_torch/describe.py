@@ -135,8 +135,9 @@ def _pictures(runs: Sequence[RunRecord]) -> list[Section]:
 
 def find_progress(folder: Path) -> list[Progress]:
     """Return where every training at or below ``folder`` is."""
-    found = sorted(path.parents[1] for path in folder.rglob("logs/metrics.csv"))
-    return [_progress(path, folder) for path in found]
+    found = sorted(path.parent for path in folder.rglob("config.yaml"))
+    begun = [path for path in found if (path / ".lock").exists() or (path / "logs").is_dir()]
+    return [_progress(path, folder) for path in begun]
 
 
 def _progress(path: Path, folder: Path) -> Progress:
@@ -147,6 +148,7 @@ def _progress(path: Path, folder: Path) -> Progress:
     whole = done == total or (path / "wts.h5.zip").exists()
     ended = "complete" if whole else "stopped"
     return Progress(
+        path=path,
         name=path.name if path == folder else path.relative_to(folder).as_posix(),
         status="running" if is_alive(path) else ended,
         done=done,

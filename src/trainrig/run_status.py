@@ -75,6 +75,8 @@ class Progress:
     """One run at one moment.
 
     Attributes:
+        path: the run's directory.
+        name: what it is called.
         status: as in ``status.json``; ``stopped`` is a run that no process works on any more.
         done, total: steps, or epochs where these are what the run's end is given in.
         unit: which of the two.
@@ -82,6 +84,7 @@ class Progress:
         values: by heading.
     """
 
+    path: Path
     name: str
     status: str
     done: int = 0

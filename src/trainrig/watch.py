@@ -33,12 +33,13 @@ def look(folder: Path) -> list[Progress]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give a run or a sweep")
+    own = [line for one in describers().values() for line in one.find_progress(folder)]
+    known = {line.path for line in own}
     lines = [
         read_line(path, path.name if path == folder else path.relative_to(folder).as_posix())
         for path in run_directories(folder, hidden=True)
-    ]
-    for describer in describers().values():
-        lines += describer.find_progress(folder)
+        if path not in known
+    ] + own
     if not lines:
         raise FileNotFoundError(f"{folder}: no run in it yet; give a run or a sweep")
     return lines
@@ -58,6 +59,7 @@ def read_line(path: Path, name: str) -> Progress:
     done = max((int(row[watched.key]) for row in counted), default=int(status.get(watched.unit, 0)))
     total = status.get(f"{watched.unit}s", flatten(config).get(watched.total))
     return Progress(
+        path=path,
         name=watched.label(config) if watched.label else name,
         status=state,
         done=done,

@@ -166,14 +166,15 @@ def find_runs(path: Path, *, at_work: bool = False) -> list[RunRecord]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder; give a run, a sweep or a results folder")
     folder = path if path.is_dir() else path.parent
+    own = [run for describer in describers().values() for run in describer.find_runs(folder)]
+    known = {run.path for run in own}
     runs = [
         read_run(one, one.relative_to(folder).as_posix() if one != folder else folder.name)
         for one in run_directories(folder, hidden=at_work)
-        if not (one.name.startswith(".") and read_status(one)["status"] in FINAL)
+        if one not in known
+        and not (one.name.startswith(".") and read_status(one)["status"] in FINAL)
     ]
-    for describer in describers().values():
-        runs += describer.find_runs(folder)
-    return runs
+    return runs + own
 
 
 def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:

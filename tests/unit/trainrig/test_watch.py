@@ -121,6 +121,8 @@ def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, weights, 
     path = tmp_path / "scan"
     (path / "logs").mkdir(parents=True)
     (path / "config.yaml").write_text("training: {nepochs: 8}")
+    for name in ("config.json", "environment.json"):  # a run directory too, shown once
+        (path / name).write_text("{}")
     (path / "logs/metrics.csv").write_text("epoch,train_loss,val_loss\n1,0.5,0.6\n2,0.25,0.3\n")
     lines = [
         f"step={i} split={split} loss={loss} elapsed={10.0 * i}\n"
