@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @entry
 def main(argv: list[str] | None = None) -> int:
-    """Train, tabulate and draw; exit status 1 if a run failed."""
+    """Train, tabulate and draw; exit status 1 if a run has not ended."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     preset = PRESETS[arguments.preset]
@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.sweep import train_grid
     from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions
+    from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project=f"published_{arguments.preset}")
     outcomes = []
@@ -86,9 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             launch=LaunchOptions(jobs=arguments.jobs),
             pack=arguments.pack,
         )
-    for path in write_reproduction(plan, output, runtime):
-        print(path)
-    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+    return conclude(output, write_reproduction(plan, output, runtime), outcomes)
 
 
 if __name__ == "__main__":

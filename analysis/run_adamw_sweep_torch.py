@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @entry
 def main(argv: list[str] | None = None) -> int:
-    """Train, evaluate and plot the grid; exit status 1 if a run failed."""
+    """Train, evaluate and plot the grid; exit status 1 if a run has not ended."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.max_eval_batches is not None and arguments.max_eval_batches < 1:
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.figure3_files import draw_runs
     from pytorch_port.sweep import train_grid
     from pytorch_port.trainer import Runtime
-    from trainrig.runs import FINAL
+    from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")
     options = launch_options(arguments)
@@ -111,11 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         device=runtime.device,
         data_dir=runtime.data_dir,
     )
-    from trainrig.report.write import write_report
-
-    for path in (*files, write_report(output)):
-        print(path)
-    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
+    return conclude(output, files, outcomes)
 
 
 if __name__ == "__main__":

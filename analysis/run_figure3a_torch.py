@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     from pytorch_port.figure3a import evaluations_of_run, write_figure3a
     from pytorch_port.sweep import run_facts, train_grid
     from pytorch_port.trainer import Runtime
-    from trainrig.runs import FINAL
+    from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")
     options = launch_options(arguments)
@@ -106,12 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     ]
     files = write_figure3a(rows, output, arguments.panel, plot=arguments.plot)
-    from trainrig.report.write import write_report
-
     figures = [files.figure] if arguments.plot else []
-    for path in (files.metrics, files.timeseries, *figures, write_report(output)):
-        print(path)
-    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
+    return conclude(output, (files.metrics, files.timeseries, *figures), outcomes)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from trainrig.report.describers import describe, find_runs
 from trainrig.report.page import write_page
 from trainrig.report.runs import generic_description, runs_page
+from trainrig.run_status import FINAL
+from trainrig.sweep import Outcome
 
 NAME = "report.html"
 
@@ -37,3 +41,19 @@ def write_report(path: Path | str, output: Path | str | None = None) -> Path:
             )
         description = generic_description(folder, runs)
     return write_page(Path(output or folder / NAME), runs_page(folder, runs, description))
+
+
+def conclude(folder: Path, files: Iterable[Path], outcomes: Iterable[Outcome]) -> int:
+    """End a sweep's script: write its page, print its files and return the exit status.
+
+    Args:
+        folder: of the sweep.
+        files: tables and figures that were written.
+        outcomes: of the runs that were asked for.
+
+    Returns:
+        1 if a run has not come to an end (complete or diverged), else 0.
+    """
+    for path in (*files, write_report(folder)):
+        sys.stdout.write(f"{path}\n")
+    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
