@@ -64,7 +64,7 @@ def test_bad_counts_beside_symbols_are_named(word):
 def test_runtime_options(tmp_path):
     parser = pytorch_train.make_parser()
     options = runtime_options(parser.parse_args(["--no-track", "--data-dir", str(tmp_path)]))
-    assert options["track"] is False
+    assert options["tracker"] == "none"
     assert options["data_dir"] == str(tmp_path)
     assert options["device"] == "auto"
     assert runtime_options(parser.parse_args([]))["data_dir"] is None
