@@ -102,6 +102,8 @@ class CifarConfig:
         train_val_split: share of the training part, inside (0, 1).
         crop_px: side of the training windows; validation and test images stay whole. Below the
             image's 32 a step is cheaper, and learns from parts.
+        crop_epochs: so many first epochs have windows of ``crop_px``, the others whole ones; None:
+            all have.
         train_items: use only the first so many images of the training part; None uses all.
         model: a name in ``MODELS``.
         num_classes: must be the set's.
@@ -128,6 +130,7 @@ class CifarConfig:
     num_workers: int = 4
     train_val_split: float = 0.9
     crop_px: int = SIZE_PX
+    crop_epochs: int | None = None
     train_items: int | None = None
     model: str = "resnet8"
     num_classes: int = 10
@@ -155,8 +158,8 @@ class CifarConfig:
             raise ValueError(f"crop_px is {self.crop_px}; {MIN_CROP_PX} to {SIZE_PX} is accepted")
         if self.train_items is not None and self.train_items < 1:
             raise ValueError(f"train_items is {self.train_items}; at least 1 is expected")
-        for key in ("num_workers", "eval_every"):
-            if getattr(self, key) < 0:
+        for key in ("num_workers", "eval_every", "crop_epochs"):
+            if (getattr(self, key) or 0) < 0:
                 raise ValueError(f"{key} is {getattr(self, key)}; at least 0 is expected")
         if not 0.0 < self.train_val_split < 1.0:
             raise ValueError(

@@ -62,7 +62,11 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
         channels_last=config.channels_last,
     )
     augmentation = Augmentation(
-        seed=config.seed, crop_px=config.crop_px, padding_px=PADDING_PX, flip=images.flip
+        seed=config.seed,
+        crop_px=config.crop_px,
+        crop_epochs=config.crop_epochs,
+        padding_px=PADDING_PX,
+        flip=images.flip,
     )
     if config.pipeline == "torchvision":
         make = partial(make, num_workers=config.num_workers)
@@ -166,7 +170,8 @@ class TorchvisionBatches:
             return list(range(self.n_items))
         plan = self.augmentation.plan(self.n_items, self.epoch, SIZE_PX)
         columns = (column.tolist() for column in plan)
-        return [(*key, self.augmentation.crop_px) for key in zip(*columns, strict=True)]
+        side = self.augmentation.window_px(self.epoch, SIZE_PX)
+        return [(*key, side) for key in zip(*columns, strict=True)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the present epoch."""

@@ -72,14 +72,22 @@ class Augmentation:
     Attributes:
         seed: of order, offsets and flips.
         crop_px: side of the window that is cut; at most the padded image's.
+        crop_epochs: so many first epochs have windows of ``crop_px``, the others of the image's
+            own side; None: all have.
         padding_px: zeros around an image before its crop.
         flip: whether images may be mirrored.
     """
 
     seed: int
     crop_px: int = 32
+    crop_epochs: int | None = None
     padding_px: int = 4
     flip: bool = True
+
+    def window_px(self, epoch: int, size_px: int) -> int:
+        """Return the side of an epoch's windows from images of ``size_px``; epochs count from 1."""
+        cropped = self.crop_epochs is None or epoch <= self.crop_epochs
+        return self.crop_px if cropped else size_px
 
     def plan(self, n_items: int, epoch: int, size_px: int) -> EpochPlan:
         """Return the plan of one epoch over images of ``size_px``.
@@ -87,7 +95,7 @@ class Augmentation:
         Raises:
             ValueError: a window larger than the padded image.
         """
-        n_offsets = size_px + 2 * self.padding_px - self.crop_px + 1
+        n_offsets = size_px + 2 * self.padding_px - self.window_px(epoch, size_px) + 1
         if n_offsets < 1:
             raise ValueError(
                 f"crop_px is {self.crop_px}; at most {size_px + 2 * self.padding_px} is accepted, "
@@ -119,16 +127,14 @@ class ImageBatches:
         self.batch_size, self.augmentation = layout.batch_size, augmentation
         self.device, self.channels_last = torch.device(layout.device), layout.channels_last
         self.image_px = images.shape[-1]
-        self.size_px = augmentation.crop_px if augmentation else self.image_px
         padding_px = augmentation.padding_px if augmentation else 0
         chosen = F.pad(images[indices], (padding_px,) * 4)
         # Pixels innermost-by-channel: a crop is then 32 contiguous rows, in channels_last order.
         self._images = chosen.permute(0, 2, 3, 1).contiguous().to(self.device)
         self._labels = labels[indices].to(self.device)
-        shape = (1, self.size_px, self.size_px, images.shape[1])
-        # Full-sized, because a broadcast over three channels runs outside the vector units.
-        self._mean = torch.tensor(layout.mean).expand(shape).contiguous().to(self.device)
-        self._std = torch.tensor(layout.std).expand(shape).contiguous().to(self.device)
+        self._mean = torch.tensor(layout.mean, device=self.device)
+        self._std = torch.tensor(layout.std, device=self.device)
+        self._levels: dict[int, tuple[Tensor, Tensor]] = {}
         self.epoch = 0
 
     @property
@@ -160,10 +166,19 @@ class ImageBatches:
     def batch(self, plan: EpochPlan) -> Tensor:
         """Return the normalised images of a plan's items, (B, C, S, S)."""
         crop = crop_and_flip_numpy if self.device.type == "cpu" else crop_and_flip
-        return self._normalise(crop(self._images, plan, self.size_px))
+        side = self.augmentation.window_px(self.epoch, self.image_px)
+        return self._normalise(crop(self._images, plan, side))
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        x = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)  # (B, S, S, C)
+        side = pixels.shape[1]
+        if side not in self._levels:
+            # Full-sized, because a broadcast over three channels runs outside the vector units.
+            shape = (1, side, side, len(self._mean))
+            self._levels[side] = tuple(
+                level.expand(shape).contiguous() for level in (self._mean, self._std)
+            )
+        mean, std = self._levels[side]
+        x = pixels.to(torch.float32).div_(255).sub_(mean).div_(std)  # (B, S, S, C)
         x = x.permute(0, 3, 1, 2)  # (B, C, S, S), channels_last in memory
         return x if self.channels_last else x.contiguous()
 
