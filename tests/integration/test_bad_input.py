@@ -15,7 +15,7 @@ from trainrig.runs import LATEST
 FLAGS = {
     "unknown flag": (["--weight-decai", "1"], 2, "did you mean '--weight"),
     "unknown key": (["--set", "optimizer.max_lrr=1"], 1, "did you mean 'max_lr'"),
-    "unknown section": (["--set", "optimiser.max_lr=1"], 1, "did you mean 'optimizer'"),
+    "unknown section": (["--set", "optimiser.max_lr=1"], 1, "did you mean 'optimizer.max_lr'"),
     "key below a value": (["--set", "seed.x=1"], 1, "unknown key 'seed.x'"),
     "no equals sign": (["--set", "seed"], 1, "no '=' found"),
     "unknown choice": (["--example-encoding", "conv"], 2, "invalid choice: 'conv'"),
