@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import pytorch_port.pack
+from pytorch_port import inputs
 from pytorch_port.evaluation import evaluate_run
 from trainrig.checkpoint import latest_checkpoint, load_checkpoint
 from trainrig.runs import LATEST, read_status
@@ -138,10 +139,12 @@ def test_a_packed_sweep_equals_the_runs_alone(sweep, tmp_path):
 
 @pytest.fixture
 def float64():
-    """Compute in double precision."""
+    """Compute in double precision, with images that no other test shares."""
+    inputs._prepared.cache_clear()
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+    inputs._prepared.cache_clear()
 
 
 def test_image_runs_in_a_pack_equal_the_runs_alone(sweep, float64, tmp_path):

@@ -167,7 +167,7 @@ def test_diverged_run_is_reported(run_main, tmp_path, capsys):
         (["--optimizer", "adamq"], "did you mean 'adam"),
         (["--set", "train_val_split=1"], "inside (0, 1)"),
         (["--device", "cuda:7"], "--device cuda:7"),
-        (["--dataset", "cifar10", "--data-dir", "nowhere"], "cifar-10-batches-py: not found"),
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "in nowhere/cifar-10-batches-py"),
     ],
 )
 def test_mistakes_are_one_line(run_main, tmp_path, capsys, extra, message):
