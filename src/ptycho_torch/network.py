@@ -176,9 +176,10 @@ class Generator(nn.Module):
         The reference starts at a bias of 0. Its default, the sigmoid, starts at 1/2 then
         and is left so.
         """
-        nn.init.constant_(self.amplitude.head.bias, bias)
-        if self.amplitude.border_head is not None:
-            nn.init.constant_(self.amplitude.border_head.bias, BIAS_OF_ONE["swish"])
+        heads = ((self.amplitude.head, bias), (self.amplitude.border_head, BIAS_OF_ONE["swish"]))
+        for head, value in heads:
+            if head is not None and head.bias is not None:
+                nn.init.constant_(head.bias, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised amplitudes (B, C, N, N) → complex patches (B, n, N, N)."""

@@ -166,16 +166,20 @@ class ImageBatches:
     def batch(self, plan: EpochPlan) -> Tensor:
         """Return the normalised images of a plan's items, (B, C, S, S)."""
         crop = crop_and_flip_numpy if self.device.type == "cpu" else crop_and_flip
-        side = self.augmentation.window_px(self.epoch, self.image_px)
-        return self._normalise(crop(self._images, plan, side))
+        return self._normalise(crop(self._images, plan, self._window_px()))
+
+    def _window_px(self) -> int:
+        augmentation, side = self.augmentation, self.image_px
+        return augmentation.window_px(self.epoch, side) if augmentation else side
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         side = pixels.shape[1]
         if side not in self._levels:
             # Full-sized, because a broadcast over three channels runs outside the vector units.
             shape = (1, side, side, len(self._mean))
-            self._levels[side] = tuple(
-                level.expand(shape).contiguous() for level in (self._mean, self._std)
+            self._levels[side] = (
+                self._mean.expand(shape).contiguous(),
+                self._std.expand(shape).contiguous(),
             )
         mean, std = self._levels[side]
         x = pixels.to(torch.float32).div_(255).sub_(mean).div_(std)  # (B, S, S, C)
