@@ -62,7 +62,8 @@ def plot_performance(
         for row, metric in enumerate(METRICS):
             _panel(axes[row, column], results, problem, metric, mode)
         axes[0, column].set_title(problem)
-        axes[-1, column].set_xlabel("epoch")
+        for axis in [axis for axis in axes[:, column] if axis.axison][-1:]:
+            axis.set_xlabel("epoch")
     handles: dict[str, Any] = {}
     for axis in axes.flat:
         handles |= {
@@ -103,6 +104,9 @@ def _panel(axis: Any, results: Results, problem: str, metric: str, mode: str) ->
         axis.plot(epochs, mean, color=colour, lw=1.4, marker=marker, ms=2.5, label=label)
         finals.append(mean[-1])
         curves.append(mean)
+    if not curves:  # such as accuracies of an autoencoder
+        axis.set_axis_off()
+        return
     threshold = threshold_of(problem, metric) if metric.startswith("test") else None
     if threshold is not None:
         axis.axhline(threshold, color="0.5", lw=0.7)
