@@ -45,7 +45,7 @@ def test_an_archive_is_drawn_from_its_tables(name, archive, call_script):
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
         assert path.read_bytes() == (source / path.name).read_bytes(), path.name
     without = {path.name for path in source.glob("*.png")} - {path.name for path in drawn}
-    assert without == ({"curves.png", "features.png"} if "quality" in name else set())
+    assert without == ({"features.png"} if "quality" in name else set())
 
 
 def test_a_picture_without_a_table_is_named_and_kept(tmp_path, call_script):
