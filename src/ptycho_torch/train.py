@@ -263,8 +263,13 @@ def make_trainer(
                 monitor=execution.checkpoint_monitor_metric,
                 mode=execution.checkpoint_mode,
                 save_top_k=execution.checkpoint_save_top_k,
-                save_last=True,
                 enable_version_counter=False,
+            )
+        )
+        # A callback of its own: save_last would leave out epochs that are not among the best.
+        hooks.append(
+            RunCheckpoint(
+                dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False
             )
         )
     if execution.early_stop_patience < model.training_config.epochs:
