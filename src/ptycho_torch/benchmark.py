@@ -56,7 +56,7 @@ def eager_reference(scale: int, model: PtychoPINN_Lightning, device: torch.devic
     """The reference's architecture with the model's weights in torch's default layout."""
     net = Generator(SIZE, 1, scale, amp_activation=model.net.config.amp_activation)
     net.load_state_dict(model.net.generator.state_dict())
-    return net.to(device, memory_format=torch.contiguous_format).eval()
+    return net.to(device).to(memory_format=torch.contiguous_format).eval()
 
 
 def _inference(scale: int, options: Options) -> Case:
@@ -91,7 +91,7 @@ def multiply_adds(net: Generator) -> int:
     """Multiply-adds of the whole generator for one pattern."""
     total = 0
 
-    def count(layer: torch.nn.Module, _: object, out: torch.Tensor) -> None:
+    def count(layer: torch.nn.Conv2d, _: object, out: torch.Tensor) -> None:
         nonlocal total
         total += layer.weight.numel() * out.shape[-2] * out.shape[-1]
 

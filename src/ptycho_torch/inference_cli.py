@@ -62,8 +62,9 @@ def add_inference_flags(parser: Any) -> None:
         "--backend", default="pytorch", help=f"pytorch (default); tensorflow: {text}"
     )
     text = "accepted from the reference; frames are read by the process itself"
-    flags = ("--num-workers", "--torch-num-workers")
-    parser.add_argument(*flags, dest="num_workers", type=int, help=text)
+    parser.add_argument(
+        "--num-workers", "--torch-num-workers", dest="num_workers", type=int, help=text
+    )
     parser.add_argument("--debug", action="store_true", help="also say the settings")
     text = "save the network's first inputs and patches there"
     parser.add_argument("--debug_dump", type=Path, metavar="FILE.npz", help=text)

@@ -72,7 +72,13 @@ def compare(script: Path, gib: float, groups: int, flags: Sequence[str]) -> Iter
         for frames in (BLOCK, max(BLOCK, round(gib * 2**30 / size))):
             scan = Path(folder) / "scan.npz"
             held = write_large_scan(scan, frames)
-            command = [sys.executable, script, "--train_data_file", scan, "--mapped"]
+            command: list[str | Path] = [
+                sys.executable,
+                script,
+                "--train_data_file",
+                scan,
+                "--mapped",
+            ]
             command += ["--output_dir", Path(folder) / "run", "--nepochs", "1"]
             command += ["--n_groups", str(groups), "--no-do_stitching", *flags]
             began = time.perf_counter()

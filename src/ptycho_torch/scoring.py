@@ -21,8 +21,10 @@ from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
 
-SHOWN = ("ssim_amp", "ssim_phase", "mae_amp", "mae_phase", "frc50_amp", "frc50_phase")
-SHOWN += ("shift_y_px", "shift_x_px")
+SHOWN = (
+    *("ssim_amp", "ssim_phase", "mae_amp", "mae_phase", "frc50_amp", "frc50_phase"),
+    *("shift_y_px", "shift_x_px"),
+)
 
 
 def position_errors(
@@ -45,8 +47,8 @@ def position_errors(
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's coefficient of two images."""
-    ranks = [np.argsort(np.argsort(image.ravel())) for image in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(image.ravel())) for image in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def judge_uncertainty(
@@ -118,10 +120,14 @@ def compare_halves(
     margin_px: float = 0.0,
 ) -> Iterator[str]:
     """Half-data resolution; writes half_data.json and half_data.png, yields lines."""
-    pair = [read_reconstruction(path) for path in (first, second)]
     arrays = read_arrays(first)
-    coords = np.stack([arrays["xcoords"], arrays["ycoords"]], 1)
-    scores, one, two = half_data(*pair, coords, centre_px=centre_px, margin_px=margin_px)
+    scores, one, two = half_data(
+        read_reconstruction(first),
+        read_reconstruction(second),
+        np.stack([arrays["xcoords"], arrays["ycoords"]], 1),
+        centre_px=centre_px,
+        margin_px=margin_px,
+    )
     out = first.parent if out is None else out
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     write_json(out / "half_data.json", numbers | {"frc": scores["frc"].tolist()})

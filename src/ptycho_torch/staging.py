@@ -43,7 +43,8 @@ def _build(sources: Sequence[Path], folder: Path) -> None:
 
     A single source keeps its positions, object and labels.
     """
-    counts, tables, target, filled = [], [], None, 0
+    counts, tables, filled = [], [], 0
+    target: np.memmap | None = None
     for path in sources:
         with np.load(path, allow_pickle=False) as archive:
             counts.append(len(archive["xcoords"]))
@@ -61,6 +62,7 @@ def _build(sources: Sequence[Path], folder: Path) -> None:
         filled += count
         tables.append((scan.xcoords - scan.xcoords.min() + shift, scan.ycoords, scan.probeGuess))
         shift = float(tables[-1][0].max()) + scan.N + OFFSET_PX
+    assert target is not None  # there is at least one source
     target.flush()
     if len(sources) == 1:
         arrays = scan.stored_arrays()
@@ -82,8 +84,11 @@ def stage(
 
     Raises:
         FileNotFoundError: a source is missing.
+        ValueError: there is no source.
     """
     paths = [Path(path) for path in sources]
+    if not paths:
+        raise ValueError("sources: none given; give at least one canonical NPZ scan")
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give canonical NPZ scans")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_port.published import READ_ERROR, SOURCE, Curve, figure3_curve
+from pytorch_port.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
 from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
@@ -40,7 +40,7 @@ CAPTIONS = {
     "figure3a_torch.png": "In-context accuracy against the training step, by class count.",
     "figure3b_torch.png": "In-weights accuracy against the training step, by class count.",
 }
-REGIMES = {"in_context": METRICS[0], "in_weights": METRICS[1]}
+REGIMES: dict[Regime, Metric] = {"in_context": METRICS[0], "in_weights": METRICS[1]}
 
 
 def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:

@@ -107,8 +107,7 @@ class ExemplarExamples:
     def __init__(
         self, exemplars: np.ndarray | Sequence[Sequence[np.ndarray]] | Mapping[int, Sequence]
     ) -> None:
-        keyed = isinstance(exemplars, Mapping)
-        order = _class_ids(exemplars) if keyed else range(len(exemplars))
+        order = _class_ids(exemplars) if isinstance(exemplars, Mapping) else range(len(exemplars))
         self.exemplars = [np.asarray(exemplars[k]) for k in order]
         self.n_data_classes = len(self.exemplars)
 

@@ -120,8 +120,18 @@ def variant_handles(code: Encoding, *, published: str | None, cross: bool) -> li
         ]
     if published is not None:
         text = f"{CITATION}{published}, read off plots (±{READ_ERROR:g})"
-        star = {"marker": "*", "markersize": 8, "linestyle": "none", "markeredgecolor": INK}
-        handles.append(Line2D([], [], markerfacecolor="white", label=text, **star))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker="*",
+                markersize=8,
+                markerfacecolor="white",
+                markeredgecolor=INK,
+                linestyle="none",
+                label=text,
+            )
+        )
     if cross:
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="none", label="diverged"))
     return handles

@@ -217,6 +217,7 @@ def _chosen(panel: Panel, curves: Rows, look: StepLook) -> list[Series]:
 
 def _draw_over_steps(ax: Axes, series: Series, look: StepLook) -> None:
     x = [point.x for point in series.points]
+    assert series.weight_decay is not None  # a series over steps is of one λ
     colour = look.colour(series.class_count, series.weight_decay)
     first = series.variant == look.code.variants[0]
     ax.plot(

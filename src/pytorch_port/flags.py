@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config import GeneratorConfig, IclConfig
+from pytorch_port.grid import PackSize
 from trainrig.cli import add_print_config_flag, given_flags
 from trainrig.config import (
     Traced,
@@ -168,14 +169,14 @@ def add_pack_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pack_size(text: str) -> int | str:
+def pack_size(text: str) -> PackSize:
     """Read ``--pack``: ``auto``, or an integer of at least 1.
 
     >>> pack_size("auto"), pack_size("5")
     ('auto', 5)
     """
     if text == "auto":
-        return text
+        return "auto"
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an integer of at least 1")
     return int(text)

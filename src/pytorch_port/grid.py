@@ -10,10 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_port.config import IclConfig
 from trainrig.config import apply_overrides
+
+#: The most runs that are trained as one program, or as many as the memory holds.
+PackSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pytorch_port.partition import ClassPartition, ClassType
 from trainrig.errors import nearest
 
+PlainKind = Literal["ordered", "original", "unfixed"]
+PLAIN: tuple[PlainKind, ...] = get_args(PlainKind)
 _PATTERN = re.compile(r"ordered(?P<start>\d+)?(?:_polysemy(?P<factor>\d+))?")
-_NAMES = ("ordered", "original", "unfixed", "orderedK", "orderedK_polysemyX")
+_NAMES = (*PLAIN, "orderedK", "orderedK_polysemyX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Labeling:
         polysemous: whether a random offset is drawn (the reference draws it even for X = 1).
     """
 
-    kind: Literal["ordered", "original", "unfixed", "shifted"]
+    kind: PlainKind | Literal["shifted"]
     start: int = 0
     factor: int = 1
     polysemous: bool = False
@@ -53,12 +55,13 @@ def parse_labeling(name: str) -> Labeling:
     Raises:
         ValueError: anything else, polysemy without a start, or zero labels per class.
     """
-    if name in ("ordered", "original", "unfixed"):
-        return Labeling(name)
+    for kind in PLAIN:
+        if name == kind:
+            return Labeling(kind)
     match = _PATTERN.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"labeling: unknown {name!r}{nearest(name, _NAMES[:3])}; accepted: {', '.join(_NAMES)}"
+            f"labeling: unknown {name!r}{nearest(name, PLAIN)}; accepted: {', '.join(_NAMES)}"
         )
     start, factor = match["start"], match["factor"]
     if start is None:

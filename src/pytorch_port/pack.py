@@ -153,6 +153,7 @@ class Pack:
     def _record(self, record: StepRecord) -> None:
         """Let every run write its rows; freeze those that have diverged."""
         logits, labels = record.output  # (R, B, T, K), (R, B, L) or (B, L)
+        assert isinstance(record.lr, Sequence)  # the schedule of a pack yields one for each run
         self.stack.expose_gradients()
         for r, trainer in list(self.running.items()):
             own = logits[r, ..., : trainer.config.num_classes]

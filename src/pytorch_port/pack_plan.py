@@ -21,7 +21,7 @@ import torch
 
 from pytorch_port.config import IclConfig
 from pytorch_port.experiment import build
-from pytorch_port.grid import SweepRun
+from pytorch_port.grid import PackSize, SweepRun
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.steps import make_loss
 from pytorch_port.trainer import Runtime
@@ -162,7 +162,7 @@ def pack_key(config: IclConfig) -> str | None:
 
 
 def make_plan(
-    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, pack: int | str, jobs: int
+    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, pack: PackSize, jobs: int
 ) -> PackPlan | None:
     """Return the plan that a sweep follows, writing nothing; None where no run is packed.
 

@@ -100,8 +100,8 @@ def make_pack_loss(
     query_only = training.query_only_head and w == 0
     concatenated = configs[0].embedding.concatenate_labels
     counts = torch.tensor([config.num_classes for config in configs])
-    absent = torch.arange(int(counts.max())) >= counts[:, None]  # (R, K)
-    absent = absent[:, None, None].to(device) if absent.any() else None
+    beyond = torch.arange(int(counts.max())) >= counts[:, None]  # (R, K)
+    absent = beyond[:, None, None].to(device) if beyond.any() else None
     squares, norms = (_penalties(configs, mode, device) for mode in ("sum_squares", "sum_norms"))
     penalized = bool(squares.any() or norms.any())
     losses_of = vmap(

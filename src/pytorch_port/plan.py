@@ -118,18 +118,20 @@ class SequencePlan:
         )
 
 
-def _random(class_type: str, length: int, labeling: str, *, unique: bool = False) -> Part:
+def _random(class_type: ClassType, length: int, labeling: str, *, unique: bool = False) -> Part:
     return Part("unique" if unique else "random", class_type, length, parse_labeling(labeling))
 
 
-def _fewshot(class_type: str, shots: int, ways: int, labeling: str, grouped: bool = False) -> Part:
+def _fewshot(
+    class_type: ClassType, shots: int, ways: int, labeling: str, grouped: bool = False
+) -> Part:
     kind = parse_labeling(labeling)
     return Part("fewshot", class_type, shots * ways + 1, kind, shots, ways, grouped)
 
 
 def random_plan(
     partition: ClassPartition,
-    class_type: str,
+    class_type: ClassType,
     seq_len: int,
     labeling: str = "ordered",
     randomly_generate_rare: bool = False,
@@ -142,7 +144,7 @@ def random_plan(
 
 def no_support_plan(
     partition: ClassPartition,
-    class_type: str,
+    class_type: ClassType,
     seq_len: int,
     all_unique: bool = True,
     labeling: str = "ordered",
@@ -157,7 +159,7 @@ def no_support_plan(
 
 def fewshot_plan(
     partition: ClassPartition,
-    class_type: str,
+    class_type: ClassType,
     shots: int,
     ways: int,
     labeling: str = "unfixed",
@@ -229,7 +231,9 @@ def bursty_plan(  # noqa: PLR0913 - the reference's signature
         )
     common, rare = bursty_labelings(labeling_common, labeling_rare, partition.n_rare_classes)
 
-    def bursty(p: float, kind: str, labeling: str, rest_kind: str, rest_labeling: str) -> Branch:
+    def bursty(
+        p: float, kind: ClassType, labeling: str, rest_kind: ClassType, rest_labeling: str
+    ) -> Branch:
         burst = _fewshot(kind, shots, ways, labeling, grouped)
         remainder = (_random(rest_kind, rest, rest_labeling),) if rest else ()
         return Branch(p_bursty * p, (*remainder, burst), mixed_up=True)

@@ -26,7 +26,7 @@ BOUNDS_COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One logged value beside its bounds; ``value`` is None where the log lacks it."""
+    """One logged value beside its bounds; ``value`` is None where the log has no number."""
 
     class_count: int
     step: int
@@ -72,5 +72,6 @@ def check_progress(
         if bound["class_count"] != class_count:
             continue
         row = logged.get((bound["step"], bound["split"]), {})
-        checks.append(Check(**bound, value=row.get(bound["metric"])))
+        value = row.get(bound["metric"])
+        checks.append(Check(**bound, value=value if isinstance(value, int | float) else None))
     return checks

@@ -137,6 +137,7 @@ def _steps(ax: Axes, plan: Sequence[Planned], rows: Sequence[Row] | None, quanti
     ends = []
     for condition in conditions:
         colour = code[condition.label]
+        points: Sequence[tuple[float, float]]
         if rows is None:
             points = [(s, v) for q, s, v in published_points(condition) if q == quantity]
             ranges = FIGURE7[condition.seq_model] if condition.figure == "7" else ()
@@ -207,7 +208,8 @@ def _exponents(
             labels.append(condition.zipf_exponent)
             means.append(mean)
             spreads.append(sd)
-    colour = MUTED if rows is None else INK
-    line = {"linestyle": "--", "markerfacecolor": "white"} if rows is None else {}
-    ax.errorbar(labels, means, spreads, color=colour, marker="o", **line)
+    colour, inside, dash = (MUTED, "white", "--") if rows is None else (INK, INK, "-")
+    ax.errorbar(
+        labels, means, spreads, color=colour, marker="o", markerfacecolor=inside, linestyle=dash
+    )
     ax.set_xlabel("Zipf exponent")

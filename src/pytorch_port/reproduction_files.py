@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pytorch_port.config import IclConfig
 from pytorch_port.evaluation import evaluate_run
 from pytorch_port.figure3a import PanelName, evaluations_of_run
 from pytorch_port.inputs import FINAL_REGIMES
-from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, figure3_curve
+from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, Regime, figure3_curve
 from pytorch_port.reproduction import BASE_JSON, Condition, Planned
 from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
@@ -135,9 +135,11 @@ def published_points(condition: Condition) -> list[tuple[str, int, float]]:
     if condition.figure == "2":
         curves = [c for c in FIGURE2 if c.p_bursty == condition.p_bursty]
     if condition.figure == "3":
-        found = (figure3_curve(q, condition.classes) for q in ("in_context", "in_weights"))
+        found = (figure3_curve(q, condition.classes) for q in get_args(Regime))
         curves = [c for c in found if c is not None]
-    points = [(c.regime, step, value) for c in curves for step, value in c.points]
+    points: list[tuple[str, int, float]] = [
+        (c.regime, step, value) for c in curves for step, value in c.points
+    ]
     if condition.figure == "6":
         names = ("in_context", "common", "rare")
         values = FIGURE6[condition.zipf_exponent]

@@ -121,7 +121,9 @@ def compiled_twin(model: nn.Module, inputs: IclInputs) -> nn.Module:
     batch = next(inputs.training_batches(0))
     with torch.no_grad(), torch.random.fork_rng(_cuda_devices(inputs)):
         model.eval()(batch.examples, batch.labels)
-    return torch.compile(model, dynamic=False)
+    whole = torch.compile(model, dynamic=False)
+    assert isinstance(whole, nn.Module)  # torch's annotation speaks of functions only
+    return whole
 
 
 def _graph_steps(

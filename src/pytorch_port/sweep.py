@@ -12,7 +12,7 @@ from pytorch_port.config import IclConfig
 from pytorch_port.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.experiment import run as train
 from pytorch_port.figure3_tables import RUNS_COLUMNS, shrink_factor
-from pytorch_port.grid import SweepRun
+from pytorch_port.grid import PackSize, SweepRun
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
@@ -223,7 +223,7 @@ def train_grid(
     *,
     config_path: Path,
     launch: LaunchOptions | None = None,
-    pack: int | str | None = None,
+    pack: PackSize | None = None,
 ) -> list[Outcome]:
     """Check, then train the grid, keeping ``runs.csv`` current in a small share of the time.
 

@@ -26,8 +26,9 @@ WARM_UPS = 3
 class BatchSource(Protocol):
     """Batches in two parts: what the host does before a step, and what the step does itself."""
 
-    #: Generators that ``make`` draws from.
-    generators: Iterable[torch.Generator]
+    @property
+    def generators(self) -> Iterable[torch.Generator]:
+        """Generators that ``make`` draws from."""
 
     def prepare(self, number: int) -> None:
         """Let the next ``make`` return batch ``number``; must not wait for the device."""

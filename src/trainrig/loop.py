@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,10 @@ class StepRecord:
 
 
 def train_steps(
-    model: nn.Module,
+    model: Model,
     optimizer: Any,
     batches: Iterable[Any],
-    loss_fn: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+    loss_fn: Callable[[Model, Any], tuple[Tensor, Any]],
     *,
     schedule: Callable[[int], float | Sequence[float]],
     total_steps: int,

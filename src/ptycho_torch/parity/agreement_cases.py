@@ -51,8 +51,8 @@ def compare_records(golden: Golden, record: dict[str, Any], case: str, report: R
         path = golden.directory / "forward_golden.npz"
         if match and path.is_file():
             energy = np.square(golden.load(path)["amplitude"]).sum((1, 2)).mean()
-            found = math.sqrt(float(match[1]) / energy)
-            report.check(case, name, deviation(found, record[name]), golden.bound("scalars_rel"))
+            scale = math.sqrt(float(match[1]) / energy)
+            report.check(case, name, deviation(scale, record[name]), golden.bound("scalars_rel"))
             used.add(name)
     return used
 

@@ -55,9 +55,12 @@ class ModelCase:
         return self.case["embedding"].get("example_encoding", "resnet") == "resnet"
 
     @property
-    def shape(self) -> tuple[int, ...] | None:
+    def shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of image examples."""
-        return tuple(self.examples.shape[-3:]) if self.examples.is_floating_point() else None
+        if not self.examples.is_floating_point():
+            return None
+        channels, height, width = self.examples.shape[-3:]
+        return channels, height, width
 
     def build(self) -> nn.Module:
         """Return a fresh model on the device, with the recorded weights and initial state."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -122,6 +122,7 @@ def _check_trace(subject: ModelCase, report: Report, tag: str, settings: Mapping
     recorded = under(subject.arrays, f"{tag}/")
     kind = "trace_resnet" if subject.is_resnet else "trace"
     runs = _Runs(subject, settings, len(recorded["loss"]))
+    compare: Callable[[Any, Any], float]
     for name in SERIES:
         if name not in recorded:
             continue
