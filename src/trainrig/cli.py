@@ -33,15 +33,19 @@ class Parser(argparse.ArgumentParser):
     def add_argument_group(self, *arguments: Any, **kwargs: Any) -> argparse._ArgumentGroup:
         """Return a group whose flags have both spellings as well."""
         group = super().add_argument_group(*arguments, **kwargs)
-        add = group.add_argument
-        group.add_argument = lambda *names, **options: add(*_spellings(names), **options)  # type: ignore[method-assign]
+        plain = group.add_argument
+
+        def add_argument(*names: str, **options: Any) -> argparse.Action:
+            return plain(*_spellings(names), **options)
+
+        group.add_argument = add_argument  # type: ignore[method-assign] # argparse takes no class
         return group
 
     def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
         """Add an argument; every long flag gets its other spelling as well."""
         return super().add_argument(*_spellings(names), **kwargs)
 
-    def parse_args(  # type: ignore[override]
+    def parse_args(  # type: ignore[override] # argparse also allows a namespace of any class
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse; refuse unknown arguments, naming the nearest flag."""

@@ -41,7 +41,7 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Otherwise every new tensor is filled before it is written, which is for finding bugs.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # unlisted
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

@@ -235,6 +235,22 @@ def test_swapped_gates_fail(part, monkeypatch):
     assert "per-example losses" in failed
 
 
+@pytest.mark.parametrize("name", ["dense/kernel", "dense/bias"])
+def test_a_gradient_that_is_no_number_fails(part, monkeypatch, name):
+    original = tf_weights.Variable.gradient
+
+    def spoilt(self):
+        gradient = original(self)
+        if self.name == name:
+            gradient = gradient.copy()
+            gradient.flat[-1] = np.nan
+        return gradient
+
+    monkeypatch.setattr(tf_weights.Variable, "gradient", spoilt)
+    report = run(part(problems=["mnist_logreg"]))
+    assert {quantity for _, quantity in failures(report)} == {"gradient norms"}
+
+
 def test_regulariser_without_the_half_fails(part, monkeypatch):
     original = TestProblem.get_regularization_loss
     monkeypatch.setattr(TestProblem, "get_regularization_loss", lambda self: 2 * original(self))

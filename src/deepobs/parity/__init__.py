@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepobs.parity import forward, numerics, preprocessing, runs
+from deepobs.parity import forward, numerics, preprocessing, runs, variables
 from deepobs.parity.golden import Golden
 from trainrig.parity import Report
 
 #: File stem → what checks it. A stem not listed here is reported as unchecked.
 CHECKS = {
-    "parameter_counts": forward.check_parameter_counts,
+    "parameter_counts": variables.check_parameter_counts,
     "forward": forward.check_forward,
     "tf_ops": numerics.check_tf_ops,
     "two_d": numerics.check_two_d,

@@ -1,4 +1,4 @@
-"""Networks against recorded forward passes, gradients and parameter lists.
+"""Networks against recorded passes over images: outputs, losses, gradients, moving statistics.
 
 Weights, inputs and masks are regenerated from the seeds in ``meta.json`` with NumPy's frozen legacy
 generator; TensorFlow layouts throughout, converted at the edge by ``tf_weights``.
@@ -6,49 +6,20 @@ generator; TensorFlow layouts throughout, converted at the edge by ``tf_weights`
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from deepobs.parity.golden import Golden, max_abs, max_rel
+from deepobs.parity.text import check_text
+from deepobs.parity.variables import generate_variable, gradient_deviations
 from deepobs.pytorch.testproblems import TESTPROBLEMS, TestProblem
-from deepobs.pytorch.testproblems._layers import Dropout
+from deepobs.pytorch.testproblems._layers import Dropout, MaskSource
 from deepobs.pytorch.tf_weights import load_tf_variables, tf_variables
 from trainrig.parity import Report
 
 CLASSES = {"mnist": 10, "fmnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1001}
-
-
-def check_parameter_counts(golden: Golden, stem: str, report: Report) -> None:
-    """Compare names, shapes, order and L2 cover of all variables, and their totals."""
-    for name, record in golden.json(stem).items():
-        if name not in TESTPROBLEMS:
-            report.unchecked(f"{stem}/{name}", "unknown test problem")
-            continue
-        problem = TESTPROBLEMS[name](batch_size=1)
-        with torch.device("meta"):
-            problem.set_up_net("meta")
-        covered = {id(p) for p in problem.regularized_parameters()}
-        variables = [
-            {
-                "name": v.name,
-                "shape": list(v.shape),
-                "regularized": all(id(tensor) in covered for tensor in v.tensors),
-            }
-            for v in tf_variables(problem.net)
-            if v.trainable
-        ]
-        case = f"{stem}/{name}"
-        for key, ours in (
-            ("trainable_parameters", sum(p.numel() for p in problem.net.parameters())),
-            ("regularized_parameters", sum(p.numel() for p in problem.regularized_parameters())),
-        ):
-            report.equal(case, key, ours == record[key], f"{ours:,}")
-        report.equal(case, "variables", variables == record["variables"])
-        if "has_accuracy" in record:
-            report.equal(case, "has_accuracy", problem.has_accuracy == record["has_accuracy"])
 
 
 def check_forward(golden: Golden, stem: str, report: Report) -> None:
@@ -71,26 +42,6 @@ def check_forward(golden: Golden, stem: str, report: Report) -> None:
     unused = {key.partition("__")[0] for key in arrays} - records.keys()
     for name in sorted(unused):
         report.unchecked(f"{stem}/{name}", "arrays without a record")
-
-
-def generate_variable(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Regenerate one variable's recorded values, float32, in TensorFlow's layout."""
-    z = np.random.RandomState(seed).standard_normal(shape)
-    last = name.rpartition("/")[2]
-    if last == "gamma":
-        value = 1 + 0.1 * z
-    elif last in ("beta", "bias", "softmax_b", "moving_mean"):
-        value = 0.1 * z
-    elif last == "moving_variance":
-        value = 0.5 + np.abs(z)
-    elif last == "embedding":
-        value = 0.5 * z
-    else:
-        transposed = "conv2d_transpose" in name
-        fan = shape[0] * shape[1] * shape[3] if transposed else math.prod(shape[:-1])
-        z *= math.sqrt(1.5 / fan)
-        value = z
-    return value.astype(np.float32)
 
 
 class Passes:
@@ -118,7 +69,7 @@ class Passes:
             self.report.equal(self.case, "variables", False, str(error))
             return
         if "consecutive_batches" in self.record:
-            self.check_text()
+            check_text(self.golden, self.case, self.record, self.arrays, self.problem, self.report)
         elif self.record["phases"]:
             batch = self.make_batch()
             for phase, expected in self.record["phases"].items():
@@ -133,12 +84,12 @@ class Passes:
             value = generate_variable(variable["name"], shape, base + variable["k"])
             values[variable["name"]] = value
             if "abs_sum" in variable:
-                ours = float(np.abs(value.astype(np.float64)).sum())
-                sums.append((ours, variable["abs_sum"]))
+                total = float(np.abs(value.astype(np.float64)).sum())
+                sums.append((total, variable["abs_sum"]))
         load_tf_variables(self.problem.net, values)
         if sums and not silent:
-            deviation = max_rel(*zip(*sums, strict=True))
-            self.report.check(self.case, "weights regenerated", deviation, 1e-5)
+            ours, theirs = zip(*sums, strict=True)
+            self.report.check(self.case, "weights regenerated", max_rel(ours, theirs), 1e-5)
 
     def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Regenerate images (B, C, H, W) and labels (B,)."""
@@ -177,16 +128,17 @@ class Passes:
             return False
         count = iter(range(10**6))
 
-        def mask_source(rate: float) -> Any:
+        def mask_source(rate: float) -> MaskSource:
             def mask(shape: torch.Size) -> torch.Tensor:
                 k = next(count)
                 if recorded:
                     keep = self.arrays[f"{prefix}{k}"]
                 else:
                     tf_shape = [shape[0], *shape[2:], shape[1]] if len(shape) == 4 else list(shape)
+                    assert base is not None  # refused above
                     keep = np.random.RandomState(int(base) + k).uniform(size=tf_shape) >= rate
-                keep = torch.from_numpy(np.asarray(keep, np.float32))
-                return keep.permute(0, 3, 1, 2) if keep.ndim == 4 else keep
+                tensor = torch.from_numpy(np.asarray(keep, np.float32))
+                return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
             return mask
 
@@ -212,7 +164,7 @@ class Passes:
         moved = {v.name: v.value() for v in tf_variables(self.problem.net) if not v.trainable}
         bound = self.bound("logits_abs", phase)
         for name, first in expected.get("moving_stats_after_one_update_first3", {}).items():
-            ours = moved[name][: len(first)] if name in moved else []
+            ours = moved.get(name, np.empty(0))[: len(first)]
             self.report.check(case, name, max_abs(ours, first), bound)
         if phase == "train":
             self.load_weights(silent=True)  # undo the update of the moving statistics
@@ -309,106 +261,3 @@ class Passes:
         self.report.check(case, "gradient norms", worst_norm, bound)
         if firsts:  # no bound is recorded: single entries carry rounding that norms average out
             self.report.check(case, "gradient entries", worst_first, 10 * bound)
-
-    def check_text(self) -> None:
-        """Compare consecutive batches of the character network, from a zero state."""
-        problem, arrays = self.problem, self.arrays
-        problem.begin("test", None)
-        for i, expected in enumerate(self.record["consecutive_batches"]):
-            case, prefix = f"{self.case}/batch{i}", f"{self.name}__batch{i}__"
-            x, y = (torch.from_numpy(arrays[f"{self.name}__{k}"][i]) for k in ("x", "y"))
-            outputs: list[Any] = []
-            hook = problem.net.register_forward_hook(lambda _, __, o, seen=outputs: seen.append(o))
-            with torch.no_grad():
-                losses, accuracy = problem.forward_losses((x, y), accuracy=True)
-            hook.remove()
-            logits, state = outputs[0]
-            found = {"logits_t0_t49": logits[:, [0, -1]]}
-            for layer, (c, h) in enumerate(state):
-                found |= {f"layer{layer}_c": c, f"layer{layer}_h": h}
-            for what, ours in found.items():
-                if prefix + what in arrays:
-                    deviation = max_abs(ours.numpy(), arrays[prefix + what])
-                    self.report.check(case, what, deviation, self.golden.bound("logits_abs"))
-            deviation = max_rel(losses.numpy(), expected["losses"])
-            bound = self.golden.bound("per_example_loss_rel")
-            self.report.check(case, "per-example losses", deviation, bound)
-            deviation = abs(float(accuracy) - expected["accuracy"])
-            self.report.check(case, "accuracy", deviation, 1e-6)
-        norms = self.record.get("grad_l2_norms_batch0_zero_state")
-        if norms is not None:
-            x, y = (torch.from_numpy(arrays[f"{self.name}__{k}"][0]) for k in ("x", "y"))
-            self.check_text_gradients(x, y, norms)
-
-    def check_text_gradients(
-        self, x: torch.Tensor, y: torch.Tensor, norms: list[float | None]
-    ) -> None:
-        """Compare the first batch's gradients, allowing for a race inside TensorFlow.
-
-        There the backward pass of the first time step reads the cell state from a variable that the
-        batch's last state may have overwritten by then. Where the plain gradients are off, those
-        with the overwritten state are compared, and the row says so.
-        """
-        case, bound = f"{self.case}/batch0", self.golden.bound("grad_norm_rel")
-        net = self.problem.net.double()
-        variables = [v for v in tf_variables(net) if v.trainable]
-        deviations = []
-        for overwritten in (False, True):
-            net.zero_grad()
-            state = net.zero_state(len(x))
-            if overwritten:
-                state = overwritten_state(net, x, state)
-            logits, _ = net(x, state)
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()).backward()
-            deviations.append(gradient_deviations(variables, norms, [])[0])
-        plain, raced = deviations
-        if plain <= bound:
-            self.report.check(case, "gradient norms", plain, bound)
-        else:
-            detail = f"with TensorFlow's overwritten initial cell state; without: {plain:.3g}"
-            self.report.check(case, "gradient norms", raced, bound, detail)
-        net.float()
-
-
-def overwritten_state(net: Any, x: torch.Tensor, state: Any) -> Any:
-    """Return a zero-valued change of the initial cell states that has TensorFlow's gradient.
-
-    With s the first step's forget gate, ``c + (c_last - c) (s - s') / s'`` equals c for a constant
-    s' = s, and adds to the gate's gradient what it gets from ``c_last`` in place of ``c``.
-    """
-    with torch.no_grad():
-        _, last = net(x, state)
-    changed, inputs = [], net.embedding(x[:, 0])
-    for cell, (c, h), (c_last, _) in zip((net.cell_0, net.cell_1), state, last, strict=True):
-        gates = inputs @ cell.weight_ih.T + h @ cell.weight_hh.T + cell.bias + cell.forget_bias
-        forget = torch.sigmoid(gates.chunk(4, 1)[1])
-        c = c + (c_last - c) * (forget - forget.detach()) / forget.detach()
-        changed.append((c, h))
-        inputs = cell(inputs[:, None], (c, h))[0][:, 0]
-    return changed
-
-
-def gradient_deviations(
-    variables: list[Any], norms: list[float | None], firsts: list[list[float]]
-) -> tuple[float, float]:
-    """Return the largest relative deviation of norms, and of first entries.
-
-    An entry counts relative to the largest of its three, or to a typical entry of its variable. A
-    gradient a million times smaller than the largest is rounding noise and counts as such.
-    """
-    least = 1e-6 * max(norm for norm in norms if norm is not None)
-    worst_norm, worst_first = 0.0, 0.0
-    for i, variable in enumerate(variables):
-        gradient = variable.gradient()
-        if norms[i] is None:
-            continue
-        if gradient is None:
-            return float("nan"), float("nan")
-        norm = float(np.linalg.norm(gradient.astype(np.float64)))
-        worst_norm = max(worst_norm, max_rel(norm, norms[i], floor=least))
-        if i < len(firsts):
-            first = gradient.ravel()[: len(firsts[i])]
-            typical = norms[i] / math.sqrt(gradient.size)
-            scale = max(float(np.abs(firsts[i]).max()), typical, least)
-            worst_first = max(worst_first, max_abs(first, firsts[i]) / scale)
-    return worst_norm, worst_first

@@ -28,7 +28,7 @@ def apply_op(case: dict[str, Any]) -> np.ndarray:
         pool = tf_ops.max_pool2d if case["op"] == "max_pool" else tf_ops.avg_pool2d
         y = pool(x, case["kernel"], case["stride"], case["padding"])
     else:
-        shape = case.get("w_shape_HWIO", case.get("w_shape_HWOI"))
+        shape = case["w_shape_HWIO" if case["op"] == "conv2d" else "w_shape_HWOI"]
         weight = _normal(case["w_seed"], shape).permute(3, 2, 0, 1).contiguous()
         convolve = tf_ops.conv2d if case["op"] == "conv2d" else tf_ops.conv_transpose2d
         y = convolve(x, weight, None, case["stride"], case["padding"])
@@ -71,11 +71,11 @@ def _check_batch_norm(
     norm = _layers.batch_norm(
         x.shape[1], momentum=settings.get("momentum", 0.9), eps=settings.get("eps", 1e-5)
     ).train()
-    y = norm(x).detach().permute(0, 2, 3, 1).numpy()
+    y = norm(x).detach().permute(0, 2, 3, 1)
     for what, ours in (
         ("y", y),
-        ("moving_mean", norm.running_mean.numpy()),
-        ("moving_var", norm.running_var.numpy()),
+        ("moving_mean", norm.running_mean),
+        ("moving_var", norm.running_var),
     ):
         report.check("tf_ops/bn", what, max_abs(ours, arrays[f"bn_{what}"]), bound)
 
@@ -136,7 +136,7 @@ def _check_function(
     for key, ours in (("f", f.detach()), ("du", u.grad), ("dv", v.grad)):
         expected = arrays[f"{name}_{key}"]
         floor = 1e-6 * float(np.abs(expected).max())
-        report.check(case, f"grid {key}", max_rel(ours.numpy(), expected, floor), bound)
+        report.check(case, f"grid {key}", max_rel(ours, expected, floor), bound)
 
 
 def _check_noise(record: dict[str, Any], report: Report, bound: float) -> None:

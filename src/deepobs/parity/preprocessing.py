@@ -42,8 +42,8 @@ def _check_records(name: str, arrays: dict[str, np.ndarray], report: Report, bou
         images = pixels.reshape(-1, 3, 32, 32)
     if name == "cifar100":
         images = leak_label(RawImages(images, labels)).images
-    ours = image_ops.standardize(torch.from_numpy(images.astype(np.float32)))
-    ours = ours.permute(0, 2, 3, 1).numpy()
+    standardized = image_ops.standardize(torch.from_numpy(images.astype(np.float32)))
+    ours = standardized.permute(0, 2, 3, 1).numpy()
     case = f"preprocessing/{name}"
     report.check(case, "test images", max_abs(ours, arrays[f"{name}_test_x"]), bound)
     if f"{name}_test_y" in arrays:
@@ -102,8 +102,8 @@ def _check_without_input(arrays: dict[str, np.ndarray], report: Report, bound: f
                 case, f"{key} is below the least deviation", max_abs(again, expected), bound
             )
         elif key == "tolstoi_test_first_y":
-            x = arrays["tolstoi_test_first_x"]
-            follows = bool((x[:, 1:] == expected[:, :-1]).all())
+            characters = arrays["tolstoi_test_first_x"]
+            follows = bool((characters[:, 1:] == expected[:, :-1]).all())
             report.equal(case, "tolstoi: targets are one character later", follows)
             seen.add("tolstoi_test_first_x")
         else:
@@ -125,8 +125,8 @@ def _check_counts(record: dict[str, Any], report: Report) -> None:
             _check_set_counts(name, counts, report)
         elif name == "tolstoi_train_eval_batches":
             with generated_data(examples=64):
-                data = datasets.tolstoi(5)
-            ours = len(data.train_eval) == len(data.train)
+                text = datasets.tolstoi(5)
+            ours = len(text.train_eval) == len(text.train)
             same = counts == record.get("tolstoi_train_batches")
             report.equal(case, "all training batches are evaluated", ours == same)
         else:

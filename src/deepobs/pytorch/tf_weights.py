@@ -14,7 +14,7 @@ Layers are named after their TensorFlow scopes, so names need no table:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class Variable:
             return (sum(t.shape[1] for t in self.tensors), first.shape[0])
         return tuple(reversed(first.shape)) if self.layout == "dense" else tuple(first.shape)
 
-    def to_tf(self, tensors: tuple[Tensor, ...]) -> np.ndarray:
+    def to_tf(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """Return tensors shaped like ``self.tensors`` (values or gradients) as one array."""
         arrays = [tensor.detach().cpu() for tensor in tensors]
         if self.layout == "conv":
@@ -74,8 +74,8 @@ class Variable:
 
     def gradient(self) -> np.ndarray | None:
         """Return ``.grad`` in TensorFlow's layout, or None where a part has none."""
-        gradients = tuple(tensor.grad for tensor in self.tensors)
-        return None if any(g is None for g in gradients) else self.to_tf(gradients)
+        gradients = [tensor.grad for tensor in self.tensors if tensor.grad is not None]
+        return self.to_tf(gradients) if len(gradients) == len(self.tensors) else None
 
     @torch.no_grad()
     def assign(self, array: np.ndarray) -> None:
@@ -134,13 +134,19 @@ def _of(path: str, module: nn.Module) -> Iterator[Variable]:
         if module.bias is not None:
             yield Variable(f"{scope}/bias", (module.bias,), "plain")
     elif isinstance(module, nn.BatchNorm2d):
-        yield Variable(f"{scope}/gamma", (module.weight,), "plain")
-        yield Variable(f"{scope}/beta", (module.bias,), "plain")
-        yield Variable(f"{scope}/moving_mean", (module.running_mean,), "plain", False)
-        yield Variable(f"{scope}/moving_variance", (module.running_var,), "plain", False)
+        yield from _of_batch_norm(scope, module)
     else:
         for name, parameter in module.named_parameters(recurse=False):
             yield Variable(f"{scope}/{name}".lstrip("/"), (parameter,), "plain")
+
+
+def _of_batch_norm(scope: str, norm: nn.BatchNorm2d) -> Iterator[Variable]:
+    yield Variable(f"{scope}/gamma", (norm.weight,), "plain")
+    yield Variable(f"{scope}/beta", (norm.bias,), "plain")
+    moving = {"moving_mean": norm.running_mean, "moving_variance": norm.running_var}
+    for name, statistic in moving.items():
+        if statistic is not None:
+            yield Variable(f"{scope}/{name}", (statistic,), "plain", trainable=False)
 
 
 def load_tf_variables(net: nn.Module, values: Mapping[str, np.ndarray]) -> None:

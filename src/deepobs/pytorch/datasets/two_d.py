@@ -17,6 +17,8 @@ class two_d(DataSet):  # noqa: N801 - DeepOBS name
     """10,000 pairs, batches ``(x, y)`` of shape (B,) each; the test noise is zero."""
 
     name = "two_d"
+    train: ArrayLoader
+    test: ArrayLoader
 
     def make_loaders(self) -> None:
         """Draw x, then y, from one stream."""

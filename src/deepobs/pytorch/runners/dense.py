@@ -193,6 +193,7 @@ class DenseChain:
 def _transpose(weight: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
     """Transpose a matrix, its gradient and its statistics, as views."""
     shape, gradient, weight.grad = weight.shape, weight.grad, None
+    assert gradient is not None  # an update follows the gradients
     weight.data = weight.data.t()
     weight.grad = gradient.t()
     state = optimizer.state.get(weight, {})
@@ -212,9 +213,9 @@ def dense_layers(problem: TestProblem) -> list[Dense]:
     Raises:
         ValueError: another kind of problem or network, or one with an L2 term.
     """
-    layers = list(problem.net.children())
-    chain = all(isinstance(layer, Dense) for layer in layers)
-    if not chain or not isinstance(problem, Classification) or problem.weight_decay:
+    children = list(problem.net.children())
+    layers = [child for child in children if isinstance(child, Dense)]
+    if layers != children or not isinstance(problem, Classification) or problem.weight_decay:
         raise ValueError(
             f"{type(problem).__name__}: runs of this problem cannot be packed; accepted are "
             "dense networks without L2 term (mnist_mlp, fmnist_mlp, mnist_logreg, fmnist_logreg)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,17 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
             data = members[0].session.problem.data if members else None
             members.append(stack.enter_context(_open(runner, every[i], folders[i], data, no_logs)))
         if members:
-            save = None if no_logs else lambda: [member.save() for member in members]
             pack = Pack([member.session for member in members])
+            save = None if no_logs else partial(_save_all, members)
             pack.run(SaveClock(save, checkpoint_interval_s))
         for i, member in zip(chosen, members, strict=True):
             outputs[i] = member.finish()
     return outputs
+
+
+def _save_all(members: Sequence[OpenSession]) -> None:
+    for member in members:
+        member.save()
 
 
 def _silent(_: Any) -> None:

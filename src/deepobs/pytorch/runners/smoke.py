@@ -99,12 +99,14 @@ def _train(problem: TestProblem, steps: int) -> tuple[float, str]:
             return float("nan"), f"per-example losses have shape {tuple(losses.shape)}"
         loss = losses.mean() + problem.get_regularization_loss()
         loss.backward()
+        sizes = {}
         for key, parameter in named.items():
             if parameter.grad is None or not bool(parameter.grad.any()):
                 return loss.item(), f"no gradient on {key}"
-        where = {key: parameter.grad.abs().argmax() for key, parameter in named.items()}
+            sizes[key] = parameter.grad.abs()
+        where = {key: size.argmax() for key, size in sizes.items()}
         before = {key: named[key].view(-1)[i].item() for key, i in where.items()}
-        largest = max(float(parameter.grad.abs().max()) for parameter in named.values())
+        largest = max(float(size.max()) for size in sizes.values())
         optimizer.param_groups[0]["lr"] = LARGEST_CHANGE / max(1.0, largest)
         optimizer.step()
     for key, i in where.items():

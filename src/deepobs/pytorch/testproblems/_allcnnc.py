@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from deepobs.pytorch.testproblems._initialisers import glorot_normal_
-from deepobs.pytorch.testproblems._layers import Conv2d, Dropout, numbered
+from deepobs.pytorch.testproblems._layers import Conv2d, Dropout, Padding, numbered
 
 
 class AllCNNC(nn.Module):
     """Nine convolutions and a spatial mean; ReLU follows each one, so logits are never negative."""
 
     #: (channels in, out, kernel, stride, padding)
-    LAYERS = (
+    LAYERS: ClassVar[tuple[tuple[int, int, int, int, Padding], ...]] = (
         (3, 96, 3, 1, "SAME"),
         (96, 96, 3, 1, "SAME"),
         (96, 96, 3, 2, "SAME"),

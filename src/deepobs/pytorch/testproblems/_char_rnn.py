@@ -24,6 +24,8 @@ class LSTMLayer(nn.Module):
     effective learning rate of the bias is not doubled.
     """
 
+    forget_bias: Tensor
+
     def __init__(self, n_in: int, n_hidden: int) -> None:
         super().__init__()
         self.n_hidden = n_hidden

@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from deepobs.pytorch.testproblems._layers import Conv2d, Dense, Dropout, batch_norm, numbered
+from deepobs.pytorch.testproblems._layers import (
+    Conv2d,
+    Dense,
+    Dropout,
+    Padding,
+    batch_norm,
+    numbered,
+)
 from deepobs.pytorch.tf_ops import avg_pool2d, max_pool2d, resize_bilinear
 
 EPSILON, MOMENTUM = 1e-3, 0.9997
 #: (filters, kernel, stride, padding)
-Spec = tuple[int, int | tuple[int, int], int, str]
+Spec = tuple[int, int | tuple[int, int], int, Padding]
 
 
-def _s(filters: int, kernel: int | tuple[int, int], stride: int = 1, padding: str = "SAME") -> Spec:
+def _s(
+    filters: int, kernel: int | tuple[int, int], stride: int = 1, padding: Padding = "SAME"
+) -> Spec:
     return filters, kernel, stride, padding
 
 

@@ -29,6 +29,9 @@ def numbered(kind: str, index: int) -> str:
 class Conv2d(nn.Conv2d):
     """Convolution over (B, C, H, W) with TensorFlow's padding."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_channels: int,
@@ -43,7 +46,7 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, bias=bias is not None)
         self.tf_padding = padding
         init(self.weight)
-        if self.bias is not None:
+        if self.bias is not None and bias is not None:
             nn.init.constant_(self.bias, bias)
 
     def reset_parameters(self) -> None:
@@ -57,6 +60,9 @@ class Conv2d(nn.Conv2d):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """Transposed convolution to ``stride`` times the size, kernels from the uniform initialiser."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int) -> None:
         super().__init__(in_channels, out_channels, kernel, stride)
         glorot_uniform_(self.weight)
@@ -65,13 +71,16 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def reset_parameters(self) -> None:
         """Leave PyTorch's own initialisation out."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override] # one size: stride times x's
         """Return (B, out_channels, stride H, stride W)."""
         return tf.conv_transpose2d(x, self.weight, self.bias, self.stride[0])
 
 
 class Dense(nn.Linear):
     """Fully connected layer."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
 
     def __init__(
         self,

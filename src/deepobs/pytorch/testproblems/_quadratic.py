@@ -41,6 +41,8 @@ def make_hessian() -> np.ndarray:
 class Quadratic(nn.Module):
     """0.5 (theta - x)' H (theta - x) for each row x; theta starts at ones."""
 
+    hessian: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.ones(1, DIMENSION))

@@ -18,6 +18,7 @@ class tolstoi_char_rnn(TestProblem):  # noqa: N801 - DeepOBS name
     The state is carried, detached, from batch to batch of a pass, and starts at zero in each pass.
     """
 
+    net: CharRNN
     state: State | None = None
 
     def make_data(self) -> DataSet:
@@ -39,7 +40,7 @@ class tolstoi_char_rnn(TestProblem):  # noqa: N801 - DeepOBS name
 
     def restore_carried_state(self, state: State | None) -> None:
         """Continue from ``carried_state``."""
-        self.state = None if state is None else [tuple(pair) for pair in state]
+        self.state = None if state is None else [(c, h) for c, h in state]
 
     def forward_losses(self, batch: Batch, *, accuracy: bool) -> LossAndAccuracy:
         """Return the losses (B,) and the share of characters hit."""
