@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@entry
+@entry(team=True)
 def main(argv: list[str] | None = None) -> int:
     """Run one training and print where it was written."""
     parser = make_parser()

@@ -9,9 +9,11 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from trainrig.errors import CheckpointError, DivergedError, nearest
+from trainrig.processes import alone, process_count, process_rank
 from trainrig.stopping import Interruption, stop_at_once
 
 #: What a user's mistake, or the world, can raise; anything else is a bug and keeps its traceback.
@@ -133,14 +135,24 @@ def positive_int(text: str) -> int:
     return value
 
 
-def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
+def entry(
+    main: Callable[[list[str] | None], int] | None = None, *, team: bool = False
+) -> Callable[..., Any]:
     """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1.
 
     A run that was asked to stop ends with one line too, and the status of its ``Interruption``.
+
+    Args:
+        main: the function; without one, a decorator is returned.
+        team: whether ``torchrun`` may start the script; refused otherwise, with status 2.
     """
+    if main is None:
+        return functools.partial(entry, team=team)
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
+        if not team and process_count() > 1:
+            return _refuse_team()
         try:
             with stop_at_once():
                 return main(argv)
@@ -155,6 +167,13 @@ def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
             return 130
 
     return run
+
+
+def _refuse_team() -> int:
+    """Say, in the first process only, that this script is no work for several."""
+    if process_rank() == 0:
+        print(alone(Path(sys.argv[0]).name), file=sys.stderr)  # noqa: T201 - the message itself
+    return 2
 
 
 def describe(error: BaseException) -> str:

@@ -117,6 +117,19 @@ def test_bugs_keep_their_traceback_and_interrupts_say_what_to_do(capsys):
     assert "the same command resumes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_several_processes_are_refused_once_unless_a_script_takes_them(
+    rank, lines, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert entry(lambda argv: 0)([]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == lines
+    assert not lines or "works in one process, and torchrun started 2" in said
+    assert entry(team=True)(lambda argv: 0)([]) == 0
+
+
 def test_nearest():
     assert nearest("sede", ["seed"]) == "; did you mean 'seed'?"
     assert nearest("zzz", ["seed"]) == ""
