@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@entry
+@entry(team=True)
 def main(argv: list[str] | None = None) -> int:
     """Train, reconstruct, save."""
     parser = make_parser()

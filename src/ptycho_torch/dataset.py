@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ptycho_torch.grouping import Groups
 from ptycho_torch.physics import extract_patches
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.distributed import Team
 from trainrig.seeding import derive_seed
 
 VALIDATION_SHARE = 0.05
@@ -49,6 +50,9 @@ class GroupDataset(Dataset):
         factor: from stored amplitudes to the network's photon amplitudes s·X.
         labels: whether batches carry label patches, in stored (physical) units.
         rows: the groups to use, all by default.
+
+    Attributes:
+        team: the processes that share each batch, and this one's place among them.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class GroupDataset(Dataset):
     ) -> None:
         chosen = slice(None) if rows is None else rows
         self.scan, self.factor, self.labels = scan, float(factor), labels
+        self.team = Team(0, 1)
         self.index = groups.nn_indices[chosen]
         self.coords = groups.coords_nn[chosen, 0].transpose(0, 2, 1)  # (B, C, 2)
         self.relative = groups.coords_relative[chosen, 0].transpose(0, 2, 1)
@@ -71,16 +76,20 @@ class GroupDataset(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, row: int) -> dict[str, Tensor]:
-        batch = self.__getitems__([row])
-        return {key: value[0] for key, value in batch.items()}
+    def __getitems__(self, rows: list[int]) -> dict[str, Any]:
+        """This process's part of a batch; ``rows`` are those of the whole batch.
 
-    def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
-        """``images`` (B, C, N, N) s·X, ``relative`` (B, C, 2), and ``labels`` (B, C, N, N)."""
+        Returns:
+            ``images`` (B, C, N, N) s·X, ``relative`` (B, C, 2), and ``labels`` (B, C, N, N);
+            ``count``, the rows of the whole batch; ``weight``, by which the mean over the own rows
+            counts in the mean over the processes.
+        """
+        count, (rows, weight) = len(rows), self.team.split(rows)
         index = self.index[rows]
         frames = np.asarray(self.scan.diff3d[index.reshape(-1)], dtype=np.float32)
         images = torch.from_numpy(frames).view(*index.shape, *frames.shape[1:]) * self.factor
-        batch = {"images": images, "relative": torch.from_numpy(self.relative[rows])}
+        relative = torch.from_numpy(self.relative[rows])
+        batch = {"images": images, "relative": relative, "count": count, "weight": weight}
         if self.labels:
             batch["labels"] = self._labels(index, self.coords[rows])
         return batch

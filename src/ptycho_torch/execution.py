@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from ptycho_torch.canonical_config import one_of, require
+from trainrig.processes import process_count
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 @dataclass(kw_only=True)
 class ExecutionConfig:
-    """Execution settings, validated on construction."""
+    """Execution settings, validated on construction; under ``torchrun``, ``devices`` are all."""
 
     accelerator: str = "auto"
     devices: int | str = 1
@@ -55,6 +56,15 @@ class ExecutionConfig:
         every = self.preview_every_epochs
         require(every >= 0, "--preview-every-epochs", every, "give 0 or more")
         require(self.seed >= 0, "--seed", self.seed, "give 0 or more")
+        started = process_count()
+        if started > 1 and self.devices == 1:
+            self.devices, self.strategy = started, "ddp"
+        require(
+            started in (1, self.devices),
+            "--devices",
+            self.devices,
+            f"torchrun started {started} processes; leave it out",
+        )
         top = self.checkpoint_save_top_k
         require(top >= 0, "--checkpoint-save-top-k", top, "give 0 or more")
 

@@ -13,7 +13,9 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings
 from ptycho_torch.report import save_outputs, write_config
 from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
+from trainrig.processes import process_rank
 from trainrig.run_status import RunResult
+from trainrig.stopping import Interruption
 
 
 def run(
@@ -28,6 +30,8 @@ def run(
 ) -> RunResult:
     """Train on ``config.train_data_file``, reconstruct, and write both below ``config.output_dir``.
 
+    Of several processes, the first does so and the others train on their shares of its batches.
+
     Args:
         config: the training; ``backend`` is ``pytorch`` for this package's own.
         execution: hardware, loaders, logging, checkpoints.
@@ -39,7 +43,8 @@ def run(
 
     Returns:
         ``path`` is the output folder; ``step`` counts epochs; ``metrics`` holds the last training
-        and validation loss, and the network's ``patterns_per_s``.
+        and validation loss, and the network's ``patterns_per_s``. A process that followed another
+        has no ``path`` and wrote nothing.
 
     Raises:
         ValueError: a setting out of range, or a scan that does not fit it.
@@ -54,12 +59,22 @@ def run(
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     check_inputs(scan, test, config, execution.overlap_frames)
     out = Path(config.output_dir)
-    write_config(out / "config.yaml", config, execution)
-    options: dict[str, Any] = {"do_stitching": stitch, "M": 20 if scan.N == 64 else 32}
+    follows = process_rank() > 0
+    if not follows:
+        write_config(out / "config.yaml", config, execution)
+    options: dict[str, Any] = {"do_stitching": stitch and not follows}
+    options["M"] = 20 if scan.N == 64 else 32
     if config.backend == "pytorch":
         options |= {"execution_config": execution, "overrides": {"resume": resume}}
-    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+    try:
+        results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+    except Interruption:
+        if not follows:  # the first process says so for all
+            raise
+        return RunResult(path=None, status="interrupted", counts="epoch")
     history = results["history"]
+    if follows:
+        return RunResult(path=None, status="complete", step=len(history["loss"]), counts="epoch")
     losses = history["train_loss"]
     final = f", loss {losses[-1]:.5f}" if losses else ""
     say(f"{out}: trained {len(losses)} epochs on {len(scan)} frames{final}")

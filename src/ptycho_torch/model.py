@@ -159,19 +159,21 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
             total = total + training.mae_weight * pinn_loss(predicted, images, "mae")
         return total
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """One batch."""
-        value = self.loss(batch)
-        size = len(batch["images"])
-        self.log(
-            self.loss_name, value, on_step=False, on_epoch=True, prog_bar=True, batch_size=size
-        )
-        return value
+    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Tensor]:
+        """One batch: ``loss`` of this process's rows, ``mean`` of all."""
+        value, mean, size = *self._shared(batch), batch["count"]
+        self.log(self.loss_name, mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return {"loss": value, "mean": mean}
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """One validation batch."""
-        value, size = self.loss(batch), len(batch["images"])
-        self.log(self.val_loss_name, value, prog_bar=True, batch_size=size, sync_dist=True)
+        mean = self._shared(batch)[1]
+        self.log(self.val_loss_name, mean, prog_bar=True, batch_size=batch["count"])
+
+    def _shared(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the loss of this process's rows, and the mean over the processes: the batch's."""
+        value = self.loss(batch) * batch["weight"]
+        return value, self.trainer.strategy.reduce(value.detach().clone())
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the configuration over every trainable parameter."""

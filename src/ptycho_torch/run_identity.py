@@ -20,6 +20,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
+from trainrig.processes import process_rank
 from trainrig.runs import check_config, check_environment, describe_environment
 
 #: Settings of the execution that decide the numbers.
@@ -64,6 +65,8 @@ def write_identity(
     if check:
         check_config(run_dir, plain, "leave out --resume")
         environment = check_environment(run_dir, environment)
+    if process_rank() > 0:  # the first process writes for all
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "config.json", plain)
     write_json(run_dir / "environment.json", environment)

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from ptycho_torch.dataset import EpochShuffle
@@ -38,7 +39,7 @@ class StopCallback(Callback):
         Raises:
             Interruption: if asked to.
         """
-        if self.last.is_file() and self.stop.due():
+        if self._due(trainer) and self.last.is_file():
             raise self.stop.interruption(f"{self.last}: epoch {trainer.current_epoch}")
 
     def on_train_batch_end(
@@ -49,17 +50,26 @@ class StopCallback(Callback):
         Raises:
             Interruption: if asked to; the checkpoint is written.
         """
-        self._done += len(batch["images"])
+        self._done += batch["count"]
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         within = batch_idx + 1 < trainer.num_training_batches
-        if stepped and within and self.stop.due():
+        if stepped and within and self._due(trainer):
             self._saved = self._done
             temporary = self.last.with_name(f".{self.last.name}.tmp")
             trainer.save_checkpoint(temporary)
-            temporary.replace(self.last)
+            if trainer.is_global_zero:
+                temporary.replace(self.last)
             raise self.stop.interruption(
                 f"{self.last}: epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
             )
+
+    def _due(self, trainer: Any) -> bool:
+        """Say whether any process of the run was asked to stop; all of them then do."""
+        due = self.stop.due()
+        if trainer.world_size == 1:
+            return due
+        code = torch.tensor(self.stop.exit_code, device=trainer.strategy.root_device)
+        return self.stop.join(int(trainer.strategy.reduce(code, reduce_op="max")))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The next epoch starts at its first item."""

@@ -29,6 +29,7 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.run_identity import write_identity
 from ptycho_torch.scaling import input_factor, mean_frame_energy
 from ptycho_torch.stop_callback import StopCallback
+from trainrig.distributed import Team
 from trainrig.files import write_atomically
 from trainrig.run_status import this_process
 from trainrig.seeding import set_seed
@@ -93,9 +94,9 @@ class HistoryCallback(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add to the epoch's mean, which Lightning would forget between two processes."""
-        size = len(batch["images"])
-        self._sum = self._sum.to(outputs["loss"].device) + outputs["loss"].detach() * size
-        self._items += size
+        mean = outputs["mean"]
+        self._sum = self._sum.to(mean.device) + mean * batch["count"]
+        self._items += batch["count"]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Append both losses, if logged."""
@@ -136,6 +137,18 @@ class HistoryCallback(Callback):
         losses = (state_dict["train_loss"], state_dict["val_loss"])
         self.history = History(*losses, state_dict.get("seconds", []))
         self._sum, self._items = state_dict["sum"], state_dict["items"]
+
+
+class ShareCallback(Callback):
+    """Tells the data sets which process this is, so that each takes its rows of every batch."""
+
+    def __init__(self, *sets: GroupDataset) -> None:
+        self.sets = sets
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Called in every process, before any batch is drawn."""
+        for one in self.sets:
+            one.team = Team(trainer.global_rank, trainer.world_size)
 
 
 class PreviewCallback(Callback):
@@ -246,12 +259,14 @@ def make_trainer(
     callbacks: Iterable[Callback] = (),
 ) -> lightning.Trainer:
     """The Trainer with its checkpoints and logger."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements in the run's output
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)  # no advertisements
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours is
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than.*")
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     hooks: list[Callback] = list(callbacks)
@@ -294,6 +309,7 @@ def make_trainer(
         enable_progress_bar=execution.enable_progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the sets share every batch themselves
         log_every_n_steps=1,
     )
 
@@ -348,8 +364,9 @@ def run_fit(
     checkpoint: Path | None = None,
 ) -> None:
     """Build the loaders and run the Trainer; the model ends on the CPU in evaluation mode."""
-    size = model.training_config.batch_size
-    workers, overlap = execution.num_workers, max(1, model.training_config.overlap_frames)
+    training = model.training_config
+    size = training.batch_size * max(training.n_devices, 1)  # the torch side's is per device
+    workers, overlap = execution.num_workers, max(1, training.overlap_frames)
     batches = loader(
         train_set,
         max(1, size // overlap),
@@ -358,10 +375,11 @@ def run_fit(
         num_workers=workers,
     )
     check = loader(held, size, num_workers=workers)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # made at run time
+    callbacks.append(ShareCallback(train_set, held))
     if execution.enable_checkpointing:
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         sampler: Any = batches.sampler
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # made at run time
         callbacks.append(StopCallback(last, sampler))
     model.train()
     trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))

@@ -21,6 +21,7 @@ from ptycho_torch.data_container import PtychoDataContainerTorch
 from ptycho_torch.dataset import check_frame_side, check_labels
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.processes import process_rank
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
             "recon_phase": phase,
             "reconstruction": found,
         }
-    if config.output_dir:
+    if config.output_dir and process_rank() == 0:
         save_bundle(model, config.output_dir, dict(params.cfg))
     return amplitude, phase, results
 

@@ -63,6 +63,18 @@ class Team:
         part = batch_size // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 
+    def split(self, rows: list[int]) -> tuple[list[int], float]:
+        """Return this process's rows of a global batch of any size, and the weight of their mean.
+
+        The mean over the processes of the weighted means is the mean over the whole batch. Where
+        there are fewer rows than processes, some take a row with weight 0.
+
+        >>> Team(0, 2).split([7, 8, 9]), Team(1, 2).split([7, 8, 9])
+        (([7], 0.6666666666666666), ([8, 9], 1.3333333333333333))
+        """
+        first, end = (len(rows) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return rows[first:end] or rows[:1], (end - first) * self.size / len(rows)
+
     def equalise(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> int:
         """Give the followers the leader's state; average all gradients before each update.
 

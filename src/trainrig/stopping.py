@@ -74,6 +74,12 @@ class StopRequest:
                 self.exit_code = EXIT_REQUEUE
         return bool(self.reason)
 
+    def join(self, exit_code: int) -> bool:
+        """Stop with the status that a process of the same run ends with; 0 goes on."""
+        if exit_code and not self.reason:
+            self.reason, self.exit_code = "another process of the run was asked to", exit_code
+        return bool(exit_code)
+
     def interruption(self, where: str) -> Interruption:
         """Return what to raise once the checkpoint is written."""
         return Interruption(f"{where}: stopped ({self.reason})", self.exit_code)

@@ -95,6 +95,15 @@ def test_shares_cover_a_batch_and_an_uneven_one_is_refused():
         Team(0, 3).share(8)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_weighted_means_of_uneven_parts_average_to_the_mean_of_the_batch(size):
+    values = torch.arange(1.0, 5.0)
+    parts = [Team(rank, size).split([0, 1, 2, 3]) for rank in range(size)]
+    assert sorted(row for rows, weight in parts if weight for row in rows) == [0, 1, 2, 3]
+    means = torch.stack([values[rows].mean() * weight for rows, weight in parts])
+    torch.testing.assert_close(means.mean(), values.mean())
+
+
 def test_a_process_alone_is_no_team(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join_team() is None

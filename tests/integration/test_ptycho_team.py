@@ -1,0 +1,85 @@
+"""One ptychography training in two processes: equal to one to rounding, and resumed bit by bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
+
+import simulate_ptycho
+import train_ptycho
+
+from ptycho_torch import execution
+from ptycho_torch.stop_callback import StopCallback
+
+# 15 frames in batches of 4, 4, 4 and 3, and one for validation: neither part is even.
+FLAGS = """
+    --batch_size 4 --n_filters_scale 1 --accelerator cpu --no-do_stitching --quiet --resume
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("team")
+    assert simulate_ptycho.main([str(folder / "scan.npz"), "--rows", "4"]) == 0
+    return folder
+
+
+def train(folder, *flags):
+    words = [*FLAGS.split(), *flags, "--train_data_file", str(folder.parent / "scan.npz")]
+    return train_ptycho.main([*words, "--output_dir", str(folder)])
+
+
+def train_in_float64(folder):  # in float32, Adam enlarges gradients that are only rounding
+    execution.PRECISIONS += ("64-true",)
+    try:
+        assert train(folder, "--nepochs", "1", "--precision", "64-true") == 0
+    finally:
+        execution.PRECISIONS = execution.PRECISIONS[:-1]
+
+
+def train_to_the_end(folder):
+    assert train(folder, "--nepochs", "2") == 0
+
+
+def stop_the_follower_after_two_batches(folder):
+    end = StopCallback.on_train_batch_end
+
+    def stopping(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 1 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        end(self, trainer, pl_module, outputs, batch, batch_idx)
+
+    StopCallback.on_train_batch_end = stopping
+    assert train(folder, "--nepochs", "2") == (85 if os.environ["RANK"] == "0" else 0)
+
+
+def left_by(folder):
+    found = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    table = np.loadtxt(folder / "logs/metrics.csv", delimiter=",", skiprows=1)
+    return found["state_dict"], found["optimizer_states"][0]["state"], table
+
+
+def test_two_processes_equal_one(in_team, folder):
+    train_in_float64(folder / "alone")
+    in_team(train_in_float64, folder / "shared")
+    weights, _, losses = left_by(folder / "alone")
+    shared, _, shared_losses = left_by(folder / "shared")
+    for key, value in weights.items():
+        torch.testing.assert_close(shared[key], value, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(shared_losses, losses, rtol=1e-9)
+
+
+def test_two_processes_stop_together_and_resume_exactly(in_team, folder):
+    in_team(train_to_the_end, folder / "together")
+    in_team(stop_the_follower_after_two_batches, folder / "stopped")
+    assert not (folder / "stopped/logs/metrics.csv").exists()
+    in_team(train_to_the_end, folder / "stopped")
+    through, resumed = left_by(folder / "together"), left_by(folder / "stopped")
+    torch.testing.assert_close(resumed[:2], through[:2], rtol=0, atol=0)
+    np.testing.assert_array_equal(resumed[2], through[2])
