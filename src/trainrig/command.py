@@ -99,9 +99,12 @@ def _data_list(arguments: argparse.Namespace) -> int:
     rows = []
     for one in DATA_SETS:
         folder = one.locate(root)
-        state = "missing" if folder is None else "part" if one.missing(folder) else "found"
+        if folder is None:
+            state = "archive" if one.archive(root) else "missing"
+        else:
+            state = "part" if one.missing(folder) else "found"
         size = f"{one.n_bytes / 1e6:.0f} MB" if one.n_bytes else "by hand"
-        where = one.command if folder is None else str(folder)
+        where = one.command(root) if folder is None else str(folder)
         rows.append((one.name, state, size, f"{where}: {one.what}; {one.licence}; {one.page}"))
     print_table(("name", "state", "download", "where or how; what; licence; page"), rows)
     return 0

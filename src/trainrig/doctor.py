@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainrig.data.catalogue import DATA_SETS
-from trainrig.data.locations import cache_dir, data_root
+from trainrig.data.locations import cache_dir, data_root, put_root
 
 PYTHON = ((3, 11), (3, 13))
 PROBE_SECONDS = 120
@@ -229,6 +229,8 @@ def _folders(data: Path) -> list[Finding]:
             findings.append(Finding(topic, "ok" if free > 1 else "note", text))
         except OSError as error:
             text = f"{folder.absolute()}: cannot be written ({error.strerror})"
+            if folder == data != put_root(data):
+                text += f"; data sets are put into {put_root(data)}, and found there"
             findings.append(Finding(topic, state, text))
     return findings
 
@@ -238,8 +240,12 @@ def _data(root: Path) -> list[Finding]:
     for data_set in DATA_SETS:
         topic, folder = f"data: {data_set.name}", data_set.locate(root)
         missing = [] if folder is None else data_set.missing(folder)
-        advice = f"{data_set.what}, for {' and '.join(data_set.used_by)}: {data_set.command}"
-        if folder is None:
+        what = f"{data_set.what}, for {' and '.join(data_set.used_by)}"
+        archive, advice = data_set.archive(root), f"{what}: {data_set.command(root)}"
+        if folder is None and archive:
+            text = f"only the archive {archive} is here; unpack it with: {data_set.command(root)}"
+            findings.append(Finding(topic, "note", text))
+        elif folder is None:
             findings.append(Finding(topic, "note", f"not here; {advice}"))
         elif missing:
             text = f"{folder} lacks {', '.join(missing)}; {advice}"

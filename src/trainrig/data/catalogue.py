@@ -6,14 +6,17 @@ torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainrig.data.download import Upstream
+from trainrig.data.locations import data_root, put_root
 from trainrig.data.published_files import (
     CIFAR10,
     CIFAR10_JPEG,
+    CIFAR10_JPEG_BINARY,
     CIFAR10_ORIGINAL,
     CIFAR100,
     CIFAR100_ORIGINAL,
@@ -45,6 +48,8 @@ class DataSet:
         files: what is downloaded; a ``.tar.gz`` is unpacked.
         archives: names that an archive on this machine may have, and the folder it becomes.
         texts: names that a plain text on this machine may have, where one is converted.
+        lossy: names that an archive of a lossy copy may have, and the folder it becomes. It is
+            taken only where it was asked for by ``--source``.
         licence: as its publishers state it.
         page: where they describe it.
     """
@@ -60,6 +65,7 @@ class DataSet:
     files: Sequence[Upstream] = ()
     archives: dict[str, str] = field(default_factory=dict)
     texts: Sequence[str] = ()
+    lossy: dict[str, str] = field(default_factory=dict)
     licence: str
     page: str
 
@@ -68,14 +74,26 @@ class DataSet:
         """Bytes to download, 0 where that cannot be done."""
         return sum(file.n_bytes for file in self.files)
 
-    @property
-    def command(self) -> str:
-        """What gets the set."""
+    def command(self, root: Path) -> str:
+        """Return what puts the set below the data folder ``root``."""
+        get = f"trainrig data get {self.name}"
+        if root != data_root():
+            get += f" --data-dir {shlex.quote(str(root))}"
+        lossy = _first(root, self.lossy)
+        if self.archive(root):
+            return get
+        if self.files and lossy:
+            source = shlex.quote(str(lossy.parent))
+            return f"{get}, or from {lossy.name} (a lossy copy) {get} --source {source}"
         if self.files:
-            return f"trainrig data get {self.name}"
+            return get
         if self.archives or self.texts:
-            return f"trainrig data get {self.name} --source FOLDER"
+            return f"{get} --source FOLDER"
         return f"by hand, {self.page}"
+
+    def archive(self, root: Path) -> Path | None:
+        """Return an archive or text in ``root``, or in a folder of it, that becomes the set."""
+        return _first(root, (*self.archives, *self.texts))
 
     def missing(self, folder: Path) -> list[str]:
         """Return the parts of which ``folder`` holds no alternative."""
@@ -84,8 +102,12 @@ class DataSet:
         ]
 
     def locate(self, root: Path) -> Path | None:
-        """Return the first folder below ``root`` that holds a part of the set, or None."""
-        folders = (root / folder for folder in self.folders)
+        """Return the first folder of ``root`` that holds a part of the set, or None.
+
+        Of a folder that is only read, the one where its sets are put is looked through as well.
+        """
+        roots = dict.fromkeys((root, put_root(root)))
+        folders = (root / folder for root in roots for folder in self.folders)
         return next((f for f in folders if len(self.missing(f)) < len(self.parts)), None)
 
 
@@ -105,6 +127,11 @@ def find(name: str, roots: Iterable[Path]) -> Path:
         f"{name}: no data found (looked in {looked}); get it with: trainrig data get {name} "
         f"--data-dir {roots[-1]}"
     )
+
+
+def _first(root: Path, names: Iterable[str]) -> Path | None:
+    found = (path for name in names for path in (root / name, *sorted(root.glob(f"*/{name}"))))
+    return next((path for path in found if path.is_file()), None)
 
 
 def get_data_set(name: str) -> DataSet:
@@ -175,13 +202,18 @@ DATA_SETS = (
             *("cifar-10/cifar-10-batches-py", "cifar-10/cifar-10-batches-bin"),
         ),
         parts=tuple((name, f"{name}.bin") for name in CIFAR10_ORIGINAL),
-        copies={"original": CIFAR10_ORIGINAL, "JPEG": CIFAR10_JPEG},
+        copies={
+            "original": CIFAR10_ORIGINAL,
+            "JPEG": CIFAR10_JPEG,
+            "JPEG, binary": CIFAR10_JPEG_BINARY,
+        },
         url=_CIFAR_URL,
         files=CIFAR10,
         archives={
             "cifar-10-python.tar.gz": "cifar-10-batches-py",
             "cifar-10-binary.tar.gz": "cifar-10-batches-bin",
         },
+        lossy={"cifar10-jpeg.tar.xz": "cifar-10-batches-bin"},
         licence="none stated; cite Krizhevsky 2009",
         page="https://www.cs.toronto.edu/~kriz/cifar.html",
     ),

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from trainrig.data import tolstoi
 from trainrig.data.catalogue import DataSet, get_data_set
+from trainrig.data.cifar10_jpeg import write_batches
 from trainrig.data.download import download_file
+from trainrig.data.locations import put_root
 from trainrig.data.published_files import file_digest
 from trainrig.files import reading
 
@@ -25,7 +27,8 @@ def get(
 
     Args:
         name: of the catalogue.
-        root: the data folder.
+        root: the data folder; what cannot be written there goes where ``put_root`` says. An archive
+            in it, or in a folder of it, is unpacked.
         source: searched, with all its subfolders, before anything is downloaded.
         only: names of the files wanted, of a set that is downloaded in several.
 
@@ -46,7 +49,8 @@ def get(
     if data_set.archives or data_set.texts:
         return _get_archive(data_set, root, source)
     if data_set.files:
-        return _get_files(data_set, folder or root / data_set.folders[0], source, only)
+        folder = folder or put_root(root) / data_set.folders[0]
+        return _get_files(data_set, folder, source, only)
     raise FileNotFoundError(
         f"{name}: cannot be downloaded ({data_set.licence}); see {data_set.page} and put it into "
         f"{root / data_set.folders[0]}"
@@ -74,15 +78,12 @@ def _is_published(path: Path, data_set: DataSet) -> bool:
 
 
 def _get_archive(data_set: DataSet, root: Path, source: Path | None) -> str:
-    places = [root, *(root / folder for folder in data_set.folders)]
-    for name in (*data_set.archives, *data_set.texts):
-        beside = (place / name for place in places if (place / name).is_file())
-        found = next(chain(beside, _below(source, name)), None)
-        if found is not None and name in data_set.archives:
-            target = root / data_set.archives[name]
-            return f"{_unpack(found, target)} files from {found} in {target}"
-        if found is not None:
-            return f"{_convert(found, root / data_set.folders[0])} in {root / data_set.folders[0]}"
+    names = (*data_set.archives, *data_set.texts, *data_set.lossy)
+    below = chain.from_iterable(_below(source, name) for name in names)
+    found = data_set.archive(root) or next(below, None)
+    root = put_root(root)
+    if found is not None:
+        return _put(found, data_set, root)
     if not data_set.files:
         raise FileNotFoundError(
             f"{data_set.name}: no download is known with the published edition; give the folder of "
@@ -95,6 +96,18 @@ def _get_archive(data_set: DataSet, root: Path, source: Path | None) -> str:
         archive = Path(scratch) / file.name
         download_file(f"{data_set.url}/{file.name}", archive, file, by_hand=root)
         return f"{_unpack(archive, target)} files in {target}"
+
+
+def _put(found: Path, data_set: DataSet, root: Path) -> str:
+    """Unpack or convert what is at hand."""
+    if found.name in data_set.archives:
+        target = root / data_set.archives[found.name]
+        return f"{_unpack(found, target)} files from {found} in {target}"
+    if found.name in data_set.lossy:
+        target = root / data_set.lossy[found.name]
+        return f"{write_batches(found, target)} files of a lossy copy from {found} in {target}"
+    folder = root / data_set.folders[0]
+    return f"{_convert(found, folder)} in {folder}"
 
 
 def _convert(text: Path, folder: Path) -> str:

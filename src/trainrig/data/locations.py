@@ -20,3 +20,11 @@ def cache_dir() -> Path:
     """Return the folder of prepared tensors: $TRAINRIG_CACHE_DIR, else ``~/.cache/trainrig``."""
     configured = os.environ.get("TRAINRIG_CACHE_DIR")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "trainrig"
+
+
+def put_root(root: Path) -> Path:
+    """Return where data sets of the folder ``root`` are put: there, or in the cache if read-only.
+
+    Whatever looks for a set in ``root`` looks there as well.
+    """
+    return cache_dir() / "data" if root.is_dir() and not os.access(root, os.W_OK) else root

@@ -142,6 +142,27 @@ CIFAR10_JPEG = {
         30_969_573, "089f178173007768b9c6ebf7f8468d93476edd012d04c10e18a8c1be3b2dc5b3"
     ),
 }
+#: The same pixels and labels in the layout of the binary version.
+CIFAR10_JPEG_BINARY = {
+    "data_batch_1.bin": FileFacts(
+        30_730_000, "a6f48cd4d8745d5b80b6a0f7665654d54e1aacda199a3a966cb7958b11d38f22"
+    ),
+    "data_batch_2.bin": FileFacts(
+        30_730_000, "0fedfbc7e914d425128b1bd02ce525bb46d91e8501ef68fa7212b115ee833d29"
+    ),
+    "data_batch_3.bin": FileFacts(
+        30_730_000, "98224e1a8a07e8e89e999b20ca6cde6227368fe22adde323001e2bd951a6377b"
+    ),
+    "data_batch_4.bin": FileFacts(
+        30_730_000, "d15e189b4939a25320baf2370f8a90a276205c86ec9ba1a7078ee110750e4f60"
+    ),
+    "data_batch_5.bin": FileFacts(
+        30_730_000, "0c8c18d4d4520b54624388692c1c184a98d73ef1166ddcf5346e47a937e283b8"
+    ),
+    "test_batch.bin": FileFacts(
+        30_730_000, "2696e48ae3fe74d50ecaacc0b8092b89bf95cd3f6471d079f4cbd39a956c18c3"
+    ),
+}
 #: CIFAR-100, Python version. Sizes as listed by users of the archive; MD5: torchvision's loader.
 CIFAR100_ORIGINAL = {
     "train": FileFacts(155_249_918, "16019d7e3df5f24257cddd939b257f8d"),

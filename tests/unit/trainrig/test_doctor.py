@@ -87,6 +87,22 @@ def test_missing_and_partial_data_name_the_command(tmp_path):
     assert "--source FOLDER" in text_of(findings, "data: tolstoi")
 
 
+def test_an_archive_at_hand_is_named_with_the_command_that_unpacks_it(tmp_path, monkeypatch):
+    for name in ("tolstoi/tolstoi-deepobs.tar.gz", "cifar10-jpeg/cifar10-jpeg.tar.xz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    monkeypatch.setenv("TRAINRIG_DATA_DIR", str(tmp_path))
+    findings = doctor._data(tmp_path)
+    tolstoi = text_of(findings, "data: tolstoi")
+    assert f"archive {tmp_path}/tolstoi/tolstoi-deepobs.tar.gz is here" in tolstoi
+    assert tolstoi.endswith("with: trainrig data get tolstoi")
+    source = f"trainrig data get cifar10 --source {tmp_path}/cifar10-jpeg"
+    assert text_of(findings, "data: cifar10").endswith(f"(a lossy copy) {source}")
+    monkeypatch.delenv("TRAINRIG_DATA_DIR")
+    command = f"trainrig data get tolstoi --data-dir {tmp_path}"
+    assert text_of(doctor._data(tmp_path), "data: tolstoi").endswith(command)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_bad(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
