@@ -98,6 +98,6 @@ def _pandas() -> Any:
         import pandas
     except ImportError:
         raise ImportError(
-            "trainrig.results: pandas is not installed; pip install 'trainrig[pandas]'"
+            "trainrig.results: pandas is not installed; pip install -e '.[pandas]'"
         ) from None
     return pandas

@@ -1,4 +1,7 @@
-"""Every command of README and docs: its script is there and takes the flags."""
+"""Every command of README and docs: its script is there and takes the flags, at toy size too.
+
+They are run by ``test_docs_run.py``.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from page_commands import NEEDS, PAGES, ROOT, TOY, commands, made_by, need, recipe, toy
 
 from trainrig import command as trainrig
+from trainrig.data.catalogue import get_data_set
 
-ROOT = Path(__file__).parents[2]
-PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if p.exists()]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-
-
-def commands(page: Path) -> list[str]:
-    """Return the commands in code blocks and between backticks, continuations joined."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    pieces = re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", text, re.M | re.S)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    pieces += [piece.replace("\n", " ") for piece in re.findall(r"`([^`]+)`", prose)]
-    pieces += re.findall(r"^    (\S.*)$", text, re.M)
-    lines = [" ".join(line.split()) for piece in pieces for line in piece.splitlines()]
-    lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
-    return sorted(
-        {
-            line
-            for line in lines
-            if re.match(r"(python|make) \S|trainrig (doctor|data|config)\b", line)
-        }
-    )
-
-
-def made_by(page: Path) -> set[str]:
-    """Return the files that a reader of the page makes."""
-    return set(re.findall(r"^New file `([^`]+)`", page.read_text(encoding="utf-8"), re.M))
-
-
 CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
@@ -48,20 +26,27 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 )
 def test_the_command_can_be_typed(page, command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    program, *words = shlex.split(command, comments=True)
-    if program == "make":
-        assert set(words) <= set(TARGETS)
-        return
-    if program == "trainrig":
-        trainrig.make_parser().parse_args(words)
-        return
+    for form in dict.fromkeys((command, toy(command))):
+        program, *words = shlex.split(form)
+        if program == "torchrun":
+            program, words = "python", words[2:]  # after --nproc-per-node N
+        if program == "make":
+            assert [recipe(target) for target in words]
+        if program == "trainrig":
+            trainrig.make_parser().parse_args(words)
+        if program == "python":
+            check_python(words, made_by(page))
+
+
+def check_python(words, made):
+    """Let the script's own parser read the flags; files that nobody makes must be there."""
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]) is not None
-        paths = [word for word in words[2:] if "/" in word]
+        paths = [word for word in words[2:] if word.startswith("tests/")]
         assert all((ROOT / path).exists() for path in paths)
         return
     script, *flags = words
-    if script in made_by(page):
+    if script in made:
         return
     assert (ROOT / script).is_file()
     assert not [word for word in flags if word.startswith("/")], "a path of one machine"
@@ -70,10 +55,35 @@ def test_the_command_can_be_typed(page, command, monkeypatch):
     arguments = parse(flags)
     for name in ("config", "config_path", "golden"):
         path = getattr(arguments, name, None)
-        if path is not None and str(path) not in made_by(page):
+        if path is not None and str(path) not in made:
             assert (ROOT / path).exists(), f"{name}: {path}"
 
 
-def test_commands_are_found():
-    assert len(CASES) > 10
-    assert {page.name for page, _ in CASES} >= {"icl_sweep_onboarding.md", "extending.md"}
+def test_commands_are_found_in_the_order_of_the_page(tmp_path):
+    assert len(CASES) > 150
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Mention `python a.py\n--x` and `a.py`, ``python -m b``.\n\n"
+        "```python\npython = 1\n```\n\n```bash\n$ cmp 1 2  # why\n# nothing\n"
+        "python c.py \\\n    --y\ncat > d <<'END'\nmake e\nEND\n```\n\n"
+        "```\npython f.py\nlog\n```\n\n    .venv/bin/make g\n    text\n\n"
+        "`make g`, `python c.py --y`\n"
+    )
+    assert commands(page) == [
+        *("python a.py --x", "cmp 1 2", "python c.py --y", "cat > d <<'END'\nmake e\nEND"),
+        *("python f.py", "make g"),
+    ]
+
+
+@pytest.mark.parametrize("pattern", [*TOY, *NEEDS])
+def test_every_entry_of_the_tables_is_about_some_command(pattern):
+    statements = [command for _, command in CASES]
+    statements += [line for target in TARGETS for line in recipe(target)]
+    assert any(re.search(pattern, statement) for statement in statements)
+
+
+def test_data_sets_that_are_needed_are_known():
+    for one in NEEDS.values():
+        assert [get_data_set(name).name for name in one.data_sets] == list(one.data_sets)
+    assert need("trainrig data get mnist").data_sets == ("mnist",)
+    assert need("trainrig doctor") is None

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from page_commands import commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 #: (New file | Add to, path, code)
 BLOCKS = re.findall(r"^(New file|Add to) `([^`]+)`[^\n]*:\n\n```\w+\n(.*?)^```", TEXT, re.M | re.S)
-COMMANDS = re.findall(r"^```bash\n(python .+)\n```", TEXT, re.M)
+COMMANDS = [command for command in commands(PAGE) if command.startswith("python ")]
 
 
 @pytest.fixture(scope="module")

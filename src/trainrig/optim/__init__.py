@@ -35,7 +35,7 @@ def resolve_optimizer(name: str) -> type[torch.optim.Optimizer]:
     if entry != name and importlib.util.find_spec(entry.partition(".")[0]) is None:
         raise ValueError(
             f"optimizer {name!r}: needs the package {entry.partition('.')[0]}, which is not "
-            "installed; pip install 'trainrig[optimizers]'"
+            "installed; pip install -e '.[optimizers]'"
         )
     module_name, _, class_name = entry.rpartition(".")
     try:
