@@ -90,7 +90,7 @@ PTYCHO_TOY = "--accelerator cpu --refine 2"
 #: flag overrides an earlier one. All patterns that match count.
 TOY = {
     r"^python analysis/pytorch_train\.py": f"--max-steps 12 {ICL_TOY}",
-    r"^torchrun": f"--max-steps 2 --batch-size 4 {ICL_TOY}",
+    r"^torchrun .*pytorch_train": f"--max-steps 2 --batch-size 4 {ICL_TOY}",
     r"^python analysis/run_adamw_sweep_torch\.py": (
         f"--class_counts 100 --weight_decays 0 0.1 --training_steps 4 {ICL_TOY}"
     ),
@@ -112,7 +112,7 @@ TOY = {
     ),
     r"^python analysis/measure_deepobs\.py": "--batches 2 --repeats 1 --seeds 1",
     r"^python scripts/simulate_ptycho\.py": "--rows 6",
-    r"^python scripts/train_ptycho\.py": f"--nepochs 1 --n_groups 16 {PTYCHO_TOY}",
+    r"scripts/train_ptycho\.py": f"--nepochs 1 --n_groups 16 {PTYCHO_TOY}",
     r"^python scripts/infer_ptycho\.py": PTYCHO_TOY,
     r"^python scripts/evaluate_ptycho\.py .*--centre-px": "--centre-px 32",
     r"^python -m ptycho_torch\.ptychodus -b": "--refine 2",
