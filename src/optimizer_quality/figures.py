@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer_quality.feature_images import FEATURE_IMAGES, save_features
 from trainrig.plotting.style import (
     MARKERS,
     MUTED,
@@ -310,28 +311,6 @@ def draw_activations(rows: Sequence[Row]) -> Figure:
     )
 
 
-def draw_features(pictures: Mapping[str, Any]) -> Figure:
-    """Feature images: a row per optimizer, a column per class.
-
-    Args:
-        pictures: optimizer → tensor (classes, C, H, W) in 0..1.
-    """
-    n_classes = len(next(iter(pictures.values())))
-    figure = new_figure(TEXT_IN, 0.25 + 0.72 * len(pictures))
-    axes = figure.subplots(len(pictures), n_classes, squeeze=False)
-    for number, (optimizer, images) in enumerate(pictures.items()):
-        line = axes[number]
-        for k, (ax, image) in enumerate(zip(line, images, strict=True)):
-            array = image.permute(1, 2, 0).numpy()
-            ax.imshow(array[:, :, 0] if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            if number == 0:
-                ax.set_title(str(k), fontweight="normal", loc="center")
-        line[0].set_ylabel(optimizer)
-    return figure
-
-
 DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "curves": draw_curves,
     "accuracy": draw_accuracy,
@@ -346,8 +325,10 @@ DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
 
 
 def redraw(folder: Path) -> list[Path]:
-    """Draw every measure whose table of a comparison lies in ``folder``."""
+    """Draw every measure whose data of a comparison lie in ``folder``."""
     written: list[Path] = []
+    if (folder / FEATURE_IMAGES).exists():
+        written += save_features(folder)
     for name, draw in DRAW.items():
         path = folder / f"{name}.csv"
         rows = read_table(path, {}) if path.exists() else []

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer_quality.comparison import MEASURES, Settings, Work
-from optimizer_quality.figures import DRAW, draw_features
+from optimizer_quality.feature_images import save_features, write_feature_images
+from optimizer_quality.figures import DRAW
 from optimizer_quality.solutions import load_images, load_solutions
 from trainrig.errors import nearest
 from trainrig.files import write_json
@@ -65,11 +66,12 @@ def compare(
             continue
         tables[name] = measure.compute(work)
         write_table(tables[name], output_dir / f"{name}.csv", measure.columns)
-        with paper_style():
-            figure = (
-                draw_features(work.pictures) if name == "features" else DRAW[name](tables[name])
-            )
-        save_figure(figure, output_dir / f"{name}.png")
+        if name == "features":
+            write_feature_images(work.pictures, output_dir)
+            save_features(output_dir)
+        else:
+            with paper_style():
+                save_figure(DRAW[name](tables[name]), output_dir / f"{name}.png")
         say(f"{name}: {len(tables[name])} rows")
     write_json(output_dir / "comparison.json", {"notes": notes(work)})
     return write_report(output_dir)

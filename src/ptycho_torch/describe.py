@@ -163,4 +163,10 @@ def _progress(path: Path, folder: Path) -> Progress:
     )
 
 
-DESCRIBER = Describer(describe, find_runs, find_progress=find_progress)
+def _redraw(folder: Path) -> list[Path]:
+    from ptycho_torch.archive import redraw  # watching draws nothing
+
+    return redraw(folder)
+
+
+DESCRIBER = Describer(describe, find_runs, find_progress=find_progress, redraw=_redraw)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptycho_torch import metrics
 from trainrig.plotting.style import (
     COLUMN_IN,
+    INK,
     MUTED,
     TEXT_IN,
     new_figure,
@@ -17,6 +18,8 @@ from trainrig.plotting.style import (
     save_figure,
     save_preview,
 )
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def _figure(columns: int, rows: int = 1, aspect: float = 0.95) -> Any:
@@ -55,68 +58,124 @@ def draw_object(obj: np.ndarray, covered: np.ndarray, path: Path, *, title: str 
 
 
 @paper_style()
-def draw_single(image: np.ndarray, path: Path, title: str, **options: Any) -> None:
-    """One image with a colour bar."""
+def draw_single(image: np.ndarray, path: Path, title: str, **options: Any) -> list[Path]:
+    """One image with a colour bar; returns the files."""
     figure, axes = _figure(1)
     _show(figure, axes[0], image, title, **options)
-    save_figure(figure, path)
+    return [*save_figure(figure, path)]
+
+
+def draw_pictures(
+    obj: np.ndarray,
+    covered: np.ndarray,
+    uncertainty: np.ndarray | None,
+    out: Path,
+    phase_limits: Mapping[str, float | None] | None = None,
+) -> list[Path]:
+    """``reconstructed_{amplitude,phase,uncertainty}.png``; unreached pixels stay blank."""
+    amplitude, phase = blank_unreached(obj, covered)
+    chosen = {k: v for k, v in (phase_limits or {}).items() if v is not None}
+    grey = {"cmap": "gray", **limits(amplitude.compressed())}
+    span = limits(phase.compressed()) | chosen
+    written = draw_single(amplitude, out / "reconstructed_amplitude.png", "amplitude", **grey)
+    path = out / "reconstructed_phase.png"
+    written += draw_single(phase, path, "phase / rad", cmap="viridis", **span)
+    if uncertainty is not None:
+        error = blank_unreached(uncertainty, covered)[0]
+        span = limits(error.compressed())
+        path = out / "reconstructed_uncertainty.png"
+        written += draw_single(error, path, "expected error", cmap="magma", **span)
+    return written
 
 
 @paper_style()
 def draw_evaluation(
-    truth: np.ndarray, aligned: np.ndarray, scores: dict[str, Any], path: Path
-) -> None:
-    """Amplitude, phase, truth, errors and ring correlations on one page."""
-    figure, axes = _figure(4, 2, 1.2)
-    amplitude = np.abs(aligned) * scores["amp_scale"]
-    phase = metrics.remove_plane(np.angle(aligned))
-    true_amp, true_phase = np.abs(truth), metrics.remove_plane(np.angle(truth))
-    grey, colour = limits(true_amp, 0.1), limits(true_phase, 0.1)
-    _show(figure, axes[0], true_amp, "truth, amplitude", cmap="gray", **grey)
-    title = f"amplitude, SSIM {scores['ssim_amp']:.3f}"
-    _show(figure, axes[1], amplitude, title, cmap="gray", **grey)
-    title = f"error, MAE {scores['mae_amp']:.4f}"
-    _show(figure, axes[2], amplitude - true_amp, title, cmap="RdBu", vmin=-0.15, vmax=0.15)
-    _show(figure, axes[4], true_phase, "truth, phase / rad", cmap="viridis", **colour)
-    title = f"phase, SSIM {scores['ssim_phase']:.3f}"
-    _show(figure, axes[5], phase, title, cmap="viridis", **colour)
-    title = f"error, MAE {scores['mae_phase']:.4f}"
-    _show(figure, axes[6], phase - true_phase, title, cmap="RdBu", vmin=-0.5, vmax=0.5)
-    rings = min(truth.shape) // 2
+    images: Mapping[str, np.ndarray], rings: Rows, scores: Mapping[str, float], path: Path
+) -> list[Path]:
+    """Amplitude, phase, truth, errors and ring correlations on one page; returns the files.
+
+    Args:
+        images: ``true_amplitude``, ``amplitude``, ``true_phase``, ``phase``, (H, W) each.
+        rings: rows of ``archive.RING_COLUMNS``.
+        scores: of ``metrics.json``.
+        path: of the PNG.
+    """
+    figure, axes = _figure(4, 2, 0.82)
+    parts = (("amp", "amplitude", "gray", 0.15), ("phase", "phase", "viridis", 0.5))
+    for row, (short, name, colours, edge) in zip((axes[:4], axes[4:]), parts, strict=True):
+        true, ours = images[f"true_{name}"], images[name]
+        span = {"cmap": colours, **limits(true, 0.1)}
+        unit = " / rad" if name == "phase" else ""
+        _show(figure, row[0], true, f"truth, {name}{unit}", **span)
+        _show(figure, row[1], ours, f"{name}, SSIM {scores[f'ssim_{short}']:.3f}", **span)
+        title = f"error, MAE {scores[f'mae_{short}']:.4f}"
+        _show(figure, row[2], ours - true, title, cmap="RdBu", vmin=-edge, vmax=edge)
     for key, label in (("frc_amp", "amplitude"), ("frc_phase", "phase"), ("frc_complex", "field")):
-        axes[3].plot(scores[key][:rings], label=label)
-    axes[3].plot(metrics.half_bit(rings), "k--", label="1/2-bit")
+        axes[3].plot([ring["ring"] for ring in rings], [ring[key] for ring in rings], label=label)
+    _half_bit(axes[3], [ring["ring"] for ring in rings], rings)
     axes[3].axhline(0.5, color=MUTED, lw=0.5)
-    axes[3].set(ylim=(0, 1.05), xlabel="ring / px", title="ring correlation")
-    axes[3].legend(fontsize=6)
+    axes[3].set(xlabel="ring / px", title="ring correlation")
     axes[7].axis("off")
-    numbers = [f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, float)]
-    axes[7].text(0, 1, "\n".join(numbers), va="top", fontsize=4.8)
-    save_figure(figure, path)
+    axes[7].text(0, 1, "\n".join(_score_lines(scores)), va="top", fontsize=6)
+    return [*save_figure(figure, path)]
+
+
+def _score_lines(scores: Mapping[str, float]) -> list[str]:
+    """The scores that no title of the evaluation shows, in words."""
+
+    def both(key: str, digits: int) -> str:
+        return " / ".join(f"{scores[f'{key}_{part}']:.{digits}f}" for part in ("amp", "phase"))
+
+    return [
+        "amplitude / phase",
+        f"MS-SSIM {both('ms_ssim', 3)}",
+        f"PSNR {scores['psnr_amp_range']:.1f} / {scores['psnr_phase_range']:.1f} dB",
+        f"FRC = 1/2: ring {both('frc50', 1)}",
+        f"FRC = 1/7: ring {both('frc1over7', 1)}",
+        f"field, 1/2-bit: ring {scores['frc_half_bit_complex']:.1f}",
+        f"shift {scores['shift_x_px']:.2f}, {scores['shift_y_px']:.2f} px",
+        f"{scores['scored_height_px']:.0f} x {scores['scored_width_px']:.0f} px scored",
+    ]
+
+
+def _half_bit(axis: Any, x: Any, rings: Rows) -> None:
+    """Draw the threshold of a ring correlation, its range and its legend."""
+    axis.plot(x, [ring["half_bit"] for ring in rings], "--", color=INK, label="1/2-bit")
+    axis.set_ylim(0, 1.05)
+    axis.legend(
+        loc="lower left", ncols=2, fontsize=5.5, handlelength=1.2, columnspacing=0.8, borderpad=0.1
+    )
 
 
 @paper_style()
-def draw_halves(first: np.ndarray, second: np.ndarray, scores: dict[str, Any], path: Path) -> None:
-    """The phases of two half-data reconstructions, their difference, and the ring correlation."""
+def draw_halves(
+    images: Mapping[str, np.ndarray], rings: Rows, scores: Mapping[str, float], path: Path
+) -> list[Path]:
+    """The phases of two half-data reconstructions, their difference, and the ring correlation.
+
+    Args:
+        images: phases ``first`` and ``second``, (H, H) each.
+        rings: rows of ``archive.HALVES_COLUMNS``.
+        scores: of ``half_data.json``.
+        path: of the PNG.
+    """
     figure, axes = _figure(4)
-    phases = [np.angle(image * np.exp(-1j * np.angle(first.sum()))) for image in (first, second)]
-    span = limits(phases[0])
-    for axis, phase, title in zip(axes, phases, ("first half", "second half"), strict=False):
-        _show(figure, axis, phase, f"{title}, phase / rad", cmap="viridis", **span)
-    difference = np.angle(second * np.conj(first))
+    span = limits(images["first"])
+    for axis, name in zip(axes, ("first", "second"), strict=False):
+        _show(figure, axis, images[name], f"{name} half, phase / rad", cmap="viridis", **span)
+    difference = np.angle(np.exp(1j * (images["second"] - images["first"])))
     edge = limits(np.abs(difference))["vmax"]
     _show(figure, axes[2], difference, "difference / rad", cmap="RdBu", vmin=-edge, vmax=edge)
-    curve, ring = scores["frc"], scores["frc_half_bit_ring"]
-    frequency = np.arange(len(curve)) / scores["side_px"]
-    axes[3].plot(frequency, curve, label="half against half")
-    axes[3].plot(frequency, metrics.half_bit(len(curve)), "k--", label="1/2-bit")
-    if ring < len(curve):
-        axes[3].axvline(ring / scores["side_px"], color=MUTED, lw=0.7)
-    axes[3].set(ylim=(0, 1.05), xlabel="frequency / cycles per px")
-    bound = "≤ " if ring >= len(curve) else ""
+    ring, side = scores["frc_half_bit_ring"], scores["side_px"]
+    frequency = [row["ring"] / side for row in rings]
+    axes[3].plot(frequency, [row["frc"] for row in rings], label="halves")
+    _half_bit(axes[3], frequency, rings)
+    if ring < len(rings):
+        axes[3].axvline(ring / side, color=MUTED, lw=0.7)
+    axes[3].set(xlabel="cycles per px")
+    bound = "≤ " if ring >= len(rings) else ""
     axes[3].set_title(f"half period {bound}{scores['half_period_px']:.2f} px")
-    axes[3].legend(fontsize=6)
-    save_figure(figure, path)
+    return [*save_figure(figure, path)]
 
 
 def blank_unreached(
@@ -137,9 +196,9 @@ def draw_refinement(
     obj: np.ndarray,
     covered: np.ndarray,
     probe: np.ndarray,
-    losses: list[float],
+    losses: Sequence[float],
     path: Path,
-) -> None:
+) -> list[Path]:
     """Amplitude and phase, the strongest probe modes (each to its maximum) and the loss."""
     figure, axes = _figure(4)
     amplitude, phase = blank_unreached(obj, covered)
@@ -154,25 +213,29 @@ def draw_refinement(
     _show(figure, axes[2], np.vstack(rows), "probe modes", cmap="magma")
     axes[2].set_xlabel(f"{names} of the power")
     axes[3].plot(np.arange(1, len(losses) + 1), losses)
+    axes[3].xaxis.get_major_locator().set_params(integer=True)
     axes[3].set(xlabel="epoch", title="loss per pixel", yscale="log")
-    save_figure(figure, path)
+    return [*save_figure(figure, path)]
 
 
 @paper_style()
-def draw_uncertainty(said: np.ndarray, error: np.ndarray, correlation: float, path: Path) -> None:
-    """The uncertainty map beside the true error, and the error's mean in each tenth of the map."""
+def draw_uncertainty(images: Mapping[str, np.ndarray], tenths: Rows, path: Path) -> list[Path]:
+    """The uncertainty map beside the true error, and the error's mean in each tenth of the map.
+
+    Args:
+        images: ``expected`` and ``true``, (H, W) each, and their ``rank_correlation``.
+        tenths: rows of ``archive.TENTHS_COLUMNS``.
+        path: of the PNG.
+    """
     figure, axes = _figure(3)
+    said, error = images["expected"], images["true"]
     _show(figure, axes[0], said, "expected error", cmap="magma", **limits(error))
     _show(figure, axes[1], error, "true error", cmap="magma", **limits(error))
-    order = np.argsort(said.ravel())
-    tenths = [
-        [part.mean() for part in np.array_split(image.ravel()[order], 10)]
-        for image in (said, error)
-    ]
-    axes[2].plot(*tenths, "o-")
+    axes[2].plot([row["expected"] for row in tenths], [row["true"] for row in tenths], "o-")
     axes[2].axline((0, 0), slope=1, color="0.7", linewidth=1, zorder=0)
-    axes[2].set(xlabel="expected error, mean of a tenth of the pixels", ylabel="true error, mean")
-    axes[2].set_title(f"rank correlation {correlation:.2f}; grey: equal")
-    axes[2].set_xlim(left=0)
-    axes[2].set_ylim(bottom=0)
-    save_figure(figure, path)
+    axes[2].set(xlabel="expected error (means of tenths)", ylabel="true error")
+    axes[2].set_title(f"rank correlation {float(images['rank_correlation']):.2f}")
+    end = 1.05 * max(max(row.values()) for row in tenths)
+    axes[2].set(xlim=(0, end), ylim=(0, end))
+    axes[2].annotate("equal", (0.8, 0.74), xycoords="axes fraction", color=MUTED, fontsize=6)
+    return [*save_figure(figure, path)]

@@ -14,13 +14,7 @@ import numpy as np
 
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
-from ptycho_torch.figures import (
-    blank_unreached,
-    draw_object,
-    draw_refinement,
-    draw_single,
-    limits,
-)
+from ptycho_torch.figures import draw_object, draw_pictures, draw_refinement
 from ptycho_torch.hybrid import as_learnt, coverage, save_state
 from ptycho_torch.inference import Reconstruction, save_reconstruction
 from ptycho_torch.pipeline import Method
@@ -91,7 +85,7 @@ def save_outputs(
         known = scan if state is None else as_learnt(scan, state)
         found.uncertainty = expected_error(method, known, found, repetitions, seed=seed)
     save_reconstruction(found, out / "reconstruction.npz", scan.coords)
-    draw_pictures(found, out, phase_limits or {})
+    draw_pictures(found.object, found.covered, found.uncertainty, out, phase_limits)
     yield f"{out / 'reconstruction.npz'} {out / 'reconstructed_amplitude.png'}"
 
 
@@ -114,17 +108,3 @@ def save_halves(method: Method, scan: RawDataTorch, out: Path, seed: int = 0) ->
         paths.append(out / f"half_{k + 1}.npz")
         save_reconstruction(method(half, seed), paths[-1], half.coords)
     return paths
-
-
-def draw_pictures(found: Reconstruction, out: Path, phase_limits: dict[str, float | None]) -> None:
-    """``reconstructed_{amplitude,phase,uncertainty}.png``; unreached pixels stay blank."""
-    amplitude, phase = blank_unreached(found.object, found.covered)
-    span = limits(phase.compressed()) | {k: v for k, v in phase_limits.items() if v is not None}
-    grey = {"cmap": "gray", **limits(amplitude.compressed())}
-    draw_single(amplitude, out / "reconstructed_amplitude.png", "amplitude", **grey)
-    draw_single(phase, out / "reconstructed_phase.png", "phase / rad", cmap="viridis", **span)
-    if found.uncertainty is not None:
-        uncertainty = blank_unreached(found.uncertainty, found.covered)[0]
-        span = limits(uncertainty.compressed())
-        path = out / "reconstructed_uncertainty.png"
-        draw_single(uncertainty, path, "expected error", cmap="magma", **span)

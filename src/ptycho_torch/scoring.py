@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch import metrics
+from ptycho_torch.archive import (
+    evaluation_figure,
+    halves_figure,
+    save_evaluation,
+    save_halves,
+    save_uncertainty,
+    uncertainty_figure,
+)
 from ptycho_torch.canvas import Grid
 from ptycho_torch.evaluate import common_support, evaluate, half_data, read_reconstruction
-from ptycho_torch.figures import draw_evaluation, draw_halves, draw_uncertainty
 from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
@@ -68,7 +75,8 @@ def judge_uncertainty(
     cut = metrics.remove_ambiguity(true, cut)
     error = np.abs(cut * (np.abs(true).mean() / np.abs(cut).mean()) - true)
     value = rank_correlation(uncertainty, error)
-    draw_uncertainty(uncertainty, error, value, out / "uncertainty.png")
+    save_uncertainty(uncertainty, error, value, out)
+    uncertainty_figure(out)
     return {
         "uncertainty_rank_correlation": value,
         "uncertainty_mean": float(uncertainty.mean()),
@@ -105,7 +113,8 @@ def compare_with_truth(
         error_map = found["uncertainty"]
         numbers |= judge_uncertainty(scan.objectGuess, obj, error_map, grid, scan.coords, out)
     write_json(out / "metrics.json", numbers)
-    draw_evaluation(true, aligned, scores, out / "evaluation.png")
+    save_evaluation(true, aligned, scores, out)
+    evaluation_figure(out)
     more = [key for key in numbers if key.startswith(("position_", "uncertainty_"))]
     yield "  ".join(f"{key} {numbers[key]:.4f}" for key in (*SHOWN, *more))
     yield f"{out / 'metrics.json'} {out / 'evaluation.png'}"
@@ -130,7 +139,8 @@ def compare_halves(
     )
     out = first.parent if out is None else out
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-    write_json(out / "half_data.json", numbers | {"frc": scores["frc"].tolist()})
-    draw_halves(one, two, scores, out / "half_data.png")
+    write_json(out / "half_data.json", numbers)
+    save_halves(one, two, scores["frc"], out)
+    halves_figure(out)
     yield "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     yield f"{out / 'half_data.json'} {out / 'half_data.png'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 
+import numpy as np
 import pytest
 
 from optimizer_quality.comparison import MEASURES
@@ -60,6 +61,12 @@ def test_every_measure_leaves_a_table_and_a_figure(compare, tmp_path):
         assert tuple(rows[0]) == measure.columns
         assert (out / f"{name}.png").stat().st_size > 5000
         assert (out / f"{name}.pdf").exists()
+    with np.load(out / "features.npz") as pictures:
+        assert {name: pictures[name].shape for name in pictures} == {
+            "adamw": (10, 32, 32, 3),
+            "sgd": (10, 32, 32, 3),
+        }
+        assert all(pictures[name].std() > 0 for name in pictures)
     page = (out / "report.html").read_text()
     assert page.count("<img ") == len(MEASURES)
     assert "src='http" not in page

@@ -1,4 +1,4 @@
-"""``make figures``: archived figures come again from their tables."""
+"""``make figures``: archived figures come again from the data beside them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def coarse(path):
 
 @pytest.fixture
 def archive(repo_root, tmp_path):
-    """Return a function that copies an archive's tables, and nothing else."""
+    """Return a function that copies an archive's data, and no picture."""
 
     def copy(name):
         source = repo_root / "runs" / name
         target = tmp_path / name
         target.mkdir(parents=True)
-        for pattern in ("*.csv", "base.json"):
+        for pattern in ("*.csv", "*.json", "*.npz"):
             for path in source.glob(pattern):
                 shutil.copy(path, target)
         return source, target
@@ -54,8 +54,14 @@ def test_an_archive_is_drawn_from_its_tables(name, archive, call_script):
         one, other = (coarse(place / path.name) for place in (target, source))
         assert one.shape == other.shape
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97, path.name
-    without = {path.name for path in source.glob("*.png")} - {path.name for path in drawn}
-    assert without == ({"features.png"} if "quality" in name else set())
+    assert {path.name for path in source.glob("*.png")} == {path.name for path in drawn}
+
+
+def test_every_archived_picture_has_its_data(repo_root):
+    with_pictures = {path.parent for path in (repo_root / "runs").glob("*/archive/**/*.png")}
+    assert with_pictures
+    for folder in with_pictures:
+        assert [*folder.glob("*.csv"), *folder.glob("*.npz")], folder
 
 
 def test_a_picture_without_a_table_is_named_and_kept(tmp_path, call_script):

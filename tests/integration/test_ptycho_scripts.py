@@ -17,6 +17,9 @@ import infer_ptycho
 import simulate_ptycho
 import train_ptycho
 
+from ptycho_torch.archive import redraw
+from trainrig.tracking.tables import read_table
+
 SCRIPTS = ("simulate", "train", "infer", "evaluate", "convert")
 
 
@@ -56,7 +59,15 @@ def test_network_refined_and_scored(run, scan, tmp_path, capsys):
     assert scores["ssim_phase"] > 0.8
     assert abs(scores["shift_x_px"]) < 1
     assert abs(scores["shift_y_px"]) < 1
-    assert (tmp_path / "evaluation.png").stat().st_size > 10_000
+    with np.load(tmp_path / "evaluation.npz") as shown:
+        error = np.abs(shown["amplitude"].astype(float) - shown["true_amplitude"]).mean()
+    assert error == pytest.approx(scores["mae_amp"], rel=0.02)  # in half precision
+    rings = read_table(tmp_path / "evaluation.csv", {})
+    below = next((row["ring"] for row in rings if row["frc_complex"] < row["half_bit"]), len(rings))
+    assert abs(below - scores["frc_half_bit_complex"]) <= 1
+    drawn = (tmp_path / "evaluation.png").read_bytes()
+    assert redraw(tmp_path)[0] == tmp_path / "evaluation.png"
+    assert (tmp_path / "evaluation.png").read_bytes() == drawn
     assert "ssim_amp" in capsys.readouterr().out
 
 
@@ -75,9 +86,14 @@ def test_iterations_alone_need_no_network(scan, tmp_path):
     more = ["--refine", "2", "--learn-probe", "--half-data", "--preview-every-epochs", "2"]
     assert infer_ptycho.main([*arguments, *more]) == 0
     assert (tmp_path / "previews" / "refined_0002.png").stat().st_size > 10_000
-    assert (tmp_path / "refinement.png").stat().st_size > 10_000
+    refinement = (tmp_path / "refinement.png").read_bytes()
+    assert tmp_path / "refinement.png" in redraw(tmp_path)
+    assert (tmp_path / "refinement.png").read_bytes() == refinement
     found = json.loads((tmp_path / "half_data.json").read_text())
     assert 1 <= found["half_period_px"] < found["side_px"]
+    curve = read_table(tmp_path / "half_data.csv", {})
+    below = next((row["ring"] for row in curve if row["frc"] < row["half_bit"]), len(curve))
+    assert abs(below - found["frc_half_bit_ring"]) <= 1
     halves = [str(tmp_path / f"half_{k}.npz") for k in (1, 2)]
     (tmp_path / "half_data.json").unlink()
     assert evaluate_ptycho.main([halves[0], "--against", halves[1]]) == 0
