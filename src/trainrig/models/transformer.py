@@ -75,18 +75,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     n_tokens, size = q.shape[-2:]
     queries, keys, values = (t.reshape(-1, t.shape[-2], size) for t in (q, k, v))
-    mask = _mask(n_tokens, causal).to(q.dtype)  # (1, T, T) or (1, 1, 1)
+    # A compiler warns of a cache, and needs none: the mask is a constant of its program.
+    mask_of = _mask if torch.compiler.is_compiling() else _kept_mask
+    mask = mask_of(n_tokens, causal).to(q.dtype)  # (1, T, T) or (1, 1, 1)
     scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=size**-0.5)  # (B·H, T, T)
     return torch.bmm(scores.softmax(dim=-1), values).view_as(q)
 
 
-@functools.lru_cache(maxsize=16)
 def _mask(n_tokens: int, causal: bool) -> Tensor:
     """Return what is added to the scores: -inf above the diagonal, or nothing."""
-    with torch.inference_mode(False):  # it is kept, and training may use it next
-        if not causal:
-            return torch.zeros(1, 1, 1)
-        return torch.full((1, n_tokens, n_tokens), float("-inf")).triu(1)
+    if not causal:
+        return torch.zeros(1, 1, 1)
+    return torch.full((1, n_tokens, n_tokens), float("-inf")).triu(1)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_mask(n_tokens: int, causal: bool) -> Tensor:
+    with torch.inference_mode(False):  # training may use it next
+        return _mask(n_tokens, causal)
 
 
 class Block(nn.Module):
