@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 from typing import Literal, get_args
@@ -69,6 +70,14 @@ def reuse_memory() -> bool:
         return False
     trim_threshold, mmap_max = -1, -4  # parameters of mallopt(3)
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system now, also after ``reuse_memory`` (Linux with glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainrig.device import Precision, set_precision
+from trainrig.device import Precision, return_memory, set_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,7 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated(device)
         return
+    return_memory()  # or what was measured before would hide what is measured now
     restarted = False
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # restarts VmHWM, the high-water mark
