@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", help="folder of data sets ($TRAINRIG_DATA_DIR, else ./data)")
     parser.add_argument("--output", type=Path, help="JSON file with everything measured (none)")
-    parser.add_argument("--figure", type=Path, help="PNG with a bar per case (none)")
+    parser.add_argument("--figure", type=Path, help="PNG, with PDF and CSV beside it (none)")
     return parser
 
 

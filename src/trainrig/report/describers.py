@@ -187,7 +187,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
 
 
 def redraw(folder: Path) -> list[Path]:
-    """Draw again, from the tables in ``folder``, the figures of whichever experiment wrote them.
+    """Draw again, from the tables in ``folder``, the figures of experiments and benchmarks.
 
     Returns:
         The PNG and PDF files written.
@@ -195,4 +195,7 @@ def redraw(folder: Path) -> list[Path]:
     Raises:
         ValueError: a table is malformed; file and line are named.
     """
-    return [path for describer in describers().values() for path in describer.redraw(folder)]
+    from trainrig.plotting import speed  # describing draws nothing
+
+    drawn = [path for describer in describers().values() for path in describer.redraw(folder)]
+    return drawn + speed.redraw(folder)

@@ -11,8 +11,9 @@ from torch import nn
 
 from trainrig import benchmark, roofline
 from trainrig.benchmark import Case, Options, describe_results, format_results, run_cases
-from trainrig.plotting.speed import draw_results
+from trainrig.plotting.speed import SCHEMA, draw_results, redraw
 from trainrig.roofline import Peaks, Work, count_work
+from trainrig.tracking.tables import read_table
 
 CPU = torch.device("cpu")
 PEAKS = Peaks({"fp32": 100.0}, 10.0)
@@ -91,7 +92,16 @@ def test_the_file_holds_everything_and_the_table_names_each_case(clock, tmp_path
     assert document["environment"]["versions"]["torch"]
     assert document["hardware"]["cores"] >= 1
     draw_results(document["results"], tmp_path / "bars.png", title="a machine")
-    assert (tmp_path / "bars.png").stat().st_size > 1000
+    rows = read_table(tmp_path / "bars.csv", SCHEMA)
+    assert [(row["case"], row["against"], row["ratio"]) for row in rows] == [
+        ("one", "x", 2.0),
+        ("one", "y", 0.5),
+    ]
+    drawn = (tmp_path / "bars.png").read_bytes()
+    (tmp_path / "bars.png").unlink()
+    (tmp_path / "other.csv").write_text("case,runs\nthat is,no benchmark\n")
+    assert redraw(tmp_path) == [tmp_path / "bars.png", tmp_path / "bars.pdf"]
+    assert (tmp_path / "bars.png").read_bytes() == drawn
     with pytest.raises(ValueError, match="no results to draw"):
         draw_results([], tmp_path / "none.png", title="")
 
