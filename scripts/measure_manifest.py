@@ -30,7 +30,7 @@ def manifest(runs: int) -> None:
     from trainrig.runs import LATEST
 
     config = load_icl_config(Path("configs/icl/quick.py"))
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir="runs") as folder:
         base, planned = Path(folder), []
         for k in range(runs):
             (base / str(k) / LATEST / "step_1000").mkdir(parents=True)
