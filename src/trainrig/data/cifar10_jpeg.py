@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from trainrig.data.cifar10 import PIXELS
 from trainrig.files import reading
@@ -51,6 +50,8 @@ def write_batches(archive: Path, folder: Path) -> int:
 
 def _read(archive: Path) -> dict[str, np.ndarray]:
     """Return uint8 (N, 1 + 3072) of each split: label, then red, green and blue planes."""
+    from PIL import Image  # torchvision's; nothing else here needs it
+
     found: dict[str, dict[tuple[int, int], np.ndarray]] = {split: {} for split in PER_CLASS}
     with reading(archive, "archive; fetch it again"), tarfile.open(archive) as tar:
         for member in tar:
