@@ -46,16 +46,37 @@ def _record(path: Path, folder: Path) -> RunRecord:
     final: dict[str, Mapping[str, Any]] = {**last_values(rows)}
     if (path / "metrics.json").exists():
         final["evaluation"] = read_json(path / "metrics.json")
+    config = _config(path / "config.yaml")
+    step = max((int(row["step"]) for row in rows), default=0)
     return RunRecord(
         path=path,
         name=path.name if path == folder else path.relative_to(folder).as_posix(),
-        status="complete" if (path / "reconstruction.npz").exists() else "running",
-        step=int(rows[-1]["step"]) if rows else 0,
-        config={"experiment": EXPERIMENT, **_config(path / "config.yaml")},
+        status=_status(path, step, config),
+        step=step,
+        config={"experiment": EXPERIMENT, **config},
         rows=rows,
         final=final,
         counts="epoch",
     )
+
+
+def _status(path: Path, done: int, config: Mapping[str, Any]) -> str:
+    """Return how a run stands; Lightning writes no ``status.json``.
+
+    Args:
+        path: its folder.
+        done: epochs completed.
+        config: ``config.yaml``; that of a reconstruction alone has no epochs.
+    """
+    if is_alive(path):
+        return "running"
+    results = ("reconstruction.npz", "wts.h5.zip")
+    ended = done == _epochs(config) or any((path / name).exists() for name in results)
+    return "complete" if ended else "stopped"
+
+
+def _epochs(config: Mapping[str, Any]) -> int | None:
+    return config.get("training", {}).get("nepochs")
 
 
 def _losses(path: Path) -> list[dict[str, Any]]:
@@ -143,16 +164,14 @@ def find_progress(folder: Path) -> list[Progress]:
 def _progress(path: Path, folder: Path) -> Progress:
     rows = list(last_rows(path / "logs/progress.txt")) or _losses(path / "logs/metrics.csv")
     done = max((int(row["step"]) for row in rows), default=0)
-    total = _config(path / "config.yaml").get("training", {}).get("nepochs")
+    config = _config(path / "config.yaml")
     final = last_values(tuple(rows))
-    whole = done == total or (path / "wts.h5.zip").exists()
-    ended = "complete" if whole else "stopped"
     return Progress(
         path=path,
         name=path.name if path == folder else path.relative_to(folder).as_posix(),
-        status="running" if is_alive(path) else ended,
+        status=_status(path, done, config),
         done=done,
-        total=total,
+        total=_epochs(config),
         unit="epoch",
         per_second=speed([row for row in rows if row["split"] == "train"], "step"),
         values={

@@ -26,6 +26,13 @@ def read_status(path: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
 
 
+def observe_status(path: Path) -> dict[str, Any]:
+    """Return a run's status as seen from outside: ``running`` without a process is ``stopped``."""
+    status = read_status(path)
+    stopped = status["status"] == "running" and not is_alive(path)
+    return {**status, "status": "stopped"} if stopped else status
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
     """How a run ended: what ``run(config)`` of every experiment returns.

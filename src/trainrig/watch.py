@@ -14,7 +14,7 @@ from trainrig.config import flatten
 from trainrig.files import read_json
 from trainrig.report.describers import Metric, Watched, describers, owner
 from trainrig.report.records import run_directories
-from trainrig.run_status import Progress, is_alive, read_status
+from trainrig.run_status import Progress, observe_status
 from trainrig.tracking.progress import last_rows, speed
 
 if TYPE_CHECKING:
@@ -47,13 +47,10 @@ def look(folder: Path) -> list[Progress]:
 
 def read_line(path: Path, name: str) -> Progress:
     """Return where the run in ``path`` is."""
-    status, config = read_status(path), _config(path)
+    status, config = observe_status(path), _config(path)
     describer = owner(config)
     watched = describer.watched if describer and describer.watched else UNKNOWN
     rows = list(last_rows(path / "logs/progress.txt"))
-    state = status["status"]
-    if state == "running" and not is_alive(path):
-        state = "stopped"
     counted = [row for row in rows if not watched.splits or row.get("split") in watched.splits]
     counted = [row for row in counted if watched.key in row]
     done = max((int(row[watched.key]) for row in counted), default=int(status.get(watched.unit, 0)))
@@ -61,7 +58,7 @@ def read_line(path: Path, name: str) -> Progress:
     return Progress(
         path=path,
         name=watched.label(config) if watched.label else name,
-        status=state,
+        status=status["status"],
         done=done,
         total=total if isinstance(total, int) else None,
         unit=watched.unit,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
-from trainrig.run_status import read_status
+from trainrig.run_status import observe_status
 
 #: Folders that hold no run directories.
 _INSIDE_RUNS = ("checkpoints", "logs", "trackio", "tensorboard", "previews", ".git", ".venv")
@@ -26,7 +26,7 @@ class RunRecord:
     Attributes:
         path: its directory, or its result file.
         name: unique among the runs it was found with.
-        status: ``running``, ``complete``, ``diverged``, ``failed`` or ``new``.
+        status: see ``trainrig.run_status.observe_status``.
         message: why it diverged or failed.
         step: steps (or epochs, where that is what was counted) completed.
         config: the resolved configuration, nested.
@@ -74,7 +74,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         FileNotFoundError, ValueError: no configuration, or one that is not JSON.
     """
     config = read_json(path / "config.json")
-    status = read_status(path)
+    status = observe_status(path)
     rows = tuple(read_rows(path / "logs/metrics.jsonl"))
     final = last_values(rows)
     for split, scalars in status.get("metrics", {}).items():

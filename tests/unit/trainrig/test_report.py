@@ -42,7 +42,7 @@ def run(tmp_path):
 def test_a_run_at_work_is_read_without_its_unfinished_line(run):
     rows = [{"step": 1, "split": "train", "loss": 3.0}, {"step": 2, "split": "train", "loss": 2.0}]
     record = read_run(run("a", {"lr": 0.1}, rows, {"status": "running", "step": 0}))
-    assert (record.status, record.step, record.value("train", "loss")) == ("running", 2, 2.0)
+    assert (record.status, record.step, record.value("train", "loss")) == ("stopped", 2, 2.0)
     assert record.value("train", "accuracy") is None
 
 

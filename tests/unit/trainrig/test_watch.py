@@ -11,6 +11,8 @@ import sys
 import pytest
 import watch as script
 
+from trainrig.report.describers import find_runs
+from trainrig.results import load
 from trainrig.run_status import this_process
 from trainrig.tracking.progress import TAIL_BYTES, last_rows
 from trainrig.watch import look, read_line
@@ -113,11 +115,35 @@ def test_a_deepobs_run_counts_epochs_and_says_what_it_is(tmp_path):
     assert line.values == {"loss": 0.75, "train": 0.8, "test": 0.7, "test loss": 0.6}
 
 
+@pytest.mark.parametrize("config", [ICL, CIFAR, DEEPOBS], ids=["icl", "cifar", "deepobs"])
 @pytest.mark.parametrize(
-    ("alive", "weights", "status"),
-    [(True, True, "running"), (False, False, "stopped"), (False, True, "complete")],
+    ("status", "pid", "seen"),
+    [
+        ("running", os.getpid(), "running"),
+        ("running", 2**22 + 1, "stopped"),  # beyond the largest process number
+        ("running", None, "stopped"),
+        ("interrupted", None, "interrupted"),
+        ("complete", os.getpid(), "complete"),
+    ],
+    ids=["at work", "killed", "without a lock", "interrupted", "complete"],
 )
-def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, weights, status):
+def test_watch_reports_and_tables_agree_on_a_status(tmp_path, config, status, pid, seen):
+    write(tmp_path / "a", {"status": status}, [], pid=pid, config=config)
+    assert [line.status for line in look(tmp_path)] == [seen]
+    assert [run.status for run in find_runs(tmp_path)] == [seen]
+    assert load(tmp_path)["status"].to_list() == [seen]
+
+
+@pytest.mark.parametrize(
+    ("alive", "result", "status"),
+    [
+        (True, "wts.h5.zip", "running"),
+        (False, None, "stopped"),
+        (False, "wts.h5.zip", "complete"),
+        (False, "reconstruction.npz", "complete"),
+    ],
+)
+def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, result, status):
     path = tmp_path / "scan"
     (path / "logs").mkdir(parents=True)
     (path / "config.yaml").write_text("training: {nepochs: 8}")
@@ -132,12 +158,13 @@ def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, weights, 
     (path / "logs/progress.txt").write_text("".join(lines))
     if alive:
         (path / ".lock").write_text(this_process())
-    if weights:
-        (path / "wts.h5.zip").touch()
+    if result:
+        (path / result).touch()
     (line,) = look(tmp_path)
     assert (line.name, line.status, line.done, line.total) == ("scan", status, 2, 8)
     assert line.per_second == pytest.approx(0.1)
     assert line.values == {"loss": 0.25, "val loss": 0.3}
+    assert [(run.status, run.step) for run in find_runs(tmp_path)] == [(status, 2)]
 
 
 def test_a_run_of_no_known_experiment_shows_its_loss(tmp_path):
