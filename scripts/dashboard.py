@@ -14,19 +14,17 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_look_flags, entry
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = Parser(description=__doc__)
-    text = "a run, a sweep, or a folder of them (runs)"
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    add_look_flags(parser, every_s=5.0)
     choices = ("trackio", "tensorboard")
     parser.add_argument("--tracker", choices=choices, default="trackio", help="(trackio)")
     text = "TCP port on this machine (the tracker's own, or the next free one)"
     parser.add_argument("--port", type=int, help=text)
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between looks (5)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     text = "copy the rows, print the address, and stop"
     parser.add_argument("--once", action="store_true", help=text)
@@ -36,10 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Serve the dashboard."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if not arguments.every > 0:
-        parser.error(f"--every is {arguments.every}; more than 0 seconds is expected")
+    arguments = make_parser().parse_args(argv)
     from trainrig.dashboard import Mirror, make_board
     from trainrig.report.content import plural
 

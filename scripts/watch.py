@@ -12,26 +12,21 @@ Example:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_look_flags, entry
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="a run, a sweep, or a folder of them")
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between looks (2)")
+    add_look_flags(parser, every_s=2.0)
     return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Show the runs."""
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if not arguments.every > 0:
-        parser.error(f"--every is {arguments.every}; more than 0 seconds is expected")
+    arguments = make_parser().parse_args(argv)
     from trainrig.watch import watch
 
     try:

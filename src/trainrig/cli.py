@@ -114,8 +114,10 @@ def given_flags(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     """Return ``{dest: flag}`` of the flags that were given another value than their default."""
     given: dict[str, str] = {}
     for action in parser._actions:
-        value = getattr(arguments, action.dest, None)
-        if value is not None and value != parser.get_default(action.dest):
+        value, default = getattr(arguments, action.dest, None), parser.get_default(action.dest)
+        if isinstance(default, str):  # as argparse reads it
+            default = parser._get_value(action, default)
+        if value is not None and value != default:
             given.setdefault(action.dest, (action.option_strings or ["command line"])[0])
     return given
 
@@ -132,6 +134,29 @@ def positive_int(text: str) -> int:
         raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is too small; at least 1 is expected")
+    return value
+
+
+def add_look_flags(parser: argparse.ArgumentParser, every_s: float) -> None:
+    """Add the folder of runs that a view shows, and how often it looks there.
+
+    Args:
+        parser: of the view.
+        every_s: seconds between looks by default.
+    """
+    text = "a run, a sweep, or a folder of them (runs)"
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    text = f"seconds between looks ({every_s:g})"
+    parser.add_argument("--every", type=_positive_float, default=every_s, help=text)
+
+
+def _positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no length of time; more than 0 is expected")
     return value
 
 
