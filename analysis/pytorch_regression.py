@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_print_config_flag, entry
+from trainrig.terminal import print_config
 
 ARCHIVE = Path("runs/torch_regression/archive/bounds.csv")
 
@@ -36,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     parser.add_argument("--quiet", action="store_true", help="print failures and the verdict only")
+    add_print_config_flag(parser)
     return parser
 
 
@@ -43,16 +45,22 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train afresh, compare, and return 0 if every bound holds."""
     arguments = make_parser().parse_args(argv)
-    from pytorch_port.config_files import load_icl_config
+    from pytorch_port.flags import trace_file
     from pytorch_port.grid import Grid, plan_runs
     from pytorch_port.regression import check_progress, read_bounds
     from trainrig.config import apply_overrides
 
     bounds = read_bounds(arguments.bounds)
     overrides = {"data.source": "synthetic", "training_steps": max(row["step"] for row in bounds)}
-    base = apply_overrides(load_icl_config(arguments.config), overrides)
+    traced = trace_file(arguments.config)
+    names = {"data.source": "the regression", "training_steps": "the bounds"}
+    traced = traced.then(apply_overrides(traced.config, overrides), names)
+    base = traced.config
     counts = tuple(sorted({row["class_count"] for row in bounds}))
-    runs = plan_runs(base, Grid(class_counts=counts, weight_decays=(0.0,), seeds=(base.seed,)))
+    grid = Grid(class_counts=counts, weight_decays=(0.0,), seeds=(base.seed,))
+    runs = plan_runs(base, grid)
+    if arguments.print_config:
+        return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.sweep import train_grid
     from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions

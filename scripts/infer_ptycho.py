@@ -12,26 +12,28 @@ Example:
 
 from __future__ import annotations
 
-import argparse
+from trainrig.cli import Parser, entry, given_flags
+from trainrig.terminal import print_config
 
-from trainrig.cli import Parser, entry
 
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ``None`` means "keep the default"."""
-    from ptycho_torch.inference_cli import add_inference_flags, parse_inference_args
+def make_parser() -> Parser:
+    """Return the command line; ``None`` means "keep the default"."""
+    from ptycho_torch.inference_cli import add_inference_flags
 
     parser = Parser(description=__doc__)
     add_inference_flags(parser)
-    return parse_inference_args(parser, argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct and save."""
-    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    from ptycho_torch.inference_cli import infer_from_args
+    from ptycho_torch.inference_cli import infer_from_args, parse_inference_args, trace_inference
 
+    parser = make_parser()
+    args = parse_inference_args(parser, argv)  # torch is imported later: --help is instant
+    if args.print_config:
+        return print_config(trace_inference(args, given_flags(parser, args)).rows())
     for line in infer_from_args(args):
         print(line, flush=True)
     return 0

@@ -54,6 +54,16 @@ EXECUTION_SWITCHES: dict[str, tuple[str, ...]] = {
     "enable_progress_bar": ("--progress-bar",),
     "log_patch_stats": ("--log-patch-stats",),
 }
+#: Flag of the refinement → field of ``RefineSettings``.
+REFINEMENT = {
+    "refine": "epochs",
+    "refine_batch_size": "batch_size",
+    "refine_loss": "loss",
+    "refine_smoothness": "smoothness",
+    "learn_probe": "learn_probe",
+    "learn_positions": "learn_positions",
+    "learn_background": "learn_background",
+}
 
 
 def _kind(annotation: str) -> str:
@@ -173,7 +183,7 @@ def trace_training(
     """
     training, execution = resolve_training(args)
     parts = {"model": training.model, "training": training, "execution": execution}
-    tree = {section: _plain(part) for section, part in parts.items()}
+    tree = {section: plain_fields(part) for section, part in parts.items()}
     in_file = _yaml(args.config)
     origins = {}
     for section, values in tree.items():
@@ -188,7 +198,8 @@ def trace_training(
     return Traced(tree, origins)
 
 
-def _plain(part: Any) -> dict[str, Any]:
+def plain_fields(part: Any) -> dict[str, Any]:
+    """Return a dataclass's fields, paths as texts, without the model that a training holds."""
     values = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "model"}
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
@@ -197,17 +208,8 @@ def refine_settings(args: argparse.Namespace) -> Any:
     """The ``RefineSettings`` that the flags stand for."""
     from ptycho_torch.refine import RefineSettings
 
-    names = {
-        "refine": "epochs",
-        "refine_batch_size": "batch_size",
-        "refine_loss": "loss",
-        "refine_smoothness": "smoothness",
-        "learn_probe": "learn_probe",
-        "learn_positions": "learn_positions",
-        "learn_background": "learn_background",
-    }
     chosen = {
-        new: getattr(args, old) for old, new in names.items() if getattr(args, old) is not None
+        new: getattr(args, old) for old, new in REFINEMENT.items() if getattr(args, old) is not None
     }
     settings = RefineSettings(**{"epochs": 0, "seed": args.seed or 0, **chosen})
     settings.validate()

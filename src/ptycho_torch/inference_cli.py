@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.cli import add_refine_flags, refine_settings, set_log_level
+from ptycho_torch.cli import (
+    REFINEMENT,
+    add_refine_flags,
+    plain_fields,
+    refine_settings,
+    set_log_level,
+)
 from ptycho_torch.flag_texts import TEXTS
-from trainrig.cli import Parser, positive_int
-from trainrig.config import read_yaml
+from trainrig.cli import Parser, add_print_config_flag, positive_int
+from trainrig.config import Traced, read_yaml
 from trainrig.errors import nearest
 
 logger = logging.getLogger(__name__)
@@ -70,6 +76,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--debug_dump", type=Path, metavar="FILE.npz", help=text)
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
+    add_print_config_flag(parser)
     add_refine_flags(parser.add_argument_group("refinement"))
 
 
@@ -95,6 +102,39 @@ def parse_inference_args(parser: Parser, argv: list[str] | None) -> argparse.Nam
             numeric = isinstance(value, int | float) and not isinstance(value, bool)
             parser.set_defaults(**{key: str(value) if numeric else value})  # typed as a flag's text
     return parser.parse_args(argv)
+
+
+def trace_inference(
+    args: argparse.Namespace, names: Mapping[str, str]
+) -> Traced[dict[str, dict[str, Any]]]:
+    """Return the settings of a reconstruction, and where each came from; reads no scan.
+
+    Args:
+        args: the command line.
+        names: name in ``args`` → flag, for those given.
+    """
+    said = dict.fromkeys(read_yaml(args.config) if args.config else (), str(args.config)) | {
+        **names
+    }
+    refinement = plain_fields(refine_settings(args))
+    inference = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(args).items()
+        if key not in REFINEMENT and key not in ("config", "print_config", "seed")
+    }
+    origins = {f"inference.{key}": said[key] for key in inference if key in said}
+    for flag, key in {**REFINEMENT, "seed": "seed"}.items():
+        if flag in said:
+            origins[f"refinement.{key}"] = said[flag]
+    if args.model_path is not None:
+        from ptycho_torch.persistence import load_model
+
+        settings = load_model(args.model_path, trust_pickle=args.trust_pickle).inference_config
+        for key, own in (("middle_trim", "middle_trim"), ("inference_batch_size", "batch_size")):
+            if inference[key] is None:
+                inference[key] = getattr(settings, own)
+                origins[f"inference.{key}"] = "the model"
+    return Traced({"inference": inference, "refinement": refinement}, origins)
 
 
 def infer_from_args(args: argparse.Namespace) -> Iterator[str]:

@@ -199,11 +199,7 @@ def resolve(
     Raises:
         FileNotFoundError, ValueError: no such file, an unknown key or a bad value.
     """
-    from pytorch_port.config_files import read_icl_tree
-
-    tree, file = read_icl_tree(config_path), str(config_path)
-    named = dict.fromkeys(flatten(tree), file)
-    traced = Traced(IclConfig()).then(from_dict(IclConfig, tree, file), named)
+    traced = trace_file(config_path)
     if preset:
         named = dict.fromkeys(preset, f"--preset {arguments.preset}")
         traced = traced.then(apply_overrides(traced.config, preset), named)
@@ -212,6 +208,15 @@ def resolve(
     named |= dict.fromkeys(parse_assignments(arguments.assignments), "--set")
     config = configure(traced.config, arguments, keys)
     return traced.then(config, named, "follows from the flags")
+
+
+def trace_file(path: Path) -> Traced[IclConfig]:
+    """Return the configuration of a file with ``get_config()``, each of its values named by it."""
+    from pytorch_port.config_files import read_icl_tree
+
+    tree, file = read_icl_tree(path), str(path)
+    named = dict.fromkeys(flatten(tree), file)
+    return Traced(IclConfig()).then(from_dict(IclConfig, tree, file), named)
 
 
 def configure(config: IclConfig, arguments: argparse.Namespace, keys: set[str]) -> IclConfig:

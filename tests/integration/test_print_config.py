@@ -59,6 +59,21 @@ CASES = {
         ("training.nepochs", "16", "configs/ptycho/train.yaml"),
         ("execution.enable_checkpointing", "true", "default"),
     ],
+    "infer_ptycho --test_data scan.npz --refine 9 --learn-probe --stream 4 --seed 3": [
+        ("inference.test_data", '"scan.npz"', "--test_data"),
+        ("inference.stream", "4", "--stream"),
+        ("inference.middle_trim", "null", "default"),
+        ("refinement.epochs", "9", "--refine"),
+        ("refinement.learn_probe", "true", "--learn-probe"),
+        ("refinement.seed", "3", "--seed"),
+        ("refinement.batch_size", "32", "default"),
+    ],
+    "pytorch_regression": [
+        ("data.source", '"synthetic"', "the regression"),
+        ("training_steps", "1500", "the bounds"),
+        ("transformer.num_layers", "2", QUICK),
+        ("varied over 2 runs: class_counts 100 1600; weight_decays 0.0; seeds 0", "", ""),
+    ],
     "tune_deepobs mnist_mlp --search bayesian --range lr=1e-4:1 --trials 7": [
         ("hyperparams.lr", "0.0001", "searched; of the first run"),
         ("7 settings, each with seed 42", "", ""),
@@ -80,3 +95,17 @@ def test_every_value_is_printed_with_its_origin(command, call_script, monkeypatc
             assert [key, value, origin] in rows
         else:
             assert any(line.startswith(key) for line in lines), ended.out
+
+
+def test_values_of_an_inference_file_are_its_own(tmp_path, call_script):
+    file = tmp_path / "infer.yaml"
+    file.write_text("refine: 7\nlearn_probe: true\nseed: 3\nstream: 5\n")
+    words = ["--config", str(file), "--test_data", "scan.npz", "--seed", "4", "--print-config"]
+    ended = call_script("infer_ptycho", words)
+    rows = {tuple(line.split(maxsplit=2)) for line in ended.out.splitlines()}
+    assert rows >= {
+        ("refinement.epochs", "7", str(file)),
+        ("refinement.learn_probe", "true", str(file)),
+        ("inference.stream", "5", str(file)),
+        ("refinement.seed", "4", "--seed"),
+    }
