@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from trainrig.files import reading, write_atomically
 from trainrig.plotting.style import TEXT_IN, new_figure, paper_style, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 FEATURE_IMAGES = "features.npz"
 
