@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
+    from pytorch_port.runtime import Runtime
     from pytorch_port.sweep import train_grid
-    from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(

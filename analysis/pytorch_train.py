@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.resume and not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: holds no run to resume; leave --resume out to start one")
     from pytorch_port.experiment import run
-    from pytorch_port.trainer import Runtime
+    from pytorch_port.runtime import Runtime
 
     with profiled(arguments.profile):
         result = run(traced.config, Runtime(**runtime_options(arguments)), path=path)

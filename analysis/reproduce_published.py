@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{total} runs of {steps} steps; {len(chosen)} in this slice")
         return 0
     from pytorch_port.reproduction_files import write_reproduction
+    from pytorch_port.runtime import Runtime
     from pytorch_port.sweep import train_grid
-    from pytorch_port.trainer import Runtime
     from trainrig.launch.options import LaunchOptions
     from trainrig.report.write import conclude
 

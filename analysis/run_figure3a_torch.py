@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.figure3a import evaluations_of_run, write_figure3a
+    from pytorch_port.runtime import Runtime
     from pytorch_port.sweep import run_facts, train_grid
-    from pytorch_port.trainer import Runtime
     from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")

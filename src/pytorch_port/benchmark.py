@@ -23,8 +23,8 @@ from pytorch_port.data import SequenceDataset, gather_examples
 from pytorch_port.experiment import build, run
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.pack_steps import pack_steps
+from pytorch_port.runtime import Runtime
 from pytorch_port.steps import make_loss, resolve_engine, training_steps
-from pytorch_port.trainer import Runtime
 from trainrig.benchmark import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
 from trainrig.models.resnet import ResNetEncoder

@@ -19,8 +19,9 @@ from torch import nn
 from pytorch_port.assembly import build_icl_model, make_icl_optimizer
 from pytorch_port.config import IclConfig
 from pytorch_port.inputs import IclInputs, load_inputs
+from pytorch_port.runtime import Runtime
 from pytorch_port.steps import resolve_engine, training_steps
-from pytorch_port.trainer import Runtime, Trainer
+from pytorch_port.trainer import Trainer
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.distributed import Dismissed, Team, join_team

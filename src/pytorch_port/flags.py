@@ -249,7 +249,7 @@ def dotted_keys(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def runtime_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the keyword arguments of ``trainer.Runtime`` that the flags give."""
+    """Return the keyword arguments of ``runtime.Runtime`` that the flags give."""
     return {
         "device": arguments.device,
         "threads": arguments.threads,

@@ -22,13 +22,8 @@ from pytorch_port.data import (
 )
 from pytorch_port.losses import LabelSets, label_sets
 from trainrig.data import check_source, load_images
-from trainrig.data.image_bank import (
-    ImageBank,
-    keep_classes,
-    prepare_views,
-    select_exemplars,
-    view_table,
-)
+from trainrig.data.bank_transforms import keep_classes, prepare_views, select_exemplars, view_table
+from trainrig.data.image_bank import ImageBank
 from trainrig.seeding import derive_seed
 
 #: The evaluation regimes and the reference's names of their sequences.

@@ -21,7 +21,8 @@ from pytorch_port.config import IclConfig
 from pytorch_port.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack_steps import pack_steps
-from pytorch_port.trainer import Runtime, Trainer, progress_bar
+from pytorch_port.runtime import Runtime, progress_bar
+from pytorch_port.trainer import Trainer
 from trainrig.checkpoint import list_checkpoints, load_checkpoint, prune
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError

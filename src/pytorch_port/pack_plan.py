@@ -23,8 +23,8 @@ from pytorch_port.config import IclConfig
 from pytorch_port.experiment import build
 from pytorch_port.grid import PackSize, SweepRun
 from pytorch_port.inputs import IclInputs, load_inputs
+from pytorch_port.runtime import Runtime
 from pytorch_port.steps import make_loss
-from pytorch_port.trainer import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import to_dict
 from trainrig.device import choose_device
@@ -169,7 +169,7 @@ def make_plan(
     Args:
         runs: of the sweep.
         base_dir: holds the plan of an earlier start, which is kept.
-        runtime: see ``trainer.Runtime``.
+        runtime: see ``runtime.Runtime``.
         pack: most runs in a pack, or ``auto``.
         jobs: packs side by side.
 

@@ -18,7 +18,7 @@ from pytorch_port.figure3a import PanelName, evaluations_of_run
 from pytorch_port.inputs import FINAL_REGIMES
 from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, Regime, figure3_curve
 from pytorch_port.reproduction import BASE_JSON, Condition, Planned
-from pytorch_port.trainer import Runtime
+from pytorch_port.runtime import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import to_dict
 from trainrig.files import write_json

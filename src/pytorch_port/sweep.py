@@ -16,7 +16,7 @@ from pytorch_port.grid import PackSize, SweepRun
 from pytorch_port.inputs import load_inputs
 from pytorch_port.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
-from pytorch_port.trainer import Runtime
+from pytorch_port.runtime import Runtime
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device
 from trainrig.files import read_json
@@ -230,7 +230,7 @@ def train_grid(
     Args:
         runs: from ``grid.plan_runs``.
         base_dir: holds the run folders and ``runs.csv``.
-        runtime: see ``trainer.Runtime``.
+        runtime: see ``runtime.Runtime``.
         config_path: where the configuration came from, for ``runs.csv``.
         launch: who carries the runs out; default worker processes, one per core or GPU.
         pack: most runs trained as one program, or ``auto``: as many as the memory holds; default

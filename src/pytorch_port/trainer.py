@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from pytorch_port.data import SequenceBatch
 from pytorch_port.evaluation import evaluate
 from pytorch_port.inputs import REGIMES, IclInputs
 from pytorch_port.losses import icl_scalars, make_targets
+from pytorch_port.runtime import Runtime, progress_bar
 from pytorch_port.steps import training_steps
 from trainrig.checkpoint import (
     Checkpoint,
@@ -44,7 +44,7 @@ from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
-from trainrig.tracking.tracker import Tracker, check_tracker
+from trainrig.tracking.tracker import Tracker
 
 #: What a line of progress.txt shows, where its row has it; metrics.jsonl holds everything.
 PROGRESS_COLUMNS = (
@@ -61,45 +61,6 @@ PROGRESS_COLUMNS = (
     "elapsed",
     "steps_per_second",
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Runtime:
-    """What may differ between two processes that give the same numbers.
-
-    Attributes:
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; its type is part of a run's identity.
-        threads: torch threads.
-        data_dir: folder of data sets; default ``$TRAINRIG_DATA_DIR``, else ``./data``.
-        download: fetch Omniglot where it is absent.
-        num_workers: processes that draw sequences with the exact sampler.
-        overwrite: start anew in a directory that holds a run.
-        force_engine_change: go on alone with a run that was begun in a pack, or the reverse.
-        tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
-        project: of the tracker.
-        show_progress: draw a progress bar.
-        position: line of the progress bar.
-    """
-
-    device: str = "auto"
-    threads: int | None = None
-    data_dir: str | None = None
-    download: bool = False
-    num_workers: int = 0
-    overwrite: bool = False
-    force_engine_change: bool = False
-    tracker: str = "trackio"
-    project: str = "icl"
-    show_progress: bool = True
-    position: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.num_workers < 0:
-            raise ValueError(f"--num-workers {self.num_workers}: must be 0 or more")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads {self.threads}: must be at least 1")
-        check_tracker(self.tracker)
 
 
 class Trainer:
@@ -394,20 +355,3 @@ class Trainer:
 def _finite(scalars: dict[str, float]) -> dict[str, float | None]:
     """Replace what strict JSON cannot hold by None."""
     return {key: value if math.isfinite(value) else None for key, value in scalars.items()}
-
-
-def progress_bar(config: IclConfig, runtime: Runtime, name: str, start_step: int) -> Any:
-    """Return a bar over the steps of a run, or of several that go in step."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=config.training_steps,
-        initial=start_step,
-        desc=name,
-        unit="step",
-        position=runtime.position,
-        disable=not runtime.show_progress,
-        leave=runtime.position == 0,
-        mininterval=0.5,
-        dynamic_ncols=True,
-    )

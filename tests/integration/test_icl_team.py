@@ -12,12 +12,13 @@ import torch
 from pytorch_port import trainer
 from pytorch_port.config_files import load_icl_config
 from pytorch_port.experiment import run
+from pytorch_port.runtime import Runtime
 from trainrig.checkpoint import latest_checkpoint
 from trainrig.config import apply_overrides
 from trainrig.runs import LATEST, read_status
 from trainrig.stopping import Interruption
 
-RUNTIME = trainer.Runtime(device="cpu", tracker="none", show_progress=False)
+RUNTIME = Runtime(device="cpu", tracker="none", show_progress=False)
 
 
 def config(**changes):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho_torch.callbacks import HistoryCallback
 from ptycho_torch.canvas import Grid
 from ptycho_torch.config_params import (
     DataConfig,
@@ -27,13 +28,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.persistence import load_checkpoint
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.train import (
-    HistoryCallback,
-    history_table,
-    make_trainer,
-    prepare,
-    run_fit,
-)
+from ptycho_torch.train import history_table, make_trainer, prepare, run_fit
 from trainrig.seeding import derive_seed, set_seed
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from pytorch_port.config import IclConfig
 from pytorch_port.device_batches import DeviceBatches
 from pytorch_port.experiment import build, settle_engine
 from pytorch_port.inputs import IclInputs, load_inputs
+from pytorch_port.runtime import Runtime
 from pytorch_port.steps import compiled_twin, resolve_engine, training_steps, trial_losses
-from pytorch_port.trainer import Runtime
 from trainrig.config import apply_overrides
-from trainrig.data.image_bank import view_table
+from trainrig.data.bank_transforms import view_table
 
 CPU = torch.device("cpu")
 SYMBOLIC = {

@@ -22,10 +22,12 @@ from deepobs.pytorch import config
 from deepobs.pytorch.datasets import DataSet
 from deepobs.pytorch.runners.dense import DenseChain, SharedBatch
 from deepobs.pytorch.runners.naming import find_results
-from deepobs.pytorch.runners.runner import OpenSession, PTRunner
-from deepobs.pytorch.runners.session import SaveClock, Session, needs_closure
+from deepobs.pytorch.runners.run_folder import OpenSession, make_output, open_session
+from deepobs.pytorch.runners.runner import PTRunner
+from deepobs.pytorch.runners.session import SaveClock, Session
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.sinks import Sinks
+from deepobs.pytorch.runners.steps import needs_closure
 from trainrig.device import reuse_memory
 
 #: Optimizers whose update torch can do in one pass over the memory.
@@ -107,10 +109,10 @@ def _open(
     session = runner.make_session(settings, _silent, Sinks(), data)
     fuse(session.optimizer)
     if not no_logs:
-        with runner.open_session(settings, folder, session, _silent, engine="pack") as opened:
+        with open_session(settings, folder, session, _silent, engine="pack") as opened:
             yield opened
         return
-    yield OpenSession(session, lambda: None, lambda: runner.make_output(settings, session))
+    yield OpenSession(session, lambda: None, lambda: make_output(settings, session))
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:

@@ -13,9 +13,8 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +22,24 @@ import torch
 
 from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets import DataSet
-from deepobs.pytorch.runners import results
 from deepobs.pytorch.runners.hyperparameters import (
     Specification,
     normalise_specification,
     resolve,
 )
-from deepobs.pytorch.runners.naming import find_results, result_name
-from deepobs.pytorch.runners.session import Session, peak_memory_bytes
+from deepobs.pytorch.runners.naming import find_results
+from deepobs.pytorch.runners.run_folder import make_output, open_session
+from deepobs.pytorch.runners.session import Session
 from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, default_setting
 from deepobs.pytorch.runners.sinks import open_sinks
 from deepobs.pytorch.testproblems import TestProblem
-from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
-from trainrig.config import diff
 from trainrig.errors import nearest
 from trainrig.files import read_json
-from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
 from trainrig.seeding import make_deterministic, set_seed
-from trainrig.tracking.metric_log import MetricLog
 
 logger = logging.getLogger(__name__)
 #: Arguments of the 1.1 and 1.2 lines that have another name here.
 ALTERNATIVES = ("learning_rate", "l2_reg")
-#: Columns of ``logs/progress.txt``.
-COLUMNS = ("step", "split", "loss", "accuracy", "elapsed")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpenSession:
-    """A session with its folder: ``save`` writes a checkpoint, ``finish`` the result."""
-
-    session: Session
-    save: Callable[[], None]
-    finish: Callable[[], dict[str, Any]]
 
 
 class PTRunner(abc.ABC):
@@ -215,7 +199,7 @@ class PTRunner(abc.ABC):
             if no_logs:
                 session = self.make_session(settings, say, sinks)
                 self.training(session, None, checkpoint_interval_s)
-                return self.make_output(settings, session)
+                return make_output(settings, session)
             return self._logged(settings, folder, say, sinks, checkpoint_interval_s)
 
     def run_folder(self, settings: RunSettings, output_dir: str | Path) -> Path:
@@ -258,62 +242,9 @@ class PTRunner(abc.ABC):
         interval_s: float,
     ) -> dict[str, Any]:
         session = self.make_session(settings, say, sinks)  # refuses what it must before any file
-        with self.open_session(settings, folder, session, say) as opened:
+        with open_session(settings, folder, session, say) as opened:
             self.training(opened.session, opened.save, interval_s)
             return opened.finish()
-
-    @contextlib.contextmanager
-    def open_session(
-        self,
-        settings: RunSettings,
-        folder: Path,
-        session: Session,
-        say: Callable[[str], None],
-        **engine: Any,
-    ) -> Iterator[OpenSession]:
-        """Lock a run's folder and yield its session, where its last checkpoint left it.
-
-        Args:
-            settings: of the run.
-            folder: where its result goes.
-            session: at its start.
-            say: receives console lines.
-            engine: what else a checkpoint must agree with, beyond the settings.
-        """
-        work = folder / f".random_seed__{settings.random_seed}"
-        plain = results.strict(settings.to_dict() | engine)
-        device = str(next(session.problem.net.parameters()).device)
-        environment = describe_environment(
-            "deepobs", device=device, threads=torch.get_num_threads()
-        )
-        with open_run(
-            work, plain, environment, overwrite=_must_start_anew(work, plain)
-        ) as directory:
-            remove_leftovers(directory.checkpoints)
-            log = MetricLog(directory.logs, COLUMNS)
-            session.log, session.stop = log, directory.stop
-            self._resume(session, directory, say)
-            directory.set_status("running", epoch=session.epoch)
-
-            def save() -> None:
-                done = session.epoch * len(session.problem.data.train) + session.step
-                weights = session.problem.net.state_dict()
-                save_checkpoint(directory.checkpoints, done, weights, session.state())
-
-            def finish() -> dict[str, Any]:
-                output = self.make_output(settings, session)
-                path = folder / result_name(settings.random_seed)
-                results.write_output(path, output)
-                log.close()
-                directory.set_status(session.status, epoch=session.epoch, result=path.name)
-                _remove_checkpoints(directory)
-                return results.strict(output)
-
-            try:
-                yield OpenSession(session, save, finish)
-            except BaseException as error:
-                directory.record_stop(error, epoch=session.epoch)
-                raise
 
     def make_session(
         self,
@@ -349,44 +280,6 @@ class PTRunner(abc.ABC):
             return self.optimizer_class(parameters, **settings.hyperparams)
         except TypeError as error:
             raise ValueError(f"{self.optimizer_name}: {error}") from None
-
-    def _resume(
-        self, session: Session, directory: RunDirectory, say: Callable[[str], None]
-    ) -> None:
-        checkpoint, ignored = latest_checkpoint(
-            directory.checkpoints, next(session.problem.net.parameters()).device
-        )
-        for message in ignored:
-            logger.warning(message)
-        if checkpoint is None:
-            assert session.log is not None  # opened with the folder
-            session.log.truncate({})
-        else:
-            session.restore(checkpoint)
-            say(f"Resuming in epoch {session.epoch} after step {session.step}")
-
-    def make_output(self, settings: RunSettings, session: Session) -> dict[str, Any]:
-        """Return a finished session's result."""
-        device = next(session.problem.net.parameters()).device
-        timing = dict(session.timing)
-        timing["total_seconds"] = sum(sum(values) for values in timing.values())
-        timing["pack"] = session.pack
-        timing["peak_memory_bytes"] = peak_memory_bytes(device)
-        return results.make_output(settings, session.curves, session.status, timing, device)
-
-
-def _must_start_anew(work: Path, plain: dict[str, Any]) -> bool:
-    """Say whether earlier work is finished, or belongs to other arguments of the same folder."""
-    if read_status(work)["status"] in FINAL:
-        return True
-    file = work / "config.json"
-    with contextlib.suppress(ValueError):
-        return file.exists() and bool(diff(read_json(file), plain))
-    return True
-
-
-def _remove_checkpoints(directory: RunDirectory) -> None:
-    shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
 
 
 def _printer() -> Callable[[str], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import resource
 import sys
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor
 
 from deepobs.pytorch.runners.settings import RunSettings
+from deepobs.pytorch.runners.steps import epoch_steps
 from deepobs.pytorch.testproblems import TestProblem
 from trainrig.checkpoint import Checkpoint
-from trainrig.loop import StepRecord, train_steps
+from trainrig.loop import StepRecord
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import StopRequest
 from trainrig.tracking.metric_log import MetricLog
@@ -74,8 +74,6 @@ class Session:
         self._pending: list[Tensor] = []
         self._last: Tensor | None = None
         self._epoch_seconds, self._finite = 0.0, True
-        self._has_lr = all("lr" in group for group in optimizer.param_groups)
-        self._needs_closure = needs_closure(optimizer)
 
     def on_row(self, row: dict[str, Any]) -> None:
         """Pass a row on, to the run's own log first."""
@@ -212,49 +210,11 @@ class Session:
         )
 
     def _steps(self, lr: float | None) -> Iterator[StepRecord]:
-        problem, data = self.problem, self.problem.data
-        per_epoch = len(data.train)
+        data = self.problem.data
+        first = self.epoch * len(data.train) + self.step
+        last = (self.epoch + 1) * len(data.train)
         batches = data.train.batches(data.train.passes - 1, start=self.step)
-        first, last = self.epoch * per_epoch + self.step, (self.epoch + 1) * per_epoch
-        if self._needs_closure or not self._has_lr or lr is None:
-            return self._closure_steps(batches, first, lr)
-        return train_steps(
-            problem.net,
-            self.optimizer,
-            batches,
-            lambda _, batch: (problem.objective(batch), None),
-            schedule=lambda _: lr,
-            total_steps=last,
-            start_step=first,
-        )
-
-    def _closure_steps(
-        self, batches: Iterator[Any], first: int, lr: float | None
-    ) -> Iterator[StepRecord]:
-        """Steps of optimizers that re-evaluate the batch, or that have no learning rate."""
-        for step, batch in enumerate(batches, start=first + 1):
-            if self._has_lr and lr is not None:
-                for group in self.optimizer.param_groups:
-                    group["lr"] = lr
-            evaluate_batch = self.problem.get_batch_loss_and_accuracy_func(batch, "mean")
-            losses: list[Tensor] = []
-
-            def closure(
-                evaluate_batch: Callable[..., Any] = evaluate_batch, losses: list[Tensor] = losses
-            ) -> Any:  # a Tensor; torch declares a float
-                with torch.enable_grad():
-                    self.optimizer.zero_grad(set_to_none=True)
-                    loss = evaluate_batch()[0]
-                    loss.backward()
-                losses.append(loss.detach())
-                return loss
-
-            if self._needs_closure:
-                self.optimizer.step(closure)
-            else:
-                closure()
-                self.optimizer.step()
-            yield StepRecord(step, losses[0], lr if lr is not None else math.nan, None)
+        return epoch_steps(self.problem, self.optimizer, batches, lr, first=first, last=last)
 
     def _flush(self) -> bool:
         """Move pending losses to the curve, which ends with the first non-finite one if told so."""
@@ -355,9 +315,3 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def _title(phase: str) -> str:
     return "train" if phase == "train_eval" else phase
-
-
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether an optimizer's step evaluates the loss itself."""
-    parameter = inspect.signature(optimizer.step).parameters.get("closure")
-    return parameter is not None and parameter.default is parameter.empty

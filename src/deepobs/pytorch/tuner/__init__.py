@@ -8,7 +8,8 @@ from deepobs.pytorch.tuner.searches import (
     log_uniform,
     uniform,
 )
-from deepobs.pytorch.tuner.tuner import Trial, Tuner, rerun_setting, write_tuning_summary
+from deepobs.pytorch.tuner.trials import Trial, write_tuning_summary
+from deepobs.pytorch.tuner.tuner import Tuner, rerun_setting
 
 __all__ = [
     "GP",

@@ -13,7 +13,8 @@ import numpy as np
 from deepobs.pytorch.runners.hyperparameters import Specification
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
-from deepobs.pytorch.tuner.tuner import Trial, Tuner, complete
+from deepobs.pytorch.tuner.trials import Trial
+from deepobs.pytorch.tuner.tuner import Tuner, complete
 from trainrig.launch.options import LaunchOptions
 from trainrig.seeding import derive_seed
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import json
 import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.launching import launch_settings
-from trainrig.errors import nearest
+from deepobs.pytorch.tuner.trials import Trial, default_metric, value_of, write_tuning_summary
 from trainrig.files import write_atomically
 from trainrig.launch.options import LaunchOptions
 from trainrig.report.write import write_report
@@ -29,31 +27,6 @@ from trainrig.report.write import write_report
 logger = logging.getLogger(__name__)
 
 REFUSED_ON_TESTSETS = ("num_epochs", "batch_size", "weight_decay", "l2_reg")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting with all its seeds.
-
-    Attributes:
-        hyperparams: the setting.
-        values: the final (or best) metric of each seed; NaN for a diverged run.
-        metric: what was measured.
-    """
-
-    hyperparams: dict[str, Any]
-    values: list[float]
-    metric: str
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds; NaN where one diverged."""
-        return float(np.mean(self.values))
-
-    def cost(self) -> float:
-        """Return what is minimised: infinite where a run diverged."""
-        value = self.mean if self.metric.endswith("losses") else -self.mean
-        return value if math.isfinite(value) else math.inf
 
 
 class Tuner(abc.ABC):
@@ -314,30 +287,6 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{name}", *map(str, values)]
 
 
-def default_metric(output: Mapping[str, Any]) -> str:
-    """Return the curve to judge by: accuracies before losses, validation before test."""
-    for name in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
-        if name in output:
-            return name
-    raise ValueError("no metric found in the result")
-
-
-def value_of(output: Mapping[str, Any], metric: str, mode: str) -> float:
-    """Return a run's final or best value; NaN where it diverged.
-
-    Raises:
-        KeyError: no such curve, with the nearest.
-    """
-    if metric not in output:
-        raise KeyError(f"metric {metric!r} is not in the result{nearest(metric, output)}")
-    if output["status"] != "complete":
-        return math.nan
-    curve = [math.nan if value is None else value for value in output[metric]]
-    if mode == "final":
-        return curve[-1]
-    return min(curve) if metric.endswith("losses") else max(curve)
-
-
 def rerun_setting(
     runner: PTRunner,
     testproblem: str,
@@ -353,24 +302,6 @@ def rerun_setting(
         for seed in seeds
     ]
     return [output for output in outputs if output is not None]
-
-
-def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
-    """Write ``tuning_log.json``: one JSON object per line, best first, with the trial's number."""
-    lines = []
-    for number, trial in sorted(enumerate(trials, start=1), key=lambda pair: pair[1].cost()):
-        mean, std = trial.mean, float(np.std(trial.values))
-        record = {
-            "params": trial.hyperparams,
-            f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
-            f"{trial.metric}_std": std if math.isfinite(std) else None,
-            "n": len(trial.values),
-            "trial": number,
-        }
-        lines.append(json.dumps(record, allow_nan=False))
-    path = folder / "tuning_log.json"
-    write_atomically(path, "\n".join(lines) + "\n")
-    return path
 
 
 def complete(specification: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

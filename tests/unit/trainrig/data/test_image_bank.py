@@ -10,16 +10,14 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from trainrig.data.image_bank import (
+from trainrig.data.bank_transforms import (
     augment,
-    downsample_images,
-    hash_pixels,
     keep_classes,
     prepare_views,
     select_exemplars,
-    to_float,
     view_table,
 )
+from trainrig.data.image_bank import downsample_images, hash_pixels, to_float
 
 
 def test_bank_refuses_wrong_tensors(bank):

@@ -1,0 +1,82 @@
+"""Trials of a search: a setting with the metric of its seeds, judged and written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainrig.errors import nearest
+from trainrig.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting with all its seeds.
+
+    Attributes:
+        hyperparams: the setting.
+        values: the final (or best) metric of each seed; NaN for a diverged run.
+        metric: what was measured.
+    """
+
+    hyperparams: dict[str, Any]
+    values: list[float]
+    metric: str
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN where one diverged."""
+        return float(np.mean(self.values))
+
+    def cost(self) -> float:
+        """Return what is minimised: infinite where a run diverged."""
+        value = self.mean if self.metric.endswith("losses") else -self.mean
+        return value if math.isfinite(value) else math.inf
+
+
+def default_metric(output: Mapping[str, Any]) -> str:
+    """Return the curve to judge by: accuracies before losses, validation before test."""
+    for name in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
+        if name in output:
+            return name
+    raise ValueError("no metric found in the result")
+
+
+def value_of(output: Mapping[str, Any], metric: str, mode: str) -> float:
+    """Return a run's final or best value; NaN where it diverged.
+
+    Raises:
+        KeyError: no such curve, with the nearest.
+    """
+    if metric not in output:
+        raise KeyError(f"metric {metric!r} is not in the result{nearest(metric, output)}")
+    if output["status"] != "complete":
+        return math.nan
+    curve = [math.nan if value is None else value for value in output[metric]]
+    if mode == "final":
+        return curve[-1]
+    return min(curve) if metric.endswith("losses") else max(curve)
+
+
+def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
+    """Write ``tuning_log.json``: one JSON object per line, best first, with the trial's number."""
+    lines = []
+    for number, trial in sorted(enumerate(trials, start=1), key=lambda pair: pair[1].cost()):
+        mean, std = trial.mean, float(np.std(trial.values))
+        record = {
+            "params": trial.hyperparams,
+            f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
+            f"{trial.metric}_std": std if math.isfinite(std) else None,
+            "n": len(trial.values),
+            "trial": number,
+        }
+        lines.append(json.dumps(record, allow_nan=False))
+    path = folder / "tuning_log.json"
+    write_atomically(path, "\n".join(lines) + "\n")
+    return path
