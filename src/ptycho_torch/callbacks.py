@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from ptycho_torch.dataset import GroupDataset
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.distributed import Team
+from trainrig.errors import DivergedError
 from trainrig.files import write_atomically
-from trainrig.run_status import this_process
 from trainrig.tracking.progress import format_line
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class HistoryCallback(Callback):
     """Collects the losses per epoch and rewrites ``metrics.csv`` with all of them.
 
     Lightning's own CSV logger starts an empty file when a run is resumed. ``progress.txt`` has the
-    same with the time, and ``.lock`` names the process, for the terminal view.
+    same with the time, for the terminal view.
     """
 
     def __init__(self, table: Path | None = None) -> None:
@@ -70,10 +70,8 @@ class HistoryCallback(Callback):
         self._sum, self._items, self._begun = torch.zeros(()), 0, time.perf_counter()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Say who is at work."""
+        """Start the clock."""
         self._begun = time.perf_counter()
-        if self.table is not None and trainer.is_global_zero:
-            write_atomically(self.table.parents[1] / ".lock", this_process())
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -84,7 +82,11 @@ class HistoryCallback(Callback):
         self._items += batch["count"]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Append both losses, if logged."""
+        """Append both losses, if logged.
+
+        Raises:
+            DivergedError: one is not finite; the checkpoint of the epoch before stays.
+        """
         self.history.train_loss.append(float(self._sum / self._items))
         self._sum, self._items = torch.zeros(()), 0
         if "val_loss" in trainer.callback_metrics:
@@ -93,6 +95,9 @@ class HistoryCallback(Callback):
         self._begun = time.perf_counter()
         if self.table is not None and trainer.is_global_zero:
             self._write()
+        for split, losses in (("train", self.history.train_loss), ("val", self.history.val_loss)):
+            if losses and not math.isfinite(losses[-1]):
+                raise DivergedError(f"{split} loss {losses[-1]} in epoch {len(losses)}")
 
     def _write(self) -> None:
         assert self.table is not None

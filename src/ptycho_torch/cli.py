@@ -19,7 +19,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.flag_texts import TEXTS
 from trainrig.cli import add_print_config_flag
 from trainrig.config import Traced, read_yaml
-from trainrig.errors import nearest
+from trainrig.errors import DivergedError, nearest
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
 EXTRA_SPELLINGS = {
@@ -97,8 +97,8 @@ def add_refine_flags(parser: Any) -> None:
     parser.add_argument("--probe-modes", type=int, help="incoherent modes while refining")
 
 
-def add_training_flags(parser: Any) -> None:
-    """Flags of ``train_ptycho.py``."""
+def add_training_flags(parser: Any, *, several: bool = False) -> None:
+    """Flags of ``train_ptycho.py``; ``several`` trainings choose their seeds and resume anyway."""
     parser.add_argument("--config", type=Path, help="YAML with training, model and execution keys")
     model = parser.add_argument_group("model")
     _add_fields(model, ModelConfig)
@@ -106,6 +106,9 @@ def add_training_flags(parser: Any) -> None:
     _add_fields(training, TrainingConfig)
     run = parser.add_argument_group("execution")
     for name, flags in EXECUTION_FLAGS.items():
+        if several and name == "seed":
+            parser.set_defaults(seed=None)
+            continue
         kind = _kind(str(next(f.type for f in fields(ExecutionConfig) if f.name == name)))
         run.add_argument(*flags, dest=name, type=TYPES[kind], help=_text(name))
     switch = argparse.BooleanOptionalAction
@@ -117,12 +120,14 @@ def add_training_flags(parser: Any) -> None:
     )
     run.add_argument("--disable_mlflow", action="store_true", help="deprecated: --logger none")
     run.add_argument("--quiet", action="store_true", help="no progress lines")
-    run.add_argument("--resume", action="store_true", help="continue a killed run")
+    if not several:
+        run.add_argument("--resume", action="store_true", help="continue a killed run")
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
     )
-    text = "write a reconstruction (True)"
-    run.add_argument("--do_stitching", action=switch, default=True, help=text)
+    if not several:
+        text = "write a reconstruction (True)"
+        run.add_argument("--do_stitching", action=switch, default=True, help=text)
     add_print_config_flag(run)
     add_refine_flags(parser.add_argument_group("refinement of the reconstruction"))
 
@@ -232,7 +237,8 @@ def set_log_level(quiet: bool, debug: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _training_scan(path: str | Path, *, mapped: bool) -> Any:
+def training_scan(path: str | Path, *, mapped: bool) -> Any:
+    """The scan in a file; ``mapped`` leaves its frames on disk."""
     from ptycho_torch.raw_data import RawDataTorch
     from ptycho_torch.staging import open_mapped
     from trainrig.data.locations import cache_dir
@@ -240,21 +246,36 @@ def _training_scan(path: str | Path, *, mapped: bool) -> Any:
     return open_mapped(path, cache_dir() / "ptycho") if mapped else RawDataTorch.from_file(path)
 
 
-def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Train, reconstruct, optionally refine; ``say`` receives lines to print."""
-    set_log_level(args.quiet)
+def training_from_args(args: argparse.Namespace) -> tuple[Any, TrainingConfig, ExecutionConfig]:
+    """The scan that the flags name, and the configuration that they stand for on it.
+
+    Raises:
+        ValueError: no scan, or a value out of range.
+    """
     training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
     if training_file is None:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
-    from ptycho_torch.experiment import run
-    from ptycho_torch.pipeline import Method
-
-    scan = _training_scan(training_file, mapped=args.mapped)
+    scan = training_scan(training_file, mapped=args.mapped)
     config, execution = resolve_training(args, scan.N)
     if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
         config.n_groups = _yaml(args.config).get("n_groups", len(scan))
     config.train_data_file = Path(training_file)
-    run(
+    return scan, config, execution
+
+
+def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Train, reconstruct, optionally refine; ``say`` receives lines to print.
+
+    Raises:
+        ValueError: as ``experiment.run``.
+        DivergedError: a loss became infinite or NaN.
+    """
+    set_log_level(args.quiet)
+    scan, config, execution = training_from_args(args)
+    from ptycho_torch.experiment import run
+    from ptycho_torch.pipeline import Method
+
+    result = run(
         config,
         execution,
         scan=scan,
@@ -263,3 +284,5 @@ def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> Non
         resume=args.resume,
         say=say,
     )
+    if result.status == "diverged" and result.path is not None:  # the first process speaks
+        raise DivergedError(f"{result.path}: diverged: {result.message}")

@@ -9,10 +9,9 @@ from typing import Any
 
 from trainrig.files import read_json
 from trainrig.report.content import Picture, Section, Table, Tile
-from trainrig.report.describers import Describer, Description, Metric
-from trainrig.report.records import RunRecord, last_values
-from trainrig.run_status import Progress, is_alive
-from trainrig.tracking.progress import last_rows, speed
+from trainrig.report.describers import Describer, Description, Metric, Watched
+from trainrig.report.records import RunRecord, last_values, run_directories
+from trainrig.run_status import observe_status
 
 EXPERIMENT = "ptychography"
 METRICS = (
@@ -29,54 +28,40 @@ METRICS = (
 CAPTIONS = {
     "reconstructed_amplitude.png": "Reconstructed amplitude; what no frame reached stays blank.",
     "reconstructed_phase.png": "Reconstructed phase, the constant offset removed.",
-    "reconstructed_uncertainty.png": "Error expected from simulated repetitions.",
+    "reconstructed_uncertainty.png": "Uncertainty: the error of simulated repetitions, or the "
+    "standard deviation over the members of an ensemble.",
     "evaluation.png": "Against the truth: both parts, their errors, and ring correlations.",
 }
 
 
 def find_runs(folder: Path) -> list[RunRecord]:
-    """Return every reconstruction and every training at or below ``folder``."""
+    """Return every reconstruction, training and repetition at or below ``folder``."""
     found = {path.parent for path in folder.rglob("reconstruction.npz")}
     found |= {path.parents[1] for path in folder.rglob("logs/metrics.csv")}
+    found |= {path for path in run_directories(folder) if owns(read_json(path / "config.json"))}
     return [_record(path, folder) for path in sorted(found)]
 
 
 def _record(path: Path, folder: Path) -> RunRecord:
     rows = tuple(_losses(path / "logs/metrics.csv"))
     final: dict[str, Mapping[str, Any]] = {**last_values(rows)}
+    status = observe_status(path)
+    final |= status.get("metrics", {})
     if (path / "metrics.json").exists():
         final["evaluation"] = read_json(path / "metrics.json")
-    config = _config(path / "config.yaml")
-    step = max((int(row["step"]) for row in rows), default=0)
+    if status["status"] == "new" and (path / "reconstruction.npz").exists():
+        status["status"] = "complete"  # infer_ptycho.py makes no run directory
     return RunRecord(
         path=path,
         name=path.name if path == folder else path.relative_to(folder).as_posix(),
-        status=_status(path, step, config),
-        step=step,
-        config={"experiment": EXPERIMENT, **config},
+        status=status["status"],
+        message=str(status.get("message", "")),
+        step=max((int(row["step"]) for row in rows), default=int(status.get("epoch", 0))),
+        config={"experiment": EXPERIMENT, **_config(path / "config.yaml")},
         rows=rows,
         final=final,
         counts="epoch",
     )
-
-
-def _status(path: Path, done: int, config: Mapping[str, Any]) -> str:
-    """Return how a run stands; Lightning writes no ``status.json``.
-
-    Args:
-        path: its folder.
-        done: epochs completed.
-        config: ``config.yaml``; that of a reconstruction alone has no epochs.
-    """
-    if is_alive(path):
-        return "running"
-    results = ("reconstruction.npz", "wts.h5.zip")
-    ended = done == _epochs(config) or any((path / name).exists() for name in results)
-    return "complete" if ended else "stopped"
-
-
-def _epochs(config: Mapping[str, Any]) -> int | None:
-    return config.get("training", {}).get("nepochs")
 
 
 def _losses(path: Path) -> list[dict[str, Any]]:
@@ -154,32 +139,9 @@ def _pictures(runs: Sequence[RunRecord]) -> list[Section]:
     return [Section("Pictures", pictures)] if pictures else []
 
 
-def find_progress(folder: Path) -> list[Progress]:
-    """Return where every training at or below ``folder`` is."""
-    found = sorted(path.parent for path in folder.rglob("config.yaml"))
-    begun = [path for path in found if (path / ".lock").exists() or (path / "logs").is_dir()]
-    return [_progress(path, folder) for path in begun]
-
-
-def _progress(path: Path, folder: Path) -> Progress:
-    rows = list(last_rows(path / "logs/progress.txt")) or _losses(path / "logs/metrics.csv")
-    done = max((int(row["step"]) for row in rows), default=0)
-    config = _config(path / "config.yaml")
-    final = last_values(tuple(rows))
-    return Progress(
-        path=path,
-        name=path.name if path == folder else path.relative_to(folder).as_posix(),
-        status=_status(path, done, config),
-        done=done,
-        total=_epochs(config),
-        unit="epoch",
-        per_second=speed([row for row in rows if row["split"] == "train"], "step"),
-        values={
-            label: values["loss"]
-            for split, label in (("train", "loss"), ("val", "val loss"))
-            if "loss" in (values := final.get(split, {}))
-        },
-    )
+def owns(config: Mapping[str, Any]) -> bool:
+    """Say whether a run directory is a training or a repetition of this experiment."""
+    return isinstance(config, Mapping) and config.get("experiment") == EXPERIMENT
 
 
 def _redraw(folder: Path) -> list[Path]:
@@ -188,4 +150,14 @@ def _redraw(folder: Path) -> list[Path]:
     return redraw(folder)
 
 
-DESCRIBER = Describer(describe, find_runs, find_progress=find_progress, redraw=_redraw)
+WATCHED = Watched(
+    metrics=(
+        Metric("train", "loss", "loss"),
+        Metric("val", "loss", "val loss"),
+        Metric("refinement", "loss", "refinement loss"),
+    ),
+    unit="epoch",
+    total="",
+    splits=("train",),
+)
+DESCRIBER = Describer(describe, find_runs, owns=owns, watched=WATCHED, redraw=_redraw)

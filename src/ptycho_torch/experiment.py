@@ -8,14 +8,27 @@ from typing import Any
 
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
+from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings
 from ptycho_torch.report import save_outputs, write_config
-from ptycho_torch.workflows import check_inputs, run_cdi_example_with_backend
+from ptycho_torch.run_identity import check_identity, identity_of
+from ptycho_torch.train import resumable
+from ptycho_torch.workflows import (
+    build_model,
+    check_inputs,
+    preparation_of,
+    run_cdi_example_with_backend,
+    training_part,
+)
+from trainrig.errors import DivergedError
 from trainrig.processes import process_rank
-from trainrig.run_status import RunResult
-from trainrig.stopping import Interruption
+from trainrig.run_status import RunResult, read_result
+from trainrig.runs import RunDirectory, locked, remove_run
+from trainrig.stopping import Interruption, StopRequest
+
+SPLITS = ("train", "val")
 
 
 def run(
@@ -38,16 +51,18 @@ def run(
         scan: the training scan, where it has been read already.
         refinement: iterations after the network; none where None.
         stitch: write a reconstruction, of ``config.test_data_file`` if there is one.
-        resume: continue a killed run.
+        resume: continue a killed run; without, it starts anew.
         say: receives a line on each part that is done.
 
     Returns:
         ``path`` is the output folder; ``step`` counts epochs; ``metrics`` holds the last training
-        and validation loss, and the network's ``patterns_per_s``. A process that followed another
-        has no ``path`` and wrote nothing.
+        and validation loss, and the network's ``patterns_per_s``. ``diverged`` is a training whose
+        loss became infinite or NaN. A process that followed another has no ``path`` and wrote
+        nothing.
 
     Raises:
-        ValueError: a setting out of range, or a scan that does not fit it.
+        ValueError: a setting out of range, a scan that does not fit it, another process at work in
+            the folder, or a run to resume that was begun otherwise.
         FileNotFoundError: no scan.
         BackendMissingError: the backend's package is not installed.
     """
@@ -58,36 +73,86 @@ def run(
         scan = RawDataTorch.from_file(config.train_data_file)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     check_inputs(scan, test, config, execution.overlap_frames)
+    method = refinement or Method(RefineSettings(epochs=0))
+    parts = (config, execution, scan, test, method if stitch else None, resume, say)
+    if process_rank() > 0:
+        return _follow(*parts)
     out = Path(config.output_dir)
-    follows = process_rank() > 0
-    if not follows:
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if resume and resumable(out) and config.backend == "pytorch":
+            check_identity(out, run_identity(config, execution, scan), execution)
+        if not resume:
+            remove_run(out)  # or its checkpoints might be taken for the new run's
         write_config(out / "config.yaml", config, execution)
-    options: dict[str, Any] = {"do_stitching": stitch and not follows}
-    options["M"] = 20 if scan.N == 64 else 32
+        directory = RunDirectory(out, StopRequest())
+        directory.set_status("running", epochs=config.nepochs)
+        try:
+            result = _train_and_reconstruct(*parts)
+        except DivergedError as error:
+            directory.set_status("diverged", message=str(error))
+            return read_result(out)
+        except BaseException as error:
+            directory.record_stop(error)
+            raise
+        timeless = {split: v for split, v in result.metrics.items() if split != "network"}
+        ended = {"epoch": result.step, "epochs": config.nepochs, "metrics": timeless}
+        directory.set_status("complete", **ended, refinement=method.describe())
+        return result
+
+
+def run_identity(
+    config: TrainingConfig, execution: ExecutionConfig, scan: RawDataTorch
+) -> dict[str, Any]:
+    """Return what ``config.json`` of this run holds; reads and writes no file."""
+    part = training_part(config, scan)
+    model = build_model(config, execution)
+    return identity_of(model, part, execution, preparation_of(config, part))
+
+
+def _follow(*parts: Any) -> RunResult:
+    """Train in a process that follows another, which keeps the folder and speaks for both."""
+    config, execution, scan, test, _, resume, _ = parts
+    options: dict[str, Any] = {"do_stitching": False}
     if config.backend == "pytorch":
         options |= {"execution_config": execution, "overrides": {"resume": resume}}
+    status, losses = "complete", []
     try:
         results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+        losses = results["history"]["loss"]
     except Interruption:
-        if not follows:  # the first process says so for all
-            raise
-        return RunResult(path=None, status="interrupted", counts="epoch")
+        status = "interrupted"
+    except DivergedError:
+        status = "diverged"
+    return RunResult(path=None, status=status, step=len(losses), counts="epoch")
+
+
+def _train_and_reconstruct(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
+    method: Method | None,
+    resume: bool,
+    say: Callable[[str], None],
+) -> RunResult:
+    """Do what ``run`` promises; without a method no reconstruction is written."""
+    out = Path(config.output_dir)
+    options: dict[str, Any] = {"do_stitching": method is not None, "M": 20 if scan.N == 64 else 32}
+    if config.backend == "pytorch":
+        options |= {"execution_config": execution, "overrides": {"resume": resume}}
+    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
     history = results["history"]
-    if follows:
-        return RunResult(path=None, status="complete", step=len(history["loss"]), counts="epoch")
-    losses = history["train_loss"]
-    final = f", loss {losses[-1]:.5f}" if losses else ""
-    say(f"{out}: trained {len(losses)} epochs on {len(scan)} frames{final}")
+    epochs = len(history["train_loss"])
+    final = f", loss {history['train_loss'][-1]:.5f}" if epochs else ""
+    say(f"{out}: trained {epochs} epochs on {len(scan)} frames{final}")
     metrics = {
-        split: {"loss": values[-1]}
-        for split in ("train", "val")
-        if (values := history.get(f"{split}_loss"))
+        split: {"loss": values[-1]} for split in SPLITS if (values := history.get(f"{split}_loss"))
     }
-    if "reconstruction" in results:
+    if method is not None and "reconstruction" in results:
         found = results["reconstruction"]
         say(f"network: {found.patterns_per_s:.0f} patterns/s")
         metrics["network"] = {"patterns_per_s": found.patterns_per_s}
-        method = refinement or Method(RefineSettings(epochs=0))
         for line in save_outputs(
             method,
             test or scan,
@@ -97,7 +162,10 @@ def run(
             preview_every_epochs=execution.preview_every_epochs,
         ):
             say(line)
-    return RunResult(path=out, status="complete", step=len(losses), counts="epoch", metrics=metrics)
+        if method.settings.epochs:
+            losses = read_arrays(out / "refinement.npz")["losses"]
+            metrics["refinement"] = {"loss": float(losses[-1])}
+    return RunResult(path=out, status="complete", step=epochs, counts="epoch", metrics=metrics)
 
 
 def _silent(line: str) -> None:

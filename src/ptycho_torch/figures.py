@@ -84,7 +84,7 @@ def draw_pictures(
         error = blank_unreached(uncertainty, covered)[0]
         span = limits(error.compressed())
         path = out / "reconstructed_uncertainty.png"
-        written += draw_single(error, path, "expected error", cmap="magma", **span)
+        written += draw_single(error, path, "uncertainty", cmap="magma", **span)
     return written
 
 

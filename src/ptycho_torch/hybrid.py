@@ -97,13 +97,6 @@ def hybrid(
     return Reconstruction(obj, grid, coverage(scan, grid), rate), state
 
 
-def as_learnt(scan: RawDataTorch, state: RefineState) -> RawDataTorch:
-    """The scan with the probe and positions of its refinement."""
-    coords = scan.coords + state.shifts_xy.cpu().numpy()
-    probe = state.probe.detach().cpu().numpy()
-    return replace(scan, xcoords=coords[:, 0], ycoords=coords[:, 1], probeGuess=probe)
-
-
 def save_state(state: RefineState, path: Path) -> None:
     """Write what the refinement learnt besides the object: probe, shifts, background, losses."""
     from ptycho_torch.npz_format import write_scan
@@ -118,3 +111,12 @@ def save_state(state: RefineState, path: Path) -> None:
         },
         compressed=True,
     )
+
+
+def as_learnt(scan: RawDataTorch, path: Path) -> RawDataTorch:
+    """The scan with the probe and positions that ``save_state`` wrote to ``path``."""
+    from ptycho_torch.npz_format import read_arrays
+
+    learnt = read_arrays(path)
+    coords = scan.coords + learnt["shifts_xy"]
+    return replace(scan, xcoords=coords[:, 0], ycoords=coords[:, 1], probeGuess=learnt["probe"])

@@ -203,3 +203,17 @@ def save_reconstruction(found: Reconstruction, path: Path, coords: np.ndarray) -
     if found.uncertainty is not None:
         arrays["uncertainty"] = found.uncertainty.astype(np.float32)
     write_scan(path, arrays, compressed=True)
+
+
+def load_reconstruction(path: Path) -> Reconstruction:
+    """Read what ``save_reconstruction`` wrote, without its uncertainty.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a damaged one.
+    """
+    from ptycho_torch.npz_format import read_arrays
+
+    arrays = read_arrays(path)
+    x0, y0 = (float(value) for value in arrays["origin_xy"])
+    obj = arrays["object"]
+    return Reconstruction(obj, Grid(obj.shape, x0, y0), arrays["covered"], 0.0)

@@ -9,7 +9,7 @@ import argparse
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptycho_torch.cli import (
     REFINEMENT,
@@ -22,6 +22,12 @@ from ptycho_torch.flag_texts import TEXTS
 from trainrig.cli import Parser, add_print_config_flag, positive_int
 from trainrig.config import Traced, read_yaml
 from trainrig.errors import nearest
+from trainrig.launch.options import LaunchOptions, add_launch_flags, launch_options
+
+if TYPE_CHECKING:
+    from ptycho_torch.pipeline import Method
+    from ptycho_torch.raw_data import RawDataTorch
+    from trainrig.sweep import Task
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +84,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
     add_print_config_flag(parser)
     add_refine_flags(parser.add_argument_group("refinement"))
+    add_launch_flags(parser, "where the simulations of --uncertainty are carried out")
 
 
 def parse_inference_args(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
@@ -143,7 +150,8 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
     from ptycho_torch.inference import dump_batch
     from ptycho_torch.pipeline import method_of
     from ptycho_torch.raw_data import load_data
-    from ptycho_torch.report import save_halves, save_outputs
+    from ptycho_torch.repetitions import estimate_uncertainty
+    from ptycho_torch.report import save_halves
     from ptycho_torch.scoring import compare_halves, compare_with_truth
     from ptycho_torch.workflows import check_backend
 
@@ -157,30 +165,70 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
         args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
     )
     method = method_of(args, settings)
-    logger.debug("%s", settings)
-    logger.debug("positions %s to %s px", scan.coords.min(0), scan.coords.max(0))
-    if method.model is not None:
-        for config in ("model_config", "data_config", "inference_config"):
-            logger.debug("%s", getattr(method.model, config))
+    _log_settings(method, scan)
     if args.debug_dump is not None:
         if method.model is None:
             raise ValueError("--debug_dump: needs --model_path; there is no network to look into")
         dump_batch(method.model, scan, args.debug_dump)
+    tasks, options = _launched(args, method, scan)
+    limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
+    if not (options.dry_run or options.attach):  # else it is there already, or not wanted
+        yield from _reconstruct(args, method, scan, limits)
+    if tasks:
+        yield from estimate_uncertainty(tasks, options, scan, args.output_dir, limits)
+    if options.dry_run:
+        return
+    if args.half_data:
+        yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))
+    if args.comparison_plot:
+        yield from compare_with_truth(args.output_dir / "reconstruction.npz", args.test_data)
+
+
+def _reconstruct(
+    args: argparse.Namespace, method: Method, scan: RawDataTorch, limits: dict[str, float | None]
+) -> Iterator[str]:
+    from ptycho_torch.report import save_outputs
+
     found = method.network(scan, args.seed)
     if found is not None:
         yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"
-    limits = {"vmin": args.phase_vmin, "vmax": args.phase_vmax}
     yield from save_outputs(
         method,
         scan,
         found,
         args.output_dir,
         seed=args.seed,
-        repetitions=args.uncertainty,
         phase_limits=limits,
         preview_every_epochs=args.preview_every_epochs,
     )
-    if args.half_data:
-        yield from compare_halves(*save_halves(method, scan, args.output_dir, args.seed))
-    if args.comparison_plot:
-        yield from compare_with_truth(args.output_dir / "reconstruction.npz", args.test_data)
+
+
+def _log_settings(method: Method, scan: RawDataTorch) -> None:
+    logger.debug("%s", method.settings)
+    logger.debug("positions %s to %s px", scan.coords.min(0), scan.coords.max(0))
+    if method.model is not None:
+        for config in ("model_config", "data_config", "inference_config"):
+            logger.debug("%s", getattr(method.model, config))
+
+
+def _launched(
+    args: argparse.Namespace, method: Method, scan: RawDataTorch
+) -> tuple[list[Task], LaunchOptions]:
+    """Return the repetitions of ``--uncertainty``, none without, and who carries them out.
+
+    Raises:
+        ValueError: a launcher without repetitions, or as ``repetition_tasks``.
+    """
+    import torch
+
+    from ptycho_torch.repetitions import repetition_tasks
+
+    options = launch_options(args).resolved(torch.device(method.device), 1)
+    if args.uncertainty is not None:
+        return repetition_tasks(args, method, scan), options
+    if options.launcher != "local" or options.dry_run:
+        raise ValueError(
+            "--launcher, --dry-run: the reconstruction itself is made here; they are for the "
+            "repetitions of --uncertainty N"
+        )
+    return [], options

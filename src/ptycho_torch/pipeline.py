@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ptycho_torch.canvas import Grid
 from ptycho_torch.hybrid import hybrid
@@ -39,6 +40,11 @@ class Method:
     batch_size: int | None = None
     nsamples: int | None = None
     stream: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The refinement's settings as plain data; the seed is each call's own."""
+        settings = asdict(self.settings)
+        return {"modes": self.modes, **{k: v for k, v in settings.items() if k != "seed"}}
 
     def network(
         self, scan: RawDataTorch, seed: int = 0, grid: Grid | None = None

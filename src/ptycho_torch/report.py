@@ -15,12 +15,11 @@ import numpy as np
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.figures import draw_object, draw_pictures, draw_refinement
-from ptycho_torch.hybrid import as_learnt, coverage, save_state
+from ptycho_torch.hybrid import coverage, save_state
 from ptycho_torch.inference import Reconstruction, save_reconstruction
 from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineState, orthogonalised
-from ptycho_torch.uncertainty import expected_error
 from trainrig.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -51,19 +50,17 @@ def save_outputs(
     out: Path,
     *,
     seed: int = 0,
-    repetitions: int | None = None,
     phase_limits: dict[str, float | None] | None = None,
     preview_every_epochs: int = 0,
 ) -> Iterator[str]:
     """Refine if asked for, then write the reconstruction and its pictures; yields lines.
 
     Args:
-        method: how the network's result is refined, and what is repeated.
+        method: how the network's result is refined.
         scan: the measurement.
         found: the network's reconstruction; None without a network.
         out: created if needed.
-        seed: of the refinement and of the first repetition.
-        repetitions: reconstructions of simulated measurements for the uncertainty map.
+        seed: of the refinement.
         phase_limits: display range of the phase.
         preview_every_epochs: of the refinement, for ``previews/refined_*.png``; 0 for none.
     """
@@ -81,9 +78,6 @@ def save_outputs(
         path = out / "refinement.png"
         draw_refinement(found.object, found.covered, probe, state.losses, path)
         yield f"refined {state.epoch} epochs in {spent:.0f} s, loss {state.loss:.5f}, {path}"
-    if repetitions is not None:
-        known = scan if state is None else as_learnt(scan, state)
-        found.uncertainty = expected_error(method, known, found, repetitions, seed=seed)
     save_reconstruction(found, out / "reconstruction.npz", scan.coords)
     draw_pictures(found.object, found.covered, found.uncertainty, out, phase_limits)
     yield f"{out / 'reconstruction.npz'} {out / 'reconstructed_amplitude.png'}"

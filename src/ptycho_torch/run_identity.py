@@ -2,6 +2,7 @@
 
 <run>/config.json        configurations, grouping and the scan's hash
 <run>/environment.json   command line, versions, code, device, threads
+<run>/status.json        running | complete | diverged | failed | interrupted
 """
 
 from __future__ import annotations
@@ -23,52 +24,77 @@ from trainrig.files import write_json
 from trainrig.processes import process_rank
 from trainrig.runs import check_config, check_environment, describe_environment
 
+#: What ``config.json`` calls this system.
+EXPERIMENT = "ptychography"
+PARTS = ("model", "data", "training")
 #: Settings of the execution that decide the numbers.
 DECIDING = ("seed", "precision", "accum_steps", "devices", "strategy", "deterministic")
 
 
-def write_identity(
-    run_dir: Path,
+def identity_of(
     model: PtychoPINN_Lightning,
     scan: RawDataTorch,
     execution: ExecutionConfig,
     preparation: Mapping[str, Any],
-    *,
-    check: bool,
-) -> None:
-    """Write ``config.json`` and ``environment.json``.
+) -> dict[str, Any]:
+    """Return what decides a training's numbers, as plain data.
 
     Args:
-        run_dir: created if needed.
         model: built from its configurations.
         scan: training scan.
         execution: hardware and seed.
         preparation: how the scan is grouped.
-        check: whether a checkpoint is there to go on from; the files must agree then.
-
-    Raises:
-        ValueError: they do not, with the differences.
     """
-    identity: dict[str, Any] = {
-        name: asdict(getattr(model, f"{name}_config")) for name in ("model", "data", "training")
-    }
+    identity: dict[str, Any] = {"experiment": EXPERIMENT}
+    identity |= {name: asdict(getattr(model, f"{name}_config")) for name in PARTS}
     identity["training"].pop("output_dir")
     if model.training_config.scheduler == "Default":  # a constant rate: more epochs are a sequel
         identity["training"].pop("epochs")
     identity["execution"] = {name: getattr(execution, name) for name in DECIDING}
     identity["preparation"] = dict(preparation)
     identity["scan_sha256"] = scan_hash(scan)
-    plain = json.loads(json.dumps(identity, default=str))
-    environment = describe_environment(
-        "ptycho_torch", device=execution.resolved_accelerator(), threads=torch.get_num_threads()
+    return json.loads(json.dumps(identity, default=str))
+
+
+def check_identity(
+    run_dir: Path, identity: Mapping[str, Any], execution: ExecutionConfig
+) -> dict[str, Any]:
+    """Refuse to go on with a training that was begun otherwise; return the environment to record.
+
+    Raises:
+        ValueError: with the differences.
+    """
+    check_config(run_dir, identity, "leave out --resume")
+    return check_environment(run_dir, environment_of(execution))
+
+
+def environment_of(execution: ExecutionConfig) -> dict[str, Any]:
+    """Return command line, versions, code, device and threads of this process."""
+    device, threads = execution.resolved_accelerator(), torch.get_num_threads()
+    return describe_environment("ptycho_torch", device=device, threads=threads)
+
+
+def write_identity(
+    run_dir: Path, identity: Mapping[str, Any], execution: ExecutionConfig, *, check: bool
+) -> None:
+    """Write ``config.json`` and ``environment.json``.
+
+    Args:
+        run_dir: created if needed.
+        identity: as ``identity_of`` returns it.
+        execution: hardware.
+        check: whether a checkpoint is there to go on from; the files must agree then.
+
+    Raises:
+        ValueError: they do not.
+    """
+    environment = (
+        check_identity(run_dir, identity, execution) if check else environment_of(execution)
     )
-    if check:
-        check_config(run_dir, plain, "leave out --resume")
-        environment = check_environment(run_dir, environment)
     if process_rank() > 0:  # the first process writes for all
         return
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(run_dir / "config.json", plain)
+    write_json(run_dir / "config.json", dict(identity))
     write_json(run_dir / "environment.json", environment)
 
 

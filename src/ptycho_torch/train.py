@@ -30,7 +30,7 @@ from ptycho_torch.execution import LOGGERS, ExecutionConfig
 from ptycho_torch.grouping import neighbourhoods
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.run_identity import write_identity
+from ptycho_torch.run_identity import identity_of, write_identity
 from ptycho_torch.scaling import input_factor, mean_frame_energy
 from ptycho_torch.stop_callback import StopCallback
 from trainrig.seeding import set_seed
@@ -192,11 +192,17 @@ def fit(
         folder = run_dir / "previews"
         callbacks.append(PreviewCallback(scan, folder, execution.preview_every_epochs))
     trainer = make_trainer(model, run_dir, execution, callbacks)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint = last if resume and last.is_file() else None
-    write_identity(run_dir, model, scan, execution, preparation, check=checkpoint is not None)
+    checkpoint = resumable(run_dir) if resume else None
+    identity = identity_of(model, scan, execution, preparation)
+    write_identity(run_dir, identity, execution, check=checkpoint is not None)
     run_fit(trainer, model, train_set, held, execution, checkpoint)
     return history.history
+
+
+def resumable(run_dir: Path) -> Path | None:
+    """The checkpoint that a training goes on from; None where it starts anew."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else None
 
 
 def run_fit(

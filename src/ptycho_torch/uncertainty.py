@@ -9,17 +9,14 @@ resolve; not a wrong probe, wrong positions, or what the reconstruction itself d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ptycho_torch.canvas import Grid
 from ptycho_torch.inference import Reconstruction
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.simulate import simulate_frames
-
-Reconstruct = Callable[[RawDataTorch, int, Grid], Reconstruction]
 
 
 def replica(scan: RawDataTorch, found: Reconstruction, seed: int) -> RawDataTorch:
@@ -30,31 +27,31 @@ def replica(scan: RawDataTorch, found: Reconstruction, seed: int) -> RawDataTorc
     return replace(scan, diff3d=np.sqrt(counts).astype(np.float32))
 
 
-def expected_error(
-    method: Reconstruct,
-    scan: RawDataTorch,
-    found: Reconstruction,
-    repetitions: int,
-    *,
-    seed: int = 0,
-) -> np.ndarray:
+def expected_error(drawn: Sequence[np.ndarray], found: Reconstruction) -> np.ndarray:
     """(H, W) float32 root mean square error of a method on replicas of its reconstruction.
 
     Args:
-        method: called with a scan, a seed and a grid.
-        scan: the measurement, with the probe and positions that the reconstruction goes with.
-        found: its reconstruction, whose grid and global phase the repetitions take.
-        repetitions: how many.
-        seed: of the first repetition.
-
-    Raises:
-        ValueError: fewer than two repetitions.
+        drawn: its objects on the replicas, (H, W) complex each.
+        found: the reconstruction, whose grid they have.
     """
-    if repetitions < 2:
-        raise ValueError(f"--uncertainty: {repetitions} repetitions; give 2 or more")
-    square = np.zeros(found.object.shape)
-    for k in range(seed, seed + repetitions):
-        drawn = method(replica(scan, found, k), k, found.grid).object
-        turn = np.vdot(drawn[found.covered], found.object[found.covered])
-        square += np.abs(drawn * np.exp(1j * np.angle(turn)) - found.object) ** 2
-    return np.sqrt(square / repetitions).astype(np.float32)
+    turned = [with_phase_of(one, found.object, found.covered) for one in drawn]
+    square = sum(np.abs(one - found.object) ** 2 for one in turned)
+    return np.sqrt(square / len(drawn)).astype(np.float32)
+
+
+def mean_and_spread(
+    objects: Sequence[np.ndarray], covered: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (H, W) complex64 and standard deviation (H, W) float32 of two or more objects.
+
+    The global phase, which no frame knows, is that of the first.
+    """
+    turned = np.stack([with_phase_of(one, objects[0], covered) for one in objects])
+    mean = turned.mean(0)
+    square = (np.abs(turned - mean) ** 2).sum(0) / (len(turned) - 1)
+    return mean.astype(np.complex64), np.sqrt(square).astype(np.float32)
+
+
+def with_phase_of(obj: np.ndarray, other: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """An object turned to another's global phase, as the covered pixels tell it."""
+    return obj * np.exp(1j * np.angle(np.vdot(obj[covered], other[covered])))

@@ -63,6 +63,18 @@ def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
     return PtychoPINN_Lightning(model, data, training, inference)
 
 
+def preparation_of(config: TrainingConfig, scan: RawDataTorch) -> dict[str, Any]:
+    """Return how ``fit`` is to prepare a training scan."""
+    return {"nsamples": group_count(config, len(scan)), "grouping": grouping_settings(config)}
+
+
+def training_part(config: TrainingConfig, scan: RawDataTorch) -> RawDataTorch:
+    """Return the frames of a scan that a configuration trains on."""
+    if config.n_subsample is None:
+        return scan
+    return scan.subsample(config.n_subsample, config.subsample_seed)
+
+
 def grouping_settings(config: TrainingConfig) -> dict[str, Any]:
     """Return the keywords of ``RawDataTorch.group`` that a configuration stands for."""
     return {
@@ -153,8 +165,7 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
     params.update_legacy_dict(params.cfg, config)
     scan = as_raw(train, "train")
     held = None if test is None else as_raw(test, "test")
-    if config.n_subsample is not None:
-        scan = scan.subsample(config.n_subsample, config.subsample_seed)
+    scan = training_part(config, scan)
     model = build_model(config, execution)
     history = fit(
         model,
@@ -163,8 +174,7 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
         execution,
         validation=held,
         resume=resume,
-        nsamples=group_count(config, len(scan)),
-        grouping=grouping_settings(config),
+        **preparation_of(config, scan),
     )
     scale = float(torch.exp(model.net.log_scale.detach()))
     params.cfg["intensity_scale"] = scale

@@ -189,7 +189,7 @@ def open_run(
     if not overwrite:
         check_config(path, config)
     path.mkdir(parents=True, exist_ok=True)
-    with _lock(path), graceful_stop() as stop:
+    with locked(path), graceful_stop() as stop:
         if overwrite:
             remove_run(path)
         check_config(path, config)  # again: another process may have made the run meanwhile
@@ -230,7 +230,12 @@ _LOCKS: set[Any] = set()
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Be the only writer of the run directory ``path``; the lock dies with the process.
+
+    Raises:
+        ValueError: another process is working on the run.
+    """
     with (path / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

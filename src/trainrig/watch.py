@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainrig.config import flatten
 from trainrig.files import read_json
-from trainrig.report.describers import Metric, Watched, describers, owner
+from trainrig.report.describers import Metric, Watched, owner
 from trainrig.report.records import run_directories
 from trainrig.run_status import Progress, observe_status
 from trainrig.tracking.progress import last_rows, speed
@@ -33,13 +33,10 @@ def look(folder: Path) -> list[Progress]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give a run or a sweep")
-    own = [line for one in describers().values() for line in one.find_progress(folder)]
-    known = {line.path for line in own}
     lines = [
         read_line(path, path.name if path == folder else path.relative_to(folder).as_posix())
         for path in run_directories(folder, hidden=True)
-        if path not in known
-    ] + own
+    ]
     if not lines:
         raise FileNotFoundError(f"{folder}: no run in it yet; give a run or a sweep")
     return lines

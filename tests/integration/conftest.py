@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+from trainrig.launch.jobs import perform_job
 
 
 @dataclass
@@ -73,3 +76,32 @@ def tree_hash():
         }
 
     return hashes
+
+
+class Cluster:
+    """A launcher engine that carries out pickled tasks at once, like a job on another machine."""
+
+    def __init__(self):
+        self.names, self.in_a_new_process = [], lambda: None
+
+    def submit(self, tasks, folder, options):
+        folder.begin(tasks)
+        for task in pickle.loads(pickle.dumps(tasks)):
+            self.names.append(task.name)
+            self.in_a_new_process()
+            perform_job(task, folder)
+        folder.set_record("slurm", {name: name for name in self.names})
+
+    def queued(self, folder, options):
+        return set()
+
+    def finish(self, folder, options):
+        pass
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A stand-in for every cluster: ``names`` are the tasks that it carried out."""
+    made = Cluster()
+    monkeypatch.setattr("trainrig.launch.launcher._engine", lambda name: made)
+    return made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import shlex
 import signal
 import subprocess
@@ -24,7 +23,6 @@ from deepobs.pytorch.runners.smoke import smoke_all
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from deepobs.pytorch.tuner import GridSearch
 from trainrig.command import main as trainrig
-from trainrig.launch.jobs import perform_job
 
 
 @pytest.fixture(autouse=True)
@@ -103,27 +101,6 @@ def test_tune(tmp_path, capsys):
     assert len(script.read_text().splitlines()) == 3
 
 
-class Cluster:
-    """A launcher engine that carries out pickled tasks at once, like a job on another machine."""
-
-    def __init__(self):
-        self.names = []
-
-    def submit(self, tasks, folder, options):
-        folder.begin(tasks)
-        for task in pickle.loads(pickle.dumps(tasks)):
-            self.names.append(task.name)
-            config.reset()  # a new process knows nothing that was set from code
-            perform_job(task, folder)
-        folder.set_record("slurm", {name: name for name in self.names})
-
-    def queued(self, folder, options):
-        return set()
-
-    def finish(self, folder, options):
-        pass
-
-
 def results(folder):
     found = {}
     for file in sorted(folder.rglob("random_seed__*.json")):
@@ -133,7 +110,7 @@ def results(folder):
 
 
 @pytest.mark.parametrize("pack", [1, 2])
-def test_a_search_by_a_cluster_is_the_search_here(tmp_path, monkeypatch, capsys, pack):
+def test_a_search_by_a_cluster_is_the_search_here(tmp_path, cluster, capsys, pack):
     import tune_deepobs
 
     data = tmp_path / "data"
@@ -141,8 +118,7 @@ def test_a_search_by_a_cluster_is_the_search_here(tmp_path, monkeypatch, capsys,
     words = ["mnist_mlp", "--grid", "lr=0.1,0.01,1e9", "--seeds", "1", "2", "-N", "1", "--bs", "20"]
     words += ["--data_dir", str(data), "--pack", str(pack), "--output_dir"]
     here, there = tmp_path / "here", tmp_path / "there"
-    cluster = Cluster()
-    monkeypatch.setattr("trainrig.launch.launcher._engine", lambda name: cluster)
+    cluster.in_a_new_process = config.reset  # knows nothing that was set from code
     assert tune_deepobs.main([*words, str(there), "--launcher", "slurm", "--dry-run"]) == 0
     assert "runs: 6, finished before: 0" in capsys.readouterr().out
     assert cluster.names == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -18,9 +19,11 @@ import simulate_ptycho
 import train_ptycho
 
 from ptycho_torch.archive import redraw
+from trainrig import watch
+from trainrig.soak import fingerprint
 from trainrig.tracking.tables import read_table
 
-SCRIPTS = ("simulate", "train", "infer", "evaluate", "convert")
+SCRIPTS = ("simulate", "train", "ensemble", "infer", "evaluate", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +74,94 @@ def test_network_refined_and_scored(run, scan, tmp_path, capsys):
     assert "ssim_amp" in capsys.readouterr().out
 
 
-def test_stream_and_uncertainty(run, scan, tmp_path):
-    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+def test_stream(run, scan, tmp_path):
     base = ["--model_path", str(run), "--test_data", str(scan), "--accelerator", "cpu", "--quiet"]
-    assert infer_ptycho.main([*base, "--output_dir", a, "--stream", "10"]) == 0
-    assert infer_ptycho.main([*base, "--output_dir", b, "--uncertainty", "2"]) == 0
-    with np.load(tmp_path / "b" / "reconstruction.npz") as found:
-        assert found["uncertainty"].shape == found["object"].shape
-        assert found["uncertainty"].max() > 0
+    assert infer_ptycho.main([*base, "--output_dir", str(tmp_path), "--stream", "10"]) == 0
+    assert (tmp_path / "reconstruction.npz").is_file()
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Leave out the figures, which take longer than the rest."""
+    for name in ("draw_pictures", "draw_refinement"):
+        monkeypatch.setattr(f"ptycho_torch.report.{name}", lambda *_: None)
+    for module in ("repetitions", "ensemble"):
+        monkeypatch.setattr(f"ptycho_torch.{module}.draw_pictures", lambda *_: None)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_repetitions_on_a_cluster_are_the_ones_here(run, scan, tmp_path, cluster, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    base = ["--model_path", str(run), "--test_data", str(scan), "--accelerator", "cpu", "--quiet"]
+    base += ["--refine", "2", "--learn-probe", "--uncertainty", "2", "--output_dir"]
+    assert infer_ptycho.main([*base, str(here), "--dry-run"]) == 0
+    assert "runs: 2, finished before: 0" in capsys.readouterr().out
+    assert not here.exists()
+    assert infer_ptycho.main([*base, str(here), "--jobs", "1"]) == 0
+    assert infer_ptycho.main([*base, str(there), "--launcher", "slurm"]) == 0
+    assert cluster.names == ["seed_0", "seed_1"]
+    with (
+        np.load(here / "reconstruction.npz") as one,
+        np.load(there / "reconstruction.npz") as other,
+    ):
+        assert one["uncertainty"].max() > 0
+        np.testing.assert_array_equal(one["uncertainty"], other["uncertainty"])
+    table = (there / "repetitions" / "runs.csv").read_text().splitlines()
+    assert [line.split(",")[:4] for line in table[1:]] == [
+        ["seed_0", "0", "complete", "2"],
+        ["seed_1", "1", "complete", "2"],
+    ]
+    assert infer_ptycho.main([*base, str(there), "--launcher", "slurm"]) == 0
+    assert len(cluster.names) == 2  # finished before
+    before = (here / "reconstruction.npz").read_bytes()
+    capsys.readouterr()
+    assert infer_ptycho.main([*base, str(here), "--refine", "3", "--jobs", "1"]) == 1
+    assert "refinement.epochs: 2 -> 3" in capsys.readouterr().err
+    assert (here / "reconstruction.npz").read_bytes() == before
+    shutil.rmtree(here)
+    assert infer_ptycho.main([*base[:-3], "--output_dir", str(here), "--launcher", "slurm"]) == 1
+    assert "--uncertainty N" in capsys.readouterr().err
+
+
+ENSEMBLE = "--n_filters_scale 1 --accelerator cpu --refine 2 --quiet --batch_size 8 --n_groups 16"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_ensemble_on_a_cluster_is_its_trainings(scan, tmp_path, cluster, capsys):
+    import ensemble_ptycho
+
+    one, several = tmp_path / "one", tmp_path / "several"
+    words = [*ENSEMBLE.split(), "--train_data_file", str(scan), "--nepochs", "1", "--output_dir"]
+    ensemble = [*words, str(several), "--seeds", "3", "4", "--launcher", "slurm"]
+    assert ensemble_ptycho.main([*ensemble, "--dry-run"]) == 0
+    assert "runs: 2, finished before: 0" in capsys.readouterr().out
+    assert not several.exists()
+    assert ensemble_ptycho.main(ensemble) == 0
+    assert cluster.names == ["seed_3", "seed_4"]
+    assert train_ptycho.main([*words, str(one), "--seed", "4"]) == 0
+    assert fingerprint(one) == fingerprint(several / "seed_4")
+    objects = []
+    for seed in (3, 4):
+        with np.load(several / f"seed_{seed}" / "reconstruction.npz") as found:
+            objects.append(found["object"])
+            covered = found["covered"]
+    turn = np.exp(1j * np.angle(np.vdot(objects[1][covered], objects[0][covered])))
+    spread = np.abs(objects[0] - turn * objects[1]) / np.sqrt(2)  # of two values
+    with np.load(several / "reconstruction.npz") as found:
+        np.testing.assert_allclose(found["uncertainty"], spread, rtol=1e-4, atol=1e-6)
+    lines = watch.look(several)
+    assert [(line.name, line.status, line.done, line.total) for line in lines] == [
+        ("seed_3", "complete", 1, 1),
+        ("seed_4", "complete", 1, 1),
+    ]
+    assert "seed_4" in (several / "report.html").read_text()
+    assert ensemble_ptycho.main([*ensemble, "--refine", "1"]) == 0  # trained, but not so refined
+    assert len(cluster.names) == 4
+    capsys.readouterr()
+    assert ensemble_ptycho.main([*ensemble, "--batch_size", "4"]) == 1
+    assert "training.batch_size: 8 -> 4" in capsys.readouterr().err
+    assert ensemble_ptycho.main([*words, str(several), "--seeds", "3", "3"]) == 1
+    assert "--seeds 3 3: give two or more different values" in capsys.readouterr().err
 
 
 def test_iterations_alone_need_no_network(scan, tmp_path):
@@ -106,7 +189,7 @@ def test_simulated_errors_are_reported(tmp_path):
     flags = ["--rows", "7", "--position-error-px", "1", "--modes", "2", "--start-modes", "1"]
     assert simulate_ptycho.main([str(scan), *flags]) == 0
     arguments = ["--test_data", str(scan), "--output_dir", str(out), "--quiet", "--refine", "8"]
-    more = ["--learn-positions", "--uncertainty", "2", "--comparison_plot"]
+    more = ["--learn-positions", "--uncertainty", "2", "--jobs", "1", "--comparison_plot"]
     assert infer_ptycho.main([*arguments, *more]) == 0
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["position_error_after_px"] < scores["position_error_before_px"]

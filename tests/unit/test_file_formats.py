@@ -9,7 +9,7 @@ import pytest
 
 from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
-from ptycho_torch import archive
+from ptycho_torch import archive, runs_table
 from pytorch_port import figure3_tables, figure3a, reproduction_files
 from pytorch_port.pack_plan import PackPlan
 from pytorch_port.trainer import PROGRESS_COLUMNS
@@ -29,6 +29,7 @@ WRITTEN = {
     ],
     "Optimizer quality: runs.csv": [experiment.RUNS_COLUMNS],
     "Optimizer quality: summary.csv": [sweep.SUMMARY_COLUMNS],
+    "Ptychography: runs.csv": [runs_table.RUNS_COLUMNS],
     "Optimizer quality: comparison": [measure.columns for measure in MEASURES.values()],
     "Ptychography: data of the evaluation's figures": [
         archive.RING_COLUMNS,

@@ -85,9 +85,11 @@ class LaunchOptions:
         return replace(self, jobs=jobs, gpus=tuple(gpus))
 
 
-def add_launch_flags(parser: argparse.ArgumentParser) -> None:
+def add_launch_flags(
+    parser: argparse.ArgumentParser, title: str = "where the runs are carried out"
+) -> None:
     """Add ``--jobs``, ``--launcher`` and what belongs to each launcher."""
-    group = parser.add_argument_group("where the runs are carried out")
+    group = parser.add_argument_group(title)
     group.add_argument("--launcher", choices=get_args(Launcher), default="local", help="(local)")
     group.add_argument(
         "--jobs", type=int, help="local runs side by side (CPU: one per core; CUDA: one per GPU)"

@@ -19,7 +19,7 @@ from typing import Any
 
 from trainrig.report.content import Chart, Section, Tile
 from trainrig.report.records import RunRecord, read_run, run_directories
-from trainrig.run_status import FINAL, Progress, read_status
+from trainrig.run_status import FINAL, read_status
 
 GROUP = "trainrig.describers"
 
@@ -107,12 +107,6 @@ def no_figures(path: Path) -> list[Path]:
     return []
 
 
-def no_progress(path: Path) -> list[Progress]:
-    """Return none: all of an experiment's runs are run directories."""
-    del path
-    return []
-
-
 def nothing(config: Mapping[str, Any]) -> bool:
     """Own no run directory."""
     del config
@@ -128,7 +122,6 @@ class Describer:
         find_runs: runs that are no run directories (foreign result files) at or below a folder.
         owns: configuration of a run directory → whether it is of this experiment.
         watched: what the terminal view shows of those.
-        find_progress: where runs are that are no run directories, for the terminal view.
         redraw: writes every figure whose table of numbers lies in a folder; returns the files.
     """
 
@@ -136,7 +129,6 @@ class Describer:
     find_runs: Callable[[Path], list[RunRecord]] = no_runs
     owns: Callable[[Mapping[str, Any]], bool] = nothing
     watched: Watched | None = None
-    find_progress: Callable[[Path], list[Progress]] = no_progress
     redraw: Callable[[Path], list[Path]] = no_figures
 
 

@@ -67,13 +67,13 @@ def test_another_configuration_is_refused_with_each_difference_and_nothing_chang
 
 
 def test_a_configuration_written_between_check_and_lock_is_seen(tmp_path, monkeypatch):
-    lock = runs._lock
+    lock = runs.locked
 
     def slow(path):
         (path / "config.json").write_text(json.dumps({**CONFIG, "lr": 9}))
         return lock(path)
 
-    monkeypatch.setattr(runs, "_lock", slow)
+    monkeypatch.setattr(runs, "locked", slow)
     with pytest.raises(ValueError, match=r"lr: 9 -> 0\.1"), opened(tmp_path / "run"):
         pass
 
