@@ -3,17 +3,19 @@
 The members' networks are stacked (``trainrig.vectorized``) and stepped together; each keeps its own
 images, order, optimizer state, logs, checkpoints and final files, and is validated alone. The
 numbers equal those of separate runs up to rounding. A member whose loss is no longer finite ends as
-``diverged``, the others go on. A pack that is asked to stop does so after its epoch.
+``diverged``, the others go on. A pack that is asked to stop does so after its step.
 
 Legend: R members, B images per batch, K classes.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from optimizer_quality.config import CifarConfig
 from optimizer_quality.experiment import opened
 from optimizer_quality.session import Runtime, Session, prepare
 from optimizer_quality.train import check_finite, close_epoch, validate
-from trainrig.checkpoint import list_checkpoints
+from trainrig.checkpoint import list_checkpoints, valid_steps
 from trainrig.errors import DivergedError
 from trainrig.optim import resolve_optimizer
 from trainrig.stopping import Interruption
@@ -73,20 +75,15 @@ def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> st
 
 
 def _start_together(sessions: Sequence[Session]) -> None:
-    """Resume all members from the newest epoch that all of them have."""
-    newest = []
-    for session in sessions:
-        found = list_checkpoints(session.directory.checkpoints)
-        newest.append(found[-1][0] if found else 0)
-    for session in sessions:
-        for step, path in list_checkpoints(session.directory.checkpoints):
-            if step > min(newest):  # the process was killed between two members' checkpoints
+    """Resume all members from the newest step of which all have a valid checkpoint."""
+    folders = [session.directory.checkpoints for session in sessions]
+    common = set.intersection(*({0, *valid_steps(folder)[0]} for folder in folders))
+    for folder in folders:
+        for step, path in list_checkpoints(folder):
+            if step > max(common):  # killed between two members' checkpoints, or damaged
                 shutil.rmtree(path)
+    for session in sessions:
         session.start()
-    epochs = {session.tracker.start_epoch for session in sessions}
-    if len(epochs) > 1:
-        names = ", ".join(session.directory.path.name for session in sessions)
-        raise ValueError(f"{names}: checkpoints are of epochs {sorted(epochs)}; use --overwrite")
 
 
 def _train(sessions: Sequence[Session]) -> None:
@@ -97,10 +94,7 @@ def _train(sessions: Sequence[Session]) -> None:
         started, asked = time.perf_counter(), None
         trained = pack.train_one_epoch(epoch)
         for r, session in enumerate(sessions):
-            stop = session.directory.stop
             if pack.optimizer.frozen[r]:
-                if stop.due():
-                    asked = stop.interruption(str(session.directory.path))
                 continue
             parts = (session.model, session.loaders.val, session.optimizer)
             try:
@@ -121,6 +115,22 @@ def _train(sessions: Sequence[Session]) -> None:
             session.finish({**results[r], "test": test})
 
 
+@dataclass(frozen=True, slots=True)
+class MemberPass:
+    """One member's share of a pass within which a pack stops; as ``train.EpochPass``."""
+
+    epoch: int
+    step: int
+    sums: Tensor
+    norms: Tensor
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums so far, for a checkpoint within the epoch."""
+        return {"steps": self.step, "sums": self.sums, "norms": self.norms}
+
+
 class Pack:
     """The members' networks and optimizers as one.
 
@@ -129,6 +139,7 @@ class Pack:
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
+        self.sessions = sessions
         self.loaders = [session.loaders.train for session in sessions]
         self.stack = Stack([session.model for session in sessions])
         self.optimizer = StackedOptimizer(self.stack, [session.optimizer for session in sessions])
@@ -138,16 +149,20 @@ class Pack:
             self.layers.setdefault(name.rpartition(".")[0], []).append(name)
 
     def train_one_epoch(self, epoch: int) -> list[dict[str, Any]]:
-        """Perform one pass of every member; return what ``train.train_one_epoch`` does, of each."""
+        """Perform the rest of a pass of every member.
+
+        Returns:
+            What ``train.train_one_epoch`` does, of each.
+
+        Raises:
+            Interruption: a member was asked to stop; the checkpoints of all are written.
+        """
         self.stack.train()
+        sums, norms, steps = self._begin()
         for loader in self.loaders:
             loader.set_epoch(epoch)
-        n_members, steps = len(self.stack), 0
-        sums = torch.zeros(3, n_members, dtype=torch.float64, device=self.device)
-        norms = torch.zeros(
-            n_members, len(self.layers) + 1, dtype=torch.float64, device=self.device
-        )
-        for batches in zip(*self.loaders, strict=True):
+        remaining = (itertools.islice(loader, steps, None) for loader in self.loaders)
+        for batches in zip(*remaining, strict=True):
             images, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
             self.optimizer.zero_grad()
             # Grouped convolutions have members and channels in one axis: no channels_last here.
@@ -162,8 +177,33 @@ class Pack:
             norms += self._gradient_norms()
             self.optimizer.step()
             steps += 1
+            if steps < len(self.loaders[0]):
+                self._stop_if_asked(epoch, steps, sums, norms)
         self.optimizer.write_members()
         return self._results(sums, norms / steps, steps)
+
+    def _begin(self) -> tuple[Tensor, Tensor, int]:
+        """Return the sums (3, R), norms (R, layers + 1) and steps that a pass goes on from."""
+        kind: dict[str, Any] = {"dtype": torch.float64, "device": self.device}
+        sums = torch.zeros(3, len(self.stack), **kind)
+        norms, steps = torch.zeros(len(self.stack), len(self.layers) + 1, **kind), 0
+        for r, session in enumerate(self.sessions):
+            partial, session.tracker.partial = session.tracker.partial, None
+            if partial is not None:  # of all members or of none
+                sums[:, r], norms[r], steps = partial["sums"], partial["norms"], partial["steps"]
+        return sums, norms, steps
+
+    def _stop_if_asked(self, epoch: int, steps: int, sums: Tensor, norms: Tensor) -> None:
+        due = [s for s in self.sessions if s.directory.stop.due()]  # a signal reaches one of them
+        if not due:
+            return
+        self.optimizer.write_members()
+        for r, session in enumerate(self.sessions):
+            if not self.optimizer.frozen[r]:
+                parts = (session.model, session.optimizer)
+                member = MemberPass(epoch, steps, sums[:, r], norms[r], *parts)
+                session.tracker.save_within(member)
+        raise due[0].tracker.interruption(epoch, steps)
 
     def _gradient_norms(self) -> Tensor:
         """Return each member's gradient norm by layer, then of all, (R, layers + 1)."""

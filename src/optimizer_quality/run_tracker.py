@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from optimizer_quality.train import EpochPass
 from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json, write_atomically
@@ -23,6 +22,22 @@ from trainrig.tracking.tracker import Tracker
 PROGRESS_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "grad_norm", "elapsed")
 
 
+class PartialPass(Protocol):
+    """A pass over the training images that stops within its epoch: ``train.EpochPass``."""
+
+    @property
+    def epoch(self) -> int: ...  # noqa: D102 - from 1
+    @property
+    def step(self) -> int: ...  # noqa: D102 - of this epoch, done
+    @property
+    def model(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...  # noqa: D102
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums so far."""
+
+
 class RunTracker:
     """Rows, checkpoints and resume of one run.
 
@@ -33,7 +48,6 @@ class RunTracker:
         config: the resolved configuration, for the tracker.
         steps_per_epoch: to number checkpoints by step.
         console_every: epochs between printed lines; 0 prints none.
-        keep_last: rolling checkpoints that stay while the run is unfinished.
         tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
     """
 
@@ -46,7 +60,6 @@ class RunTracker:
         config: dict[str, Any],
         steps_per_epoch: int,
         console_every: int = 0,
-        keep_last: int = 1,
         tracker: str = "trackio",
     ) -> None:
         self.directory, self.log_path, self.project, self.config = (
@@ -56,7 +69,6 @@ class RunTracker:
             config,
         )
         self.steps_per_epoch, self.console_every = steps_per_epoch, console_every
-        self.keep_last = keep_last
         self.start_epoch, self.seconds = 0, 0.0
         self.partial: dict[str, Any] | None = None
         self.messages: list[str] = []
@@ -67,10 +79,10 @@ class RunTracker:
         self._started = time.perf_counter()
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Continue from the rolling checkpoint if there is a valid one, else from epoch 0.
+        """Continue from the newest valid checkpoint; from epoch 0 where there is none at all.
 
         Raises:
-            CheckpointError: the checkpoint does not fit the model or the optimizer.
+            CheckpointError: none is valid, or it does not fit the model or the optimizer.
         """
         remove_leftovers(self.directory.checkpoints)
         device = next(model.parameters()).device
@@ -117,15 +129,19 @@ class RunTracker:
                 flush=True,
             )
 
-    def end_step(self, current: EpochPass) -> None:
+    def end_step(self, current: PartialPass) -> None:
         """If the run was asked to stop: save within the epoch, unless it is the epoch's last step.
 
         Raises:
             Interruption: the checkpoint is written.
         """
         if self.directory.stop.due() and current.step < self.steps_per_epoch:
-            self._save(current.epoch - 1, current.model, current.optimizer, current)
-            raise self._interruption(current.epoch, current.step)
+            self.save_within(current)
+            raise self.interruption(current.epoch, current.step)
+
+    def save_within(self, current: PartialPass) -> None:
+        """Save within the epoch."""
+        self._save(current.epoch - 1, current.model, current.optimizer, current)
 
     def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Make the rows durable, replace the rolling checkpoint, and stop if asked to.
@@ -135,9 +151,10 @@ class RunTracker:
         """
         self._save(epoch, model, optimizer)
         if self.directory.stop.due():
-            raise self._interruption(epoch, self.steps_per_epoch)
+            raise self.interruption(epoch, self.steps_per_epoch)
 
-    def _interruption(self, epoch: int, step: int) -> Interruption:
+    def interruption(self, epoch: int, step: int) -> Interruption:
+        """Return what to raise once the checkpoint is written."""
         where = f"{self.directory.path}: epoch {epoch}, step {step}"
         return self.directory.stop.interruption(where)
 
@@ -146,7 +163,7 @@ class RunTracker:
         epoch: int,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        current: EpochPass | None = None,
+        current: PartialPass | None = None,
     ) -> None:
         sizes = self._log.sync()
         self.write_logs()
@@ -163,7 +180,6 @@ class RunTracker:
             epoch * self.steps_per_epoch + (0 if current is None else current.step),
             model.state_dict(),
             state,
-            keep_last=self.keep_last,
             interim=current is not None,
         )
         self.directory.set_status("running", epoch=epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Session:
         self.tracker.restore(self.model, self.optimizer)
         for message in self.tracker.messages:
             self.logger.warning(message)
+            print(f"{message}; continuing from the one before", file=sys.stderr)  # noqa: T201
         done = self.tracker.start_epoch
         self.logger.info("starts after epoch %d of %d", done, self.config.num_epochs)
         self.directory.set_status("running", epoch=done)
@@ -126,7 +128,6 @@ def prepare(
         config=to_dict(config),
         steps_per_epoch=len(loaders.train),
         console_every=0 if runtime.quiet else max(config.eval_every, 1),
-        keep_last=2 if config.engine == "packed" else 1,
         tracker=runtime.tracker,
     )
     save_split_indices(

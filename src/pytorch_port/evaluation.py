@@ -104,10 +104,9 @@ def evaluate_run(
             f"{path}: trained on images {trained_on}, but found are {found}; set the data folder "
             "to the one that it was trained on"
         )
-    checkpoint, ignored = latest_checkpoint(path / LATEST, chosen)
+    checkpoint, _ = latest_checkpoint(path / LATEST, chosen)
     if checkpoint is None:
-        reason = f" ({ignored[0]})" if ignored else ""
-        raise CheckpointError(f"{path / LATEST}: holds no valid checkpoint{reason}; train it first")
+        raise CheckpointError(f"{path / LATEST}: holds no checkpoint; train it first")
     model = build_icl_model(config, inputs.example_shape).to(chosen)
     load_weights(model, checkpoint)
     batches = max_eval_batches or config.evaluation.batches

@@ -23,7 +23,7 @@ from pytorch_port.inputs import load_inputs
 from pytorch_port.pack_steps import pack_steps
 from pytorch_port.runtime import Runtime, progress_bar
 from pytorch_port.trainer import Trainer
-from trainrig.checkpoint import list_checkpoints, load_checkpoint, prune
+from trainrig.checkpoint import prune, valid_steps
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import StepRecord, every
@@ -191,24 +191,13 @@ def _common_step(trainers: Sequence[Trainer]) -> int:
     """Return the newest step of which all runs have a valid checkpoint, 0 for the beginning.
 
     Raises:
-        CheckpointError: some run would lose more than what lies between two checkpoints.
+        CheckpointError: a run has no valid one, or would lose more than what lies between two.
     """
     valid = []
     for trainer in trainers:
-        folder = trainer.directory.checkpoints
-        steps, broken = [], []
-        for step, path in list_checkpoints(folder):
-            try:
-                load_checkpoint(path)
-                steps.append(step)
-            except CheckpointError as error:
-                broken.append(str(error))
-                trainer.logger.warning("ignored %s", error)
-        if broken and not steps:
-            raise CheckpointError(
-                f"{folder}: holds no valid checkpoint ({broken[-1]}); restore one, or --overwrite "
-                "to start anew"
-            )
+        steps, ignored = valid_steps(trainer.directory.checkpoints)
+        for message in ignored:
+            trainer.logger.warning(message)
         valid.append(steps or [0])
     common = max(set.intersection(*({0, *steps} for steps in valid)), default=0)
     for trainer, steps in zip(trainers, valid, strict=True):

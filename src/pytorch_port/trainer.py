@@ -299,11 +299,6 @@ class Trainer:
         """
         folder = self.directory.checkpoints
         checkpoint, ignored = latest_checkpoint(folder, not_after=step)
-        if checkpoint is None and ignored:
-            raise CheckpointError(
-                f"{folder}: holds no valid checkpoint ({'; '.join(ignored)}); restore one, or "
-                "--overwrite to start anew"
-            )
         if checkpoint is not None:
             self._restore_from(checkpoint)
         self.log = MetricLog(self.directory.logs, PROGRESS_COLUMNS)

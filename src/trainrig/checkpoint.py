@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,9 @@ def latest_checkpoint(
         folder: holds the checkpoints.
         device: where their tensors go.
         not_after: pass over those of later steps, without a message.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is valid.
     """
     ignored: list[str] = []
     for step, path in reversed(list_checkpoints(folder)):
@@ -215,7 +218,35 @@ def latest_checkpoint(
             return load_checkpoint(path, device), ignored
         except CheckpointError as error:
             ignored.append(f"ignored {error}")
+    if ignored:
+        raise no_valid(folder, ignored)
     return None, ignored
+
+
+def valid_steps(folder: Path) -> tuple[list[int], list[str]]:
+    """Return the steps of the valid checkpoints, ascending, and a message for each other one.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is valid.
+    """
+    steps, ignored = [], []
+    for step, path in list_checkpoints(folder):
+        try:
+            load_checkpoint(path)
+            steps.append(step)
+        except CheckpointError as error:
+            ignored.append(f"ignored {error}")
+    if ignored and not steps:
+        raise no_valid(folder, ignored)
+    return steps, ignored
+
+
+def no_valid(folder: Path, ignored: Sequence[str]) -> CheckpointError:
+    """Return the error of a folder of damaged checkpoints: no run starts over in silence."""
+    return CheckpointError(
+        f"{folder}: holds no valid checkpoint ({ignored[0]}); restore one, or remove "
+        "it (--overwrite, where there is that flag) to start anew"
+    )
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -61,7 +61,7 @@ def _pack(optimizer: str, count: int, options: Options) -> Case:
 
     def together() -> None:
         pack.evaluate(members)
-        pack.train_epoch(members)
+        pack.train_epoch(members, SaveClock(None, 60.0))
 
     def single() -> None:
         alone.evaluate()

@@ -22,6 +22,7 @@ from trainrig.checkpoint import (
     load_checkpoint,
     remove_leftovers,
     save_checkpoint,
+    valid_steps,
 )
 from trainrig.errors import CheckpointError
 from trainrig.seeding import capture_rng
@@ -106,6 +107,7 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, name, damage):
     assert "\n" not in str(caught.value)
     checkpoint, ignored = latest_checkpoint(tmp_path)
     assert checkpoint.step == 1
+    assert valid_steps(tmp_path) == ([1], ignored)
     assert len(ignored) == 1
     assert "step_2" in ignored[0]
 
@@ -136,9 +138,9 @@ def test_a_directory_of_something_else_is_no_checkpoint(tmp_path):
     (tmp_path / "step_3" / "model.bin").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "step_3")
-    checkpoint, ignored = latest_checkpoint(tmp_path)
-    assert checkpoint is None
-    assert len(ignored) == 1
+    for find in (latest_checkpoint, valid_steps):
+        with pytest.raises(CheckpointError, match=r"holds no valid checkpoint .*step_3.*anew"):
+            find(tmp_path)
 
 
 def test_a_renamed_checkpoint_does_not_pass_for_a_later_one(tmp_path):

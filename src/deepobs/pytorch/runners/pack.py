@@ -3,7 +3,7 @@
 All members have one seed, so that they see the same batches; hyperparameters differ. They advance
 epoch by epoch; a member that diverges is frozen and the others go on. A member's result equals that
 of the separate run within rounding. After a crash the same call goes on from the last checkpoints,
-which were written between epochs.
+which were written between epochs; one that is asked to stop saves after its step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.sinks import Sinks
 from deepobs.pytorch.runners.steps import needs_closure
 from trainrig.device import reuse_memory
+from trainrig.stopping import StopRequest
 
 #: Optimizers whose update torch can do in one pass over the memory.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -155,21 +156,26 @@ class Pack:
         """
         while going := [s for s in self.sessions if s.status == "running"]:
             # After a crash between two members' checkpoints, some are an epoch ahead of others.
-            first = min((s.epoch, s.evaluated) for s in going)
-            group = [s for s in going if (s.epoch, s.evaluated) == first]
+            first = min((s.epoch, s.evaluated, s.step) for s in going)
+            group = [s for s in going if (s.epoch, s.evaluated, s.step) == first]
             if first[1] < first[0]:
                 self.evaluate(group)
             else:
-                self.train_epoch(group)
+                self.train_epoch(group, clock)
             clock.tick()
             self._stop_if_asked(clock)
 
+    def _asked(self) -> list[StopRequest]:
+        """Return the requests to stop; a signal reaches one member's."""
+        return [s.stop for s in self.sessions if s.stop is not None and s.stop.due()]
+
     def _stop_if_asked(self, clock: SaveClock) -> None:
-        requests = [s.stop for s in self.sessions if s.stop is not None and s.stop.due()]
+        requests = self._asked()
         running = [s for s in self.sessions if s.status == "running"]
         if requests and running and clock.save is not None:
             clock.save()
             where = f"{running[0].settings.testproblem}: pack, epoch {running[0].epoch}"
+            where += f", step {running[0].step}"
             raise requests[0].interruption(where)
 
     def evaluate(self, group: Sequence[Session]) -> None:
@@ -201,8 +207,12 @@ class Pack:
         means = [[float(torch.stack(v).double().mean()) for v in both] for both in (losses, hits)]
         return list(zip(*means, strict=True))
 
-    def train_epoch(self, group: Sequence[Session]) -> None:
-        """Train each member for an epoch; one that diverges stops at once."""
+    def train_epoch(self, group: Sequence[Session], clock: SaveClock) -> None:
+        """Train each member for the rest of an epoch; one that diverges stops at once.
+
+        Raises:
+            Interruption: it was asked for; the checkpoints are written.
+        """
         start = time.perf_counter()
         for session in group:
             lr = session.learning_rate()
@@ -210,7 +220,7 @@ class Pack:
             for parameters in session.optimizer.param_groups if lr is not None else ():
                 parameters["lr"] = lr
         going = list(group)
-        for batch in self.data.train.batches(group[0].epoch):
+        for batch in self.data.train.batches(group[0].epoch, start=group[0].step):
             shared = SharedBatch.of(batch)
             for session in tuple(going):
                 layers = self.layers[id(session)]
@@ -218,5 +228,9 @@ class Pack:
                 self.chain.update(layers, session.optimizer)
                 if not session.take(loss):
                     going.remove(session)
+            if going and going[0].step < len(self.data.train) and self._asked():
+                for session in group:
+                    session.pause((time.perf_counter() - start) / len(group))
+                self._stop_if_asked(clock)
         for session in group:
             session.end_epoch(lambda: (time.perf_counter() - start) / len(group))

@@ -162,13 +162,11 @@ class Session:
             if not self.take(record.loss):
                 break
             if clock.due():
-                self._epoch_seconds += time.perf_counter() - start
-                self._flush()
+                self.pause(time.perf_counter() - start)
                 clock.tick()
                 start = time.perf_counter()
             if self.step < per_epoch and self.stop is not None and self.stop.due():
-                self._epoch_seconds += time.perf_counter() - start
-                self._flush()
+                self.pause(time.perf_counter() - start)
                 self._stop_if_asked(clock.save)
         self.end_epoch(lambda: time.perf_counter() - start)
 
@@ -190,6 +188,11 @@ class Session:
         if len(self._pending) < FLUSH_LOSSES or not self._flush():
             return True
         return self.settings.on_divergence != "stop"
+
+    def pause(self, seconds: float) -> None:
+        """Make ``state`` whole within an epoch, ``seconds`` after it began or was paused last."""
+        self._epoch_seconds += seconds
+        self._flush()
 
     def end_epoch(self, seconds: Callable[[], float]) -> None:
         """Finish the epoch; ``seconds`` is asked once its losses have been fetched."""
