@@ -13,7 +13,6 @@ import watch as script
 
 from trainrig.report.describers import find_runs
 from trainrig.results import load
-from trainrig.run_status import this_process
 from trainrig.tracking.progress import TAIL_BYTES, last_rows
 from trainrig.watch import look, read_line
 
@@ -26,6 +25,9 @@ DEEPOBS = {
     "num_epochs": 4,
     "random_seed": 7,
 }
+
+PTYCHO = {"experiment": "ptychography"}
+SYSTEMS = ("icl", "cifar", "deepobs", "ptycho")
 
 
 def write(path, status, rows, *, pid=None, config=None):
@@ -115,7 +117,7 @@ def test_a_deepobs_run_counts_epochs_and_says_what_it_is(tmp_path):
     assert line.values == {"loss": 0.75, "train": 0.8, "test": 0.7, "test loss": 0.6}
 
 
-@pytest.mark.parametrize("config", [ICL, CIFAR, DEEPOBS], ids=["icl", "cifar", "deepobs"])
+@pytest.mark.parametrize("config", [ICL, CIFAR, DEEPOBS, PTYCHO], ids=SYSTEMS)
 @pytest.mark.parametrize(
     ("status", "pid", "seen"),
     [
@@ -135,34 +137,26 @@ def test_watch_reports_and_tables_agree_on_a_status(tmp_path, config, status, pi
 
 
 @pytest.mark.parametrize(
-    ("alive", "result", "status"),
+    ("pid", "said", "status"),
     [
-        (True, "wts.h5.zip", "running"),
-        (False, None, "stopped"),
-        (False, "wts.h5.zip", "complete"),
-        (False, "reconstruction.npz", "complete"),
+        (os.getpid(), "running", "running"),
+        (2**22 + 1, "running", "stopped"),
+        (0, "complete", "complete"),
     ],
 )
-def test_a_reconstruction_is_watched_by_its_own_files(tmp_path, alive, result, status):
-    path = tmp_path / "scan"
-    (path / "logs").mkdir(parents=True)
-    (path / "config.yaml").write_text("training: {nepochs: 8}")
-    for name in ("config.json", "environment.json"):  # a run directory too, shown once
-        (path / name).write_text("{}")
-    (path / "logs/metrics.csv").write_text("epoch,train_loss,val_loss\n1,0.5,0.6\n2,0.25,0.3\n")
-    lines = [
+def test_a_ptychography_training_counts_epochs(tmp_path, pid, said, status):
+    rows = [
         f"step={i} split={split} loss={loss} elapsed={10.0 * i}\n"
         for i, both in ((1, (0.5, 0.6)), (2, (0.25, 0.3)))
         for split, loss in zip(("train", "val"), both, strict=True)
     ]
-    (path / "logs/progress.txt").write_text("".join(lines))
-    if alive:
-        (path / ".lock").write_text(this_process())
-    if result:
-        (path / result).touch()
+    state = {"status": said, "epochs": 8}
+    write(tmp_path / "scan", state, rows, pid=pid, config=PTYCHO)
+    losses = "epoch,train_loss,val_loss\n1,0.5,0.6\n2,0.25,0.3\n"
+    (tmp_path / "scan/logs/metrics.csv").write_text(losses)
     (line,) = look(tmp_path)
     assert (line.name, line.status, line.done, line.total) == ("scan", status, 2, 8)
-    assert line.per_second == pytest.approx(0.1)
+    assert (line.unit, line.per_second) == ("epoch", pytest.approx(0.1))
     assert line.values == {"loss": 0.25, "val loss": 0.3}
     assert [(run.status, run.step) for run in find_runs(tmp_path)] == [(status, 2)]
 
