@@ -13,8 +13,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainrig.cli import Parser, entry, positive_int
+
+if TYPE_CHECKING:
+    from trainrig.soak import Command
 
 ICL = """
     --config configs/icl/symbolic.py --device cpu --no-track --num-layers 1 --num-heads 2 --n-rare 6
@@ -47,23 +51,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@entry
-def main(argv: list[str] | None = None) -> int:
-    """Soak and report."""
-    arguments = parse_args(argv)
-    root = Path(__file__).resolve().parent
-    sys.path[:0] = [str(root), str(root.parent / "analysis")]
-    import torch
-    from simulate_ptycho import main as simulate
+def commands(scan: Path) -> list[Command]:
+    """Return the training command of each system; ``scan`` is that of ptychography."""
+    from trainrig.soak import Command
 
-    from trainrig.soak import Command, own_size, soak
-
-    torch.set_num_threads(1)
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak_"))
-    folder.mkdir(parents=True, exist_ok=True)
-    scan = folder / "scan.npz"
-    simulate([str(scan), "--rows", "4"])
-    commands = [
+    return [
         Command(
             "icl",
             "pytorch_train",
@@ -73,10 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         Command(
             "cifar",
             "run_experiment",
-            lambda path: [
-                *CIFAR.split(),
-                *f"--set results_dir={path} --set log_dir={path}/logs".split(),
-            ],
+            lambda path: f"{CIFAR} --set results_dir={path} --set log_dir={path}/logs".split(),
             ("optimizer_quality.experiment",),
         ),
         Command(
@@ -92,7 +81,25 @@ def main(argv: list[str] | None = None) -> int:
             ("ptycho_torch.workflows", "ptycho_torch.train"),
         ),
     ]
-    chosen = [c for c in commands if c.name in (arguments.systems or [x.name for x in commands])]
+
+
+@entry
+def main(argv: list[str] | None = None) -> int:
+    """Soak and report."""
+    arguments = parse_args(argv)
+    root = Path(__file__).resolve().parent
+    sys.path[:0] = [str(root), str(root.parent / "analysis")]
+    import torch
+    from simulate_ptycho import main as simulate
+
+    from trainrig.soak import own_size, soak, table
+
+    torch.set_num_threads(1)
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak_"))
+    folder.mkdir(parents=True, exist_ok=True)
+    scan = folder / "scan.npz"
+    simulate([str(scan), "--rows", "4"])
+    chosen = [c for c in commands(scan) if c.name in (arguments.systems or [c.name])]
     before, started, tallies = None, time.monotonic(), {}
     seconds = 60 * arguments.minutes
     for tallies in soak(
@@ -102,12 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         done = "  ".join(f"{name} {t.kills}/{t.mismatches}" for name, t in tallies.items())
         print(f"{time.monotonic() - started:.0f} s, kills/mismatches: {done}", flush=True)
     after = own_size()
-    print("system    runs  kills  resumes  mismatches  leaked  child peak MB, first and last run")
-    for name, t in tallies.items():
-        print(
-            f"{name:<8} {t.runs:>5} {t.kills:>6} {t.resumes:>8} {t.mismatches:>11} {t.leaked:>7}  "
-            f"{t.peak_mb[0]:.0f} {t.peak_mb[-1]:.0f}  {' '.join(t.differing[:3])}"
-        )
+    print("\n".join(table(tallies)))
     print(
         f"soak itself: file handles {before[0]} -> {after[0]}, {before[1]:.0f} -> {after[1]:.0f} MB"
     )

@@ -184,6 +184,21 @@ def to_inference_config(
     return InferenceConfig(model=replace(model), **values)
 
 
+def _shared_values(config: TrainingConfig) -> dict[str, Any]:
+    """The settings of a training that both sides call by one name."""
+    shared = {item.name for item in fields(torch_side.TrainingConfig)}
+    values = {
+        item.name: getattr(config, item.name)
+        for item in fields(TrainingConfig)
+        if item.name in shared
+    }
+    values.pop("output_dir", None)  # where a run lies is no part of what it is
+    for name in _PATHS:
+        if isinstance(values.get(name), Path):
+            values[name] = str(values[name])
+    return values
+
+
 def to_torch_side(
     config: TrainingConfig, *, learning_rate: float = 1e-3, seed: int = 42, overlap_frames: int = 0
 ) -> tuple[
@@ -226,16 +241,6 @@ def to_torch_side(
             )
         },
     )
-    shared = {item.name for item in fields(torch_side.TrainingConfig)}
-    values = {
-        item.name: getattr(config, item.name)
-        for item in fields(TrainingConfig)
-        if item.name in shared
-    }
-    values.pop("output_dir", None)  # where a run lies is no part of what it is
-    for name in _PATHS:
-        if isinstance(values.get(name), Path):
-            values[name] = str(values[name])
     training = torch_side.TrainingConfig(
         epochs=config.nepochs,
         nll=config.nll_weight > 0,
@@ -246,6 +251,6 @@ def to_torch_side(
         overlap_frames=overlap_frames,
         num_workers=0,
         device="cpu",
-        **values,
+        **_shared_values(config),
     )
     return data, model, training, torch_side.InferenceConfig()

@@ -196,6 +196,36 @@ def declared_domain(arrays: dict[str, Any]) -> str | None:
     return None if value is None else str(np.asarray(value).item())
 
 
+class CountFrames:
+    """Counts seen as amplitudes: rows are converted as they are read, nothing is copied."""
+
+    dtype = np.dtype(np.float32)
+    ndim = 3
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts = counts
+        self.shape = counts.shape
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.sqrt(np.asarray(self.counts[rows], dtype=np.float32))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self[:]
+        return array if dtype is None else array.astype(dtype)
+
+
+def as_amplitude(frames: np.ndarray, domain: str) -> Any:
+    """Return frames (n, N, N) as amplitudes, lazily where they are mapped."""
+    mapped = isinstance(frames, np.memmap) or isinstance(frames.base, np.memmap)
+    if domain == "counts":
+        lazy = CountFrames(frames)
+        return lazy if mapped else lazy[:]
+    return frames if mapped or frames.dtype == np.float32 else frames.astype(np.float32)
+
+
 def write_scan(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
     """Write a canonical NPZ whose bytes depend on nothing but the arrays.
 

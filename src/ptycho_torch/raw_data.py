@@ -24,27 +24,6 @@ from ptycho_torch.scaling import input_factor, mean_frame_energy
 logger = logging.getLogger(__name__)
 
 
-class CountFrames:
-    """Counts seen as amplitudes: rows are converted as they are read, nothing is copied."""
-
-    dtype = np.dtype(np.float32)
-    ndim = 3
-
-    def __init__(self, counts: np.ndarray) -> None:
-        self.counts = counts
-        self.shape = counts.shape
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.sqrt(np.asarray(self.counts[rows], dtype=np.float32))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self[:]
-        return array if dtype is None else array.astype(dtype)
-
-
 @dataclass
 class RawDataTorch:
     """A scan in memory or mapped from disk; see ``from_file`` for what is accepted."""
@@ -145,7 +124,7 @@ class RawDataTorch:
         return cls(
             **coords,
             **starts,
-            diff3d=_as_amplitude(frames, domain),
+            diff3d=npz_format.as_amplitude(frames, domain),
             probeGuess=probe,
             scan_index=np.asarray(arrays.get("scan_index", np.zeros(count, dtype=np.int64))),
             objectGuess=None if obj is None else np.asarray(obj, dtype=np.complex64),
@@ -317,14 +296,6 @@ def _probe(probe: np.ndarray, size: int, where: str) -> np.ndarray:
     if not np.isfinite(probe).all() or not np.abs(probe).max() > 0:
         raise ValueError(f"{where}: probeGuess is empty or not finite; give a start probe")
     return np.asarray(probe, dtype=np.complex64)
-
-
-def _as_amplitude(frames: np.ndarray, domain: str) -> Any:
-    mapped = isinstance(frames, np.memmap) or isinstance(frames.base, np.memmap)
-    if domain == "counts":
-        lazy = CountFrames(frames)
-        return lazy if mapped else lazy[:]
-    return frames if mapped or frames.dtype == np.float32 else frames.astype(np.float32)
 
 
 Transform = Callable[[np.ndarray], np.ndarray]

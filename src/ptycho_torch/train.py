@@ -96,13 +96,8 @@ def prepare(
     )
 
 
-def make_trainer(
-    model: PtychoPINN_Lightning,
-    run_dir: Path,
-    execution: ExecutionConfig,
-    callbacks: Iterable[Callback] = (),
-) -> lightning.Trainer:
-    """The Trainer with its checkpoints and logger."""
+def _silence() -> None:
+    """Keep Lightning's advertisements and remarks on what is meant out of the run's output."""
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)  # no advertisements
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
@@ -113,7 +108,13 @@ def make_trainer(
     warnings.filterwarnings("ignore", message=".*It is recommended to use .*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    hooks: list[Callback] = list(callbacks)
+
+
+def _hooks(
+    model: PtychoPINN_Lightning, run_dir: Path, execution: ExecutionConfig
+) -> list[Callback]:
+    """Checkpoints and the early stop, as the settings ask for them."""
+    hooks: list[Callback] = []
     if execution.enable_checkpointing:
         hooks.append(
             RunCheckpoint(
@@ -135,6 +136,17 @@ def make_trainer(
         hooks.append(
             EarlyStopping(model.val_loss_name, patience=execution.early_stop_patience, mode="min")
         )
+    return hooks
+
+
+def make_trainer(
+    model: PtychoPINN_Lightning,
+    run_dir: Path,
+    execution: ExecutionConfig,
+    callbacks: Iterable[Callback] = (),
+) -> lightning.Trainer:
+    """The Trainer with its checkpoints and logger."""
+    _silence()
     precision: Any = execution.precision  # checked; lightning declares literals
     deterministic: Any = execution.deterministic
     return lightning.Trainer(
@@ -148,7 +160,7 @@ def make_trainer(
         gradient_clip_val=model.training_config.gradient_clip_val,
         deterministic=deterministic,
         logger=make_logger(execution.logger_backend, run_dir),
-        callbacks=hooks,
+        callbacks=[*callbacks, *_hooks(model, run_dir, execution)],
         enable_checkpointing=execution.enable_checkpointing,
         enable_progress_bar=execution.enable_progress_bar,
         enable_model_summary=False,

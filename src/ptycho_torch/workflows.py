@@ -151,16 +151,10 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
         containers, ``intensity_scale``, and after stitching ``obj_tensor_full``,
         ``global_offsets``, ``recon_amp``, ``recon_phase``.
     """
-    from ptycho_torch.inference import reconstruct
     from ptycho_torch.persistence import save_bundle
     from ptycho_torch.train import fit
 
-    settings = dict(overrides or {})
-    resume = bool(settings.pop("resume", False))
-    for name, value in settings.items():
-        if not hasattr(config, name):
-            raise ValueError(f"overrides: unknown field {name!r} of TrainingConfig")
-        setattr(config, name, value)
+    resume = _override(config, dict(overrides or {}))
     execution = execution_config or ExecutionConfig()
     params.update_legacy_dict(params.cfg, config)
     scan = as_raw(train, "train")
@@ -190,23 +184,41 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
         "intensity_scale": scale,
         "backend": "pytorch",
     }
-    amplitude = phase = None
     if do_stitching:
         model.inference_config.middle_trim = M
         target = scan if held is None else held
-        found = reconstruct(model, target, batch_size=execution.inference_batch_size)
-        obj = oriented(found.object, flip_x, flip_y, transpose)
-        amplitude, phase = np.abs(obj), np.angle(obj)
-        results |= {
-            "obj_tensor_full": obj,
-            "global_offsets": target.coords,
-            "recon_amp": amplitude,
-            "recon_phase": phase,
-            "reconstruction": found,
-        }
+        flips = (flip_x, flip_y, transpose)
+        results |= _stitched(model, target, execution.inference_batch_size, flips)
     if config.output_dir and process_rank() == 0:
         save_bundle(model, config.output_dir, dict(params.cfg))
-    return amplitude, phase, results
+    return results.get("recon_amp"), results.get("recon_phase"), results
+
+
+def _stitched(
+    model: Any, scan: RawDataTorch, batch_size: int | None, flips: tuple[bool, bool, bool]
+) -> dict[str, Any]:
+    """The results that stitching adds; ``flips`` as ``oriented`` takes them."""
+    from ptycho_torch.inference import reconstruct
+
+    found = reconstruct(model, scan, batch_size=batch_size)
+    obj = oriented(found.object, *flips)
+    return {
+        "obj_tensor_full": obj,
+        "global_offsets": scan.coords,
+        "recon_amp": np.abs(obj),
+        "recon_phase": np.angle(obj),
+        "reconstruction": found,
+    }
+
+
+def _override(config: TrainingConfig, settings: dict[str, Any]) -> bool:
+    """Replace fields of ``config``; says whether a killed run is to go on."""
+    resume = bool(settings.pop("resume", False))
+    for name, value in settings.items():
+        if not hasattr(config, name):
+            raise ValueError(f"overrides: unknown field {name!r} of TrainingConfig")
+        setattr(config, name, value)
+    return resume
 
 
 def group_count(config: TrainingConfig, frames: int) -> int:

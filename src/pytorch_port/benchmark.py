@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pytorch_port.batch import gather_examples
 from pytorch_port.config import IclConfig
 from pytorch_port.config_files import load_icl_config
-from pytorch_port.data import SequenceDataset, gather_examples
+from pytorch_port.data import SequenceDataset
 from pytorch_port.experiment import build, run
 from pytorch_port.inputs import IclInputs, load_inputs
 from pytorch_port.pack_steps import pack_steps

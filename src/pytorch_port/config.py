@@ -1,7 +1,6 @@
-"""The configuration tree of an ICL run, under the reference's key names.
+"""The configuration tree of an ICL run, under the reference's key names; ``config_files`` reads it.
 
-Defaults are those of the reference's ``images_all_exemplars`` configuration. ``config_files`` reads
-files into it.
+Defaults are those of the reference's ``images_all_exemplars`` configuration.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from pytorch_port.data import SequenceBatch, gather_examples
+from pytorch_port.batch import SequenceBatch, gather_examples
 from pytorch_port.inputs import IclInputs
 from pytorch_port.sampler import IndexBatch
 from trainrig.seeding import derive_seed

@@ -26,7 +26,8 @@ from trainrig.config import from_dict
 from trainrig.device import autocast, choose_device
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json
-from trainrig.metrics import weight_l2, weight_l2_all, weight_l2_head
+from trainrig.loop import StepRecord
+from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
 from trainrig.registry import Registry
 from trainrig.runs import LATEST
 
@@ -138,3 +139,29 @@ def read_run_config(path: Path) -> tuple[IclConfig, dict[str, Any]]:
         raise FileNotFoundError(f"{path}: holds no run (no config.json)") from None
     tree = {key: value for key, value in identity.items() if key not in ("device", "images")}
     return from_dict(IclConfig, tree, str(path / "config.json")), identity
+
+
+def step_scalars(
+    config: IclConfig, inputs: IclInputs, model: nn.Module, record: StepRecord
+) -> dict[str, float]:
+    """Return the 13 scalars of a step's batch, before the update, and the norms after it."""
+    logits, labels = record.output
+    concatenated = config.embedding.concatenate_labels
+    scalars = icl_scalars(
+        logits,
+        make_targets(labels, concatenate_labels=concatenated),
+        inputs.label_sets,
+        config.data.train_seqs,
+        w_interim=config.training.w_interim_predictions,
+        concatenate_labels=concatenated,
+    )
+    norms = {
+        "weight_l2": weight_l2(model),
+        "weight_l2_all": weight_l2_all(model),
+        "weight_l2_head": weight_l2_head(model),
+        "grad_l2": grad_l2(model),
+    }
+    row = {key: float(value) for key, value in (scalars | norms).items()}
+    if config.optimizer.l2_mode != "decoupled":
+        row["penalized_loss"] = float(record.loss)
+    return row

@@ -13,13 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytorch_port.batch import SequenceBatch
 from pytorch_port.config import IclConfig
-from pytorch_port.data import (
-    SequenceBatch,
-    SequenceDataset,
-    create_sequence_dataloader,
-    make_spec,
-)
+from pytorch_port.data import SequenceDataset, create_sequence_dataloader, make_spec
 from pytorch_port.losses import LabelSets, label_sets
 from trainrig.data import check_source, load_images
 from trainrig.data.bank_transforms import keep_classes, prepare_views, select_exemplars, view_table

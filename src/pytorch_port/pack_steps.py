@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from pytorch_port.batch import SequenceBatch
 from pytorch_port.config import IclConfig
-from pytorch_port.data import SequenceBatch
 from pytorch_port.inputs import IclInputs
 from pytorch_port.losses import icl_loss
 from trainrig.device import autocast

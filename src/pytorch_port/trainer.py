@@ -19,11 +19,10 @@ import torch
 from torch import nn
 
 from pytorch_port.assembly import load_weights
+from pytorch_port.batch import SequenceBatch
 from pytorch_port.config import IclConfig
-from pytorch_port.data import SequenceBatch
-from pytorch_port.evaluation import evaluate
+from pytorch_port.evaluation import evaluate, step_scalars
 from pytorch_port.inputs import REGIMES, IclInputs
-from pytorch_port.losses import icl_scalars, make_targets
 from pytorch_port.runtime import Runtime, progress_bar
 from pytorch_port.steps import training_steps
 from trainrig.checkpoint import (
@@ -38,7 +37,6 @@ from trainrig.config import to_dict
 from trainrig.distributed import Team
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import StepRecord, every
-from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
 from trainrig.run_status import RunResult, read_result
 from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
@@ -200,27 +198,8 @@ class Trainer:
 
     def _training_row(self, record: StepRecord) -> dict[str, Any]:
         """The scalars of the step's batch (before the update), the norms after it."""
-        config = self.config
-        logits, labels = record.output
-        concatenated = config.embedding.concatenate_labels
-        scalars = icl_scalars(
-            logits,
-            make_targets(labels, concatenate_labels=concatenated),
-            self.inputs.label_sets,
-            config.data.train_seqs,
-            w_interim=config.training.w_interim_predictions,
-            concatenate_labels=concatenated,
-        )
-        norms = {
-            "weight_l2": weight_l2(self.model),
-            "weight_l2_all": weight_l2_all(self.model),
-            "weight_l2_head": weight_l2_head(self.model),
-            "grad_l2": grad_l2(self.model),
-        }
-        row = {"step": record.step, "split": "train"}
-        row |= {key: float(value) for key, value in (scalars | norms).items()}
-        if config.optimizer.l2_mode != "decoupled":
-            row["penalized_loss"] = float(record.loss)
+        row: dict[str, Any] = {"step": record.step, "split": "train"}
+        row |= step_scalars(self.config, self.inputs, self.model, record)
         return row | {"lr": record.lr, **self._timing()}
 
     def _evaluation_row(self, regime: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,18 @@ class Tally:
     leaked: int = 0
     peak_mb: list[float] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
+
+
+def table(tallies: Mapping[str, Tally]) -> list[str]:
+    """Return a heading and a line for each command."""
+    lines = [
+        "system    runs  kills  resumes  mismatches  leaked  child peak MB, first and last run"
+    ]
+    return lines + [
+        f"{name:<8} {t.runs:>5} {t.kills:>6} {t.resumes:>8} {t.mismatches:>11} {t.leaked:>7}  "
+        f"{t.peak_mb[0]:.0f} {t.peak_mb[-1]:.0f}  {' '.join(t.differing[:3])}"
+        for name, t in tallies.items()
+    ]
 
 
 def soak(

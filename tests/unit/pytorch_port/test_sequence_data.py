@@ -3,13 +3,9 @@ import pickle
 import pytest
 import torch
 
+from pytorch_port.batch import gather_examples
 from pytorch_port.config import DataConfig, GeneratorConfig, SeqConfig
-from pytorch_port.data import (
-    SequenceDataset,
-    create_sequence_dataloader,
-    gather_examples,
-    make_spec,
-)
+from pytorch_port.data import SequenceDataset, create_sequence_dataloader, make_spec
 from pytorch_port.sampler import IndexBatch
 from trainrig.data.image_bank import to_float
 
