@@ -84,7 +84,7 @@ def configure(args: argparse.Namespace) -> None:
             setter(value)
 
 
-@entry
+@entry(team=True)
 def main(argv: list[str] | None = None) -> int:
     """Run one setting, or the smoke tier."""
     parser = make_parser()

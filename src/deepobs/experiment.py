@@ -14,6 +14,7 @@ from deepobs.pytorch.runners.results import strict
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.standard_runner import StandardRunner
 from trainrig.files import read_json
+from trainrig.processes import process_rank
 from trainrig.run_status import RunResult
 
 SPLITS = ("train", "valid", "test")
@@ -97,7 +98,8 @@ def run(
             ``<problem>/<optimizer>/<setting>``.
 
     Returns:
-        ``path`` is the result file; ``step`` counts the evaluated epochs after the start.
+        ``path`` is the result file; ``step`` counts the evaluated epochs after the start. Under
+        ``torchrun`` a process that followed the first has neither, and wrote nothing.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: bad arguments or data, in one sentence.
@@ -105,6 +107,8 @@ def run(
     runtime, path = runtime or Runtime(), path or Path("results")
     runner, deciding = _prepare(config)
     output = runner.run(output_dir=path, **deciding, **dataclasses.asdict(runtime))
+    if process_rank() > 0:
+        return RunResult(path=None, status="complete", counts="epoch")
     if runtime.no_logs and output is not None:
         return result_of(strict(output), None)
     settings = runner.make_settings(**deciding)

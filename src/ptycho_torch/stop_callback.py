@@ -56,7 +56,7 @@ class StopCallback(Callback):
         if stepped and within and self._due(trainer):
             self._saved = self._done
             temporary = self.last.with_name(f".{self.last.name}.tmp")
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary, weights_only=False)  # all of it; says nothing
             if trainer.is_global_zero:
                 temporary.replace(self.last)
             raise self.stop.interruption(

@@ -24,7 +24,7 @@ from pytorch_port.steps import resolve_engine, training_steps
 from pytorch_port.trainer import Trainer
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
-from trainrig.distributed import Dismissed, Team, join_team
+from trainrig.distributed import Team, join_team
 from trainrig.files import read_json
 from trainrig.run_status import FINAL, RunResult, read_result, read_status
 from trainrig.runs import describe_environment, open_run, packing
@@ -71,7 +71,6 @@ def run(
         return RunResult(path=None, status="complete", step=config.training_steps)
     identity = run_identity(config, inputs)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-    environment["processes"] = 1 if team is None else team.size
     environment |= pack_record(path, (), runtime)
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         status = directory.status()
@@ -123,18 +122,13 @@ def follow(
     Raises:
         ChildProcessError: the leader is gone without a word.
     """
-    try:
+    with team.following():
         start = team.equalise(model, optimizer, 0)
         first = start * config.training.accumulate
         batches = team.shares(inputs.training_batches(first, num_workers=num_workers))
         steps = training_steps(config, inputs, model, optimizer, start_step=start, batches=batches)
         for _ in steps:
             pass
-    except Dismissed:
-        return
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ChildProcessError(f"process {team.rank}: process 0 is gone ({reason})") from None
 
 
 def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -9,10 +9,11 @@ processes; before each batch they are told whether to go on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,11 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from trainrig.processes import process_count
 from trainrig.seeding import capture_rng, restore_rng
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+T = TypeVar("T")
 Batch = TypeVar("Batch", bound="DataclassInstance")
 
 
@@ -81,20 +84,45 @@ class Team:
         Returns:
             The leader's ``step``.
         """
-        state: list[Any] = [model.state_dict(), optimizer.state_dict(), capture_rng(), step]
-        dist.broadcast_object_list(state, src=0)
+        state = (model.state_dict(), optimizer.state_dict(), capture_rng(), step)
+        weights, moments, rng, step = self.told(state)
         if not self.leads:
-            weights, moments, rng, step = state
             model.load_state_dict(weights)
             optimizer.load_state_dict(moments)
-            restore_rng(rng)
+            restore_rng(rng_of_leader(rng))
+        self.train(optimizer)
+        return step
+
+    def told(self, value: T) -> T:
+        """Return the leader's value."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def train(self, optimizer: torch.optim.Optimizer) -> None:
+        """From here on average all gradients before each update; the leader listens to signals."""
+        if not self.leads:
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_IGN)  # the leader saves, then dismisses
         optimizer.register_step_pre_hook(lambda chosen, *_: average_gradients(chosen))
-        return step
 
-    def shares(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield this process's rows of each batch, a dataclass of tensors.
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Within, a follower does as the leader does, until that has finished or stopped.
+
+        Raises:
+            ChildProcessError: the leader is gone without a word.
+        """
+        try:
+            yield
+        except Dismissed:
+            return
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ChildProcessError(f"process {self.rank}: process 0 is gone ({reason})") from None
+
+    def orders(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches, as long as the leader goes on.
 
         Raises:
             Dismissed: the leader called ``dismiss`` in place of the next batch.
@@ -102,6 +130,15 @@ class Team:
         for batch in batches:
             if not self._go_on(True):
                 raise Dismissed
+            yield batch
+
+    def shares(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield this process's rows of each batch, a dataclass of tensors.
+
+        Raises:
+            Dismissed: the leader called ``dismiss`` in place of the next batch.
+        """
+        for batch in self.orders(batches):
             names = [field.name for field in dataclasses.fields(batch)]
             rows = self.share(len(getattr(batch, names[0])))
             yield dataclasses.replace(batch, **{n: getattr(batch, n)[rows] for n in names})
@@ -118,7 +155,7 @@ class Team:
 
 def join_team() -> Team | None:
     """Join the processes that ``torchrun`` started, one GPU each; None where this one is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if process_count() == 1:
         return None
     gpus = torch.cuda.is_available()
     if gpus:
@@ -142,6 +179,31 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 def together() -> bool:
     """Say whether several processes train one run."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes; itself where this one is alone."""
+    return _averaged(x) if together() else x
+
+
+def of_whole_batch(draw: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Draw random numbers for the rows of all processes, and return this one's.
+
+    Args:
+        draw: tensor → numbers of its shape, from a generator that stands alike in all processes;
+            where several train one run it is given ones.
+        like: this process's rows; the shares are of equal size.
+    """
+    if not together():
+        return draw(like)
+    rank, rows = dist.get_rank(), len(like)
+    whole = draw(like.new_ones((rows * dist.get_world_size(), *like.shape[1:])))
+    return whole[rank * rows : (rank + 1) * rows]
+
+
+def rng_of_leader(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the leader's random states with those of its GPU, the first, for every GPU."""
+    return state | {"cuda": state["cuda"][:1] * len(state["cuda"])}
 
 
 class Mean(torch.autograd.Function):

@@ -27,6 +27,7 @@ from typing import Any
 from trainrig.checkpoint import list_checkpoints
 from trainrig.config import diff
 from trainrig.files import read_json, write_json
+from trainrig.processes import process_count
 from trainrig.run_status import FINAL, read_status, this_process
 from trainrig.stopping import Interruption, StopRequest, graceful_stop
 
@@ -293,6 +294,7 @@ def describe_environment(package: str | None = None, **fields: Any) -> dict[str,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
+        "processes": process_count(),
         "source_sha256": _source_hash("trainrig", *([package] if package else [])),
         **fields,
     }

@@ -134,6 +134,7 @@ NEEDS = {
     r"^pip install|^python -m venv": Need("would change the environment of the tests"),
     r"^srun": Need("needs a SLURM cluster"),
     r"^ptychodus|^python -m ptycho_torch\.ptychodus|model\.ckpt": Need("needs Ptychodus"),
+    r"imagenet_": Need("needs ImageNet", ("imagenet",)),
     r"--download|images_identical|data get omniglot|--preset extended": Need(
         "needs Omniglot", ("omniglot",)
     ),

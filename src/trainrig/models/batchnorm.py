@@ -63,10 +63,7 @@ class DebiasedBatchNorm(nn.Module):
         return y
 
     def _forward_together(self, x: Tensor) -> Tensor:
-        """Normalise by the statistics of the batch of all processes (of equal shares)."""
-        mean = Mean.apply(x.mean((0, 2, 3)))
-        centred = x - mean[:, None, None]
-        variance = Mean.apply(centred.square().mean((0, 2, 3)))
+        centred, mean, variance = centre_together(x)
         self._average(mean, variance)
         scale = self.weight * torch.rsqrt(variance + EPS)
         return centred * scale[:, None, None] + self.bias[:, None, None]
@@ -79,3 +76,16 @@ class DebiasedBatchNorm(nn.Module):
         self.hidden[1].add_(variance, alpha=(1.0 - DECAY) * correction)
         self.counter.add_(1)
         self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))
+
+
+def centre_together(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre this process's share (N, C, H, W) of a batch by the mean of the whole batch.
+
+    The shares are of equal size.
+
+    Returns:
+        The centred share, and the batch's mean (C,) and biased variance (C,).
+    """
+    mean = Mean.apply(x.mean((0, 2, 3)))
+    centred = x - mean[:, None, None]
+    return centred, mean, Mean.apply(centred.square().mean((0, 2, 3)))

@@ -89,7 +89,7 @@ class FolderLoader(Loader):
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             load = partial(self._example, pass_index)
             for index in range(start, self.n_batches):
-                rows = order[index * size : (index + 1) * size].tolist()
+                rows = order[index * size : (index + 1) * size][self.rows].tolist()
                 images = pool.map(load, rows) if workers else map(load, rows)
                 x = standardize(torch.stack(list(images)))
                 y = torch.tensor([self.files[row][1] for row in rows])

@@ -25,7 +25,10 @@ class Loader:
     Attributes:
         passes: passes begun so far.
         seed: source of all randomness.
+        rows: of each batch, those that this process takes; all, unless several train one run.
     """
+
+    rows = slice(None)
 
     def __init__(self, name: str, n_batches: int, seed: int) -> None:
         self.name, self.n_batches, self.seed, self.passes = name, n_batches, seed, 0
@@ -109,7 +112,7 @@ class ArrayLoader(Loader):
             if self.transform is not None:
                 seed = derive_seed(self.seed, self.name, "transform", pass_index, index)
                 batch = self.transform(batch, self._stream.manual_seed(seed))
-            yield batch
+            yield tuple(part[self.rows] for part in batch)
 
 
 class TextLoader(Loader):

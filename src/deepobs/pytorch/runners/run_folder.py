@@ -105,7 +105,7 @@ def _resume(session: Session, directory: RunDirectory, say: Callable[[str], None
         assert session.log is not None  # opened with the folder
         session.log.truncate({})
     else:
-        session.restore(checkpoint)
+        session.restore(checkpoint.weights, checkpoint.state)
         say(f"Resuming in epoch {session.epoch} after step {session.step}")
 
 

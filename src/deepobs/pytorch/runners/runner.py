@@ -32,7 +32,9 @@ from deepobs.pytorch.runners.run_folder import make_output, open_session
 from deepobs.pytorch.runners.session import Session
 from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, default_setting
 from deepobs.pytorch.runners.sinks import open_sinks
+from deepobs.pytorch.runners.teamwork import equalise, follow, share
 from deepobs.pytorch.testproblems import TestProblem
+from trainrig.distributed import join_team
 from trainrig.errors import nearest
 from trainrig.files import read_json
 from trainrig.seeding import make_deterministic, set_seed
@@ -159,7 +161,8 @@ class PTRunner(abc.ABC):
             training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
 
         Returns:
-            The content of the result file, or None where the run was skipped.
+            The content of the result file; None where the run was skipped, and in a process that
+            followed another (``torchrun``).
 
         Raises:
             ValueError, KeyError, FileNotFoundError: bad arguments or data, in one sentence.
@@ -186,21 +189,30 @@ class PTRunner(abc.ABC):
             return None
         if data_dir is not None:
             config.set_data_dir(data_dir)
-        say = _printer() if verbose else _silent
+        team = join_team()
+        leads = team is None or team.leads
+        silent = no_logs or not leads or (tb_log and tracker == "tensorboard")
+        say = _printer() if verbose and leads else _silent
         with open_sinks(
             settings,
             trackers=[
-                *([("tensorboard", Path(tb_log_dir or folder))] if tb_log else []),
-                ("none" if no_logs or (tb_log and tracker == "tensorboard") else tracker, folder),
+                *([("tensorboard", Path(tb_log_dir or folder))] if tb_log and leads else []),
+                ("none" if silent else tracker, folder),
             ],
-            progress=progress,
-            print_train_iter=print_train_iter,
+            progress=progress and leads,
+            print_train_iter=print_train_iter and leads,
         ) as sinks:
+            session = self.make_session(settings, say, sinks)  # refuses what it must before files
+            if team is not None:
+                share(session, team)
+            if not leads:
+                follow(session, lambda: self.training(session, None, checkpoint_interval_s))
+                return None
             if no_logs:
-                session = self.make_session(settings, say, sinks)
+                equalise(session)
                 self.training(session, None, checkpoint_interval_s)
                 return make_output(settings, session)
-            return self._logged(settings, folder, say, sinks, checkpoint_interval_s)
+            return self._logged(settings, folder, session, say, checkpoint_interval_s)
 
     def run_folder(self, settings: RunSettings, output_dir: str | Path) -> Path:
         """Return the folder of a run's results."""
@@ -237,12 +249,12 @@ class PTRunner(abc.ABC):
         self,
         settings: RunSettings,
         folder: Path,
+        session: Session,
         say: Callable[[str], None],
-        sinks: Any,
         interval_s: float,
     ) -> dict[str, Any]:
-        session = self.make_session(settings, say, sinks)  # refuses what it must before any file
         with open_session(settings, folder, session, say) as opened:
+            equalise(opened.session)
             self.training(opened.session, opened.save, interval_s)
             return opened.finish()
 

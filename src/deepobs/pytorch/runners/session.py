@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.steps import epoch_steps
 from deepobs.pytorch.testproblems import TestProblem
-from trainrig.checkpoint import Checkpoint
+from trainrig.distributed import Team, mean
 from trainrig.loop import StepRecord
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import StopRequest
@@ -61,6 +61,7 @@ class Session:
         self.say, self._sink = say, on_row
         self.log: MetricLog | None = None
         self.stop: StopRequest | None = None
+        self.team: Team | None = None
         self.phases = ["train_eval", *(["valid"] if problem.data.valid else []), "test"]
         kinds = METRICS if problem.has_accuracy else METRICS[:1]
         self.curves: dict[str, list[float]] = {
@@ -159,7 +160,8 @@ class Session:
         self.begin_epoch(lr)
         start = time.perf_counter()
         for record in self._steps(lr):
-            if not self.take(record.loss):
+            if not self.take(mean(record.loss)):
+                self._dismiss()
                 break
             if clock.due():
                 self.pause(time.perf_counter() - start)
@@ -187,7 +189,8 @@ class Session:
         self.step += 1
         if len(self._pending) < FLUSH_LOSSES or not self._flush():
             return True
-        return self.settings.on_divergence != "stop"
+        follows = self.team is not None and not self.team.leads
+        return follows or self.settings.on_divergence != "stop"
 
     def pause(self, seconds: float) -> None:
         """Make ``state`` whole within an epoch, ``seconds`` after it began or was paused last."""
@@ -208,15 +211,23 @@ class Session:
         if self.stop is None or not self.stop.due() or save is None or self.status == "diverged":
             return
         save()
+        self._dismiss()
         raise self.stop.interruption(
             f"{self.settings.testproblem}: epoch {self.epoch}, step {self.step}"
         )
+
+    def _dismiss(self) -> None:
+        """End the processes that follow this one: they wait for the next batch, if there is one."""
+        if self.team is not None and self.step < len(self.problem.data.train):
+            self.team.dismiss()
 
     def _steps(self, lr: float | None) -> Iterator[StepRecord]:
         data = self.problem.data
         first = self.epoch * len(data.train) + self.step
         last = (self.epoch + 1) * len(data.train)
         batches = data.train.batches(data.train.passes - 1, start=self.step)
+        if self.team is not None:
+            batches = self.team.orders(batches)
         return epoch_steps(self.problem, self.optimizer, batches, lr, first=first, last=last)
 
     def _flush(self) -> bool:
@@ -249,10 +260,9 @@ class Session:
             "log": self.log.sync() if self.log is not None else {},
         }
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint."""
-        state = checkpoint.state
-        self.problem.net.load_state_dict(checkpoint.weights)
+    def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Continue from weights and from what ``state`` returned."""
+        self.problem.net.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.curves, self.timing = state["curves"], state["timing"]
         self.epoch, self.step, self.evaluated = state["position"]
@@ -290,7 +300,10 @@ class SaveClock:
 
 
 def evaluate(problem: TestProblem, phase: str) -> tuple[float, float | None]:
-    """Average objective and accuracy over a phase's batches, each with equal weight."""
+    """Average objective and accuracy over a phase's batches, each with equal weight.
+
+    Of several processes, each contributes its rows of every batch.
+    """
     getattr(problem, f"{phase}_init_op")()
     losses, accuracies = [], []
     with torch.no_grad():
@@ -304,8 +317,10 @@ def evaluate(problem: TestProblem, phase: str) -> tuple[float, float | None]:
             losses.append(loss.mean())
             if accuracy is not None:
                 accuracies.append(accuracy)
-        mean = float(torch.stack(losses).double().mean() + l2)
-        return mean, float(torch.stack(accuracies).double().mean()) if accuracies else None
+        objective = float(mean(torch.stack(losses).double().mean()) + l2)
+        if not accuracies:
+            return objective, None
+        return objective, float(mean(torch.stack(accuracies).double().mean()))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -21,6 +21,7 @@ from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets.generated import write_generated_data
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.testproblems import TESTPROBLEMS, TestProblem
+from trainrig.processes import alone, process_count
 from trainrig.seeding import set_seed
 
 BIG = ("vgg", "inception")
@@ -58,7 +59,12 @@ def smoke_all(
     Args:
         names: problems; all that are registered where empty.
         say: receives one line per problem.
+
+    Raises:
+        ValueError: ``torchrun`` started several processes.
     """
+    if process_count() > 1:
+        raise ValueError(alone("the smoke tier"))
     names = list(names)
     for name in names:
         check_testproblem(name)

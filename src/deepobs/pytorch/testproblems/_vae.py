@@ -13,6 +13,7 @@ from deepobs.pytorch.testproblems._layers import (
     Dropout,
     flatten_nhwc,
 )
+from trainrig.distributed import of_whole_batch
 
 SLOPE = 0.3
 
@@ -77,5 +78,5 @@ class VAE(nn.Module):
             noise: (B, n_latent) standard normal numbers; drawn where absent.
         """
         mean, s = self.encoder(x)
-        noise = torch.randn_like(mean) if noise is None else noise
+        noise = of_whole_batch(torch.randn_like, mean) if noise is None else noise
         return self.decoder(mean + noise * torch.exp(s)), mean, s
