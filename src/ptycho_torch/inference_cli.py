@@ -55,9 +55,8 @@ def add_inference_flags(parser: Any) -> None:
     )
     parser.add_argument("--uncertainty", type=int, metavar="N", help="simulations for an error map")
     parser.add_argument("--half-data", action="store_true", help="resolution from two halves")
-    parser.add_argument(
-        "--stream", type=positive_int, metavar="B", help="feed frames in chunks of B"
-    )
+    text = "feed frames in chunks of B"
+    parser.add_argument("--stream", type=positive_int, metavar="B", help=text)
     parser.add_argument(
         "--preview-every-epochs",
         type=positive_int,
