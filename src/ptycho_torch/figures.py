@@ -112,7 +112,7 @@ def draw_evaluation(
         _show(figure, row[2], ours - true, title, cmap="RdBu", vmin=-edge, vmax=edge)
     for key, label in (("frc_amp", "amplitude"), ("frc_phase", "phase"), ("frc_complex", "field")):
         axes[3].plot([ring["ring"] for ring in rings], [ring[key] for ring in rings], label=label)
-    _half_bit(axes[3], [ring["ring"] for ring in rings], rings)
+    _half_bit(axes[3], [ring["ring"] for ring in rings], rings, loc="lower left", ncols=2)
     axes[3].axhline(0.5, color=MUTED, lw=0.5)
     axes[3].set(xlabel="ring / px", title="ring correlation")
     axes[7].axis("off")
@@ -138,13 +138,11 @@ def _score_lines(scores: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _half_bit(axis: Any, x: Any, rings: Rows) -> None:
+def _half_bit(axis: Any, x: Any, rings: Rows, **legend: Any) -> None:
     """Draw the threshold of a ring correlation, its range and its legend."""
     axis.plot(x, [ring["half_bit"] for ring in rings], "--", color=INK, label="1/2-bit")
     axis.set_ylim(0, 1.05)
-    axis.legend(
-        loc="lower left", ncols=2, fontsize=5.5, handlelength=1.2, columnspacing=0.8, borderpad=0.1
-    )
+    axis.legend(fontsize=5.5, handlelength=1.2, columnspacing=0.8, borderpad=0.1, **legend)
 
 
 @paper_style()
@@ -169,7 +167,7 @@ def draw_halves(
     ring, side = scores["frc_half_bit_ring"], scores["side_px"]
     frequency = [row["ring"] / side for row in rings]
     axes[3].plot(frequency, [row["frc"] for row in rings], label="halves")
-    _half_bit(axes[3], frequency, rings)
+    _half_bit(axes[3], frequency, rings, loc="upper right")
     if ring < len(rings):
         axes[3].axvline(ring / side, color=MUTED, lw=0.7)
     axes[3].set(xlabel="cycles per px")
@@ -200,21 +198,26 @@ def draw_refinement(
     path: Path,
 ) -> list[Path]:
     """Amplitude and phase, the strongest probe modes (each to its maximum) and the loss."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _figure(4)
     amplitude, phase = blank_unreached(obj, covered)
     _show(figure, axes[0], amplitude, "amplitude", cmap="gray", **limits(amplitude.compressed(), 1))
     _show(figure, axes[1], phase, "phase / rad", cmap="viridis", **limits(phase.compressed(), 1))
     power = (np.abs(probe) ** 2).sum((1, 2))
-    names = ", ".join(f"{100 * share:.1f} %" for share in power / power.sum())
+    names = ", ".join(f"{100 * share:.1f}" for share in power / power.sum())
     strips = [np.abs(mode) / max(float(np.abs(mode).max()), 1e-12) for mode in probe[:4]]
     columns = 1 if len(strips) == 1 else 2
     strips += [np.full_like(strips[0], np.nan)] * (-len(strips) % columns)
     rows = [np.hstack(strips[i : i + columns]) for i in range(0, len(strips), columns)]
     _show(figure, axes[2], np.vstack(rows), "probe modes", cmap="magma")
-    axes[2].set_xlabel(f"{names} of the power")
+    axes[2].set_xlabel(f"{names} % of the power")
     axes[3].plot(np.arange(1, len(losses) + 1), losses)
     axes[3].xaxis.get_major_locator().set_params(integer=True)
     axes[3].set(xlabel="epoch", title="loss per pixel", yscale="log")
+    axes[3].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[3].yaxis.set_major_formatter("{x:g}")
+    axes[3].yaxis.set_minor_formatter(NullFormatter())
     return [*save_figure(figure, path)]
 
 

@@ -21,6 +21,7 @@ from deepobs.pytorch import config, datasets, testproblems
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.session import SaveClock, Session, evaluate
 from deepobs.pytorch.runners.sinks import Sinks
+from deepobs.pytorch.testproblems._families import Classification
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ def _bare_epoch(name: str, steps: int) -> Callable[[], None]:
     """Return an epoch of a loop as one would write it by hand."""
     batch_size = config.get_testproblem_default_settings()[name]["batch_size"]
     problem = getattr(testproblems, name)(batch_size)
+    if not isinstance(problem, Classification):
+        raise ValueError(f"{name}: no classification, which the bare loop is written for")
     problem.set_up()
     problem.data.train.n_batches = steps
     net, loss_fn = problem.net, torch.nn.CrossEntropyLoss()
