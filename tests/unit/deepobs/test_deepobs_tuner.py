@@ -84,7 +84,7 @@ def test_benchmark_sets_fix_the_defaults(tmp_path):
 
 
 def test_bayesian_search(tmp_path):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="needs the extra 'tuner'")
     tuner = GP(torch.optim.SGD, LR, {"lr": (1e-4, 2e-2)}, 6, StandardRunner)
     best = tuner.tune("quadratic_deep", tmp_path, **RUN)
     assert len(tuner.trials) == 6
