@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH, BOX, GAP = 760, 34, 14
+WIDTH, BOX, GAP, WIDEST = 760, 30, 26, 130
 TRAINRIG = (("doctor",), ("data", "list"), ("data", "get"), ("data", "verify"), ("config", "diff"))
 
 
@@ -63,25 +62,84 @@ def layers() -> list[list[str]]:
     return [[name.strip() for name in row.split("|")] for row in rows]
 
 
+def imports() -> dict[str, set[str]]:
+    """Return what each drawn part imports by the real import graph, directly."""
+    import grimp
+
+    drawn = {name for row in layers()[1:] for name in row}
+    experiments = [name for name in drawn if (ROOT / "src" / name).is_dir()]
+    graph = grimp.build_graph("trainrig", *experiments)
+    parts = {name: name if name in experiments else f"trainrig.{name}" for name in drawn}
+    for module in parts.values():
+        graph.squash_module(module)
+    names = {module: name for name, module in parts.items()}
+    return {
+        name: {
+            names[other]
+            for other in graph.find_modules_directly_imported_by(module)
+            if other in names and other != module
+        }
+        for name, module in parts.items()
+    }
+
+
+def shortest(edges: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Leave out each import that also leads over another one: the lines that remain to be drawn."""
+
+    def reached(name: str) -> set[str]:
+        return {name}.union(*(reached(other) for other in edges[name]))
+
+    return {
+        name: {
+            other
+            for other in direct
+            if not any(other in reached(step) for step in direct - {other})
+        }
+        for name, direct in edges.items()
+    }
+
+
 def dependency_drawing() -> str:
-    """Draw the layers as an SVG: a row may import the rows below it and nothing beside it."""
-    rows = layers()
+    """Draw the layers of the contract as an SVG, with the imports that the code really has."""
+    rows, edges = layers(), imports()
     height = len(rows) * (BOX + GAP) + GAP
-    shapes = []
+    boxes, centres = [], {}
     for number, names in enumerate(rows):
         y = GAP + number * (BOX + GAP)
-        wide = (WIDTH - GAP * (len(names) + 1)) / len(names)
+        column = WIDTH / len(names)
+        wide = min(column - GAP / 2, WIDEST)
         shade = "0.16" if number < 2 else "0.06"
         for place, name in enumerate(names):
-            x = GAP + place * (wide + GAP)
-            shapes.append(
-                f'<rect x="{x:.0f}" y="{y}" width="{wide:.0f}" height="{BOX}" rx="4" '
-                f'fill="currentColor" fill-opacity="{shade}" stroke="currentColor"/>'
-                f'<text x="{x + wide / 2:.0f}" y="{y + BOX / 2 + 5:.0f}" text-anchor="middle" '
-                f'fill="currentColor" font-size="13">{html.escape(name)}</text>'
+            middle = (place + 0.5) * column
+            centres[name] = (middle, y)
+            told = ", ".join(sorted(edges.get(name, ()))) or "nothing of these"
+            at = f'x="{middle - wide / 2:.0f}" y="{y}" width="{wide:.0f}" height="{BOX}" rx="4"'
+            boxes.append(
+                f'<rect {at} style="fill:var(--md-default-bg-color,#fff)"/>'  # hides the lines
+                f'<rect {at} fill="currentColor" fill-opacity="{shade}" stroke="currentColor">'
+                f"<title>{html.escape(name)} imports {html.escape(told)}</title></rect>"
+                f'<text x="{middle:.0f}" y="{y + BOX / 2 + 5:.0f}" text-anchor="middle" '
+                f'fill="currentColor" font-size="13" pointer-events="none">'
+                f"{html.escape(name)}</text>"
             )
+    lines = [
+        _line(centres[name], centres[other])
+        for name, direct in sorted(shortest(edges).items())
+        for other in sorted(direct)
+    ]
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-label="layers of the code, each importing those below it">'
-        f"{re.sub(chr(10), '', ''.join(shapes))}</svg>"
+        f"{''.join(lines)}{''.join(boxes)}</svg>"
+    )
+
+
+def _line(importer: tuple[float, float], imported: tuple[float, float]) -> str:
+    """Draw an import from the foot of one box to the head of another."""
+    (x0, y0), (x1, y1) = importer, imported
+    y0 += BOX
+    bend = (y1 - y0) / 2
+    return (
+        f'<path d="M{x0:.0f} {y0:.0f}C{x0:.0f} {y0 + bend:.0f} {x1:.0f} {y1 - bend:.0f} '
+        f'{x1:.0f} {y1:.0f}" fill="none" stroke="currentColor" stroke-opacity="0.35"/>'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 
@@ -28,6 +29,25 @@ def test_layers_are_those_of_the_contract(page, repo_root):
     contracts = {c["name"]: c for c in settings["tool"]["importlinter"]["contracts"]}
     layers = contracts["The core is layered"]["layers"]
     assert "\n".join(f"    {layer}" for layer in layers) in page
+
+
+def test_the_drawing_has_the_imports_of_the_code(repo_root):
+    spec = importlib.util.spec_from_file_location("docs_hooks", repo_root / "docs" / "_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    edges, rows = hooks.imports(), hooks.layers()
+    place = {name: number for number, row in enumerate(rows) for name in row}
+    assert {"loop", "runs", "report"} <= edges["pytorch_port"]
+    assert edges["checkpoint"] >= {"errors", "files"}
+    assert all(place[name] < place[other] for name, direct in edges.items() for other in direct)
+    assert hooks.shortest({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {
+        "a": {"b"},
+        "b": {"c"},
+        "c": set(),
+    }
+    drawing = hooks.dependency_drawing()
+    assert drawing.count("<path") == sum(map(len, hooks.shortest(edges).values())) > 50
+    assert all(f">{name}</text>" in drawing for name in place)
 
 
 def test_the_index_names_every_page(repo_root):
