@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
@@ -21,6 +22,7 @@ import train_ptycho
 from ptycho_torch.archive import redraw
 from trainrig import watch
 from trainrig.soak import fingerprint
+from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import read_table
 
 SCRIPTS = ("simulate", "train", "ensemble", "infer", "evaluate", "convert")
@@ -52,6 +54,17 @@ def test_training_leaves_its_files(run):
         "previews/latest.png", "logs/progress.txt", ".lock",
     ):  # fmt: skip
         assert (run / name).stat().st_size > 0, name
+    (losses,) = read_table(run / "logs/metrics.csv", {})
+    assert losses["epoch"] == 1
+    logged = {row["split"]: row["loss"] for row in read_progress(run / "logs/progress.txt")}
+    assert logged == {"train": losses["train_loss"], "val": losses["val_loss"]}
+    with np.load(run / "reconstruction.npz") as found:
+        reached = found["object"][found["covered"]]
+    assert np.isfinite(reached).all()
+    assert np.abs(reached).std() > 0
+    with Image.open(run / "previews/latest.png") as latest:
+        first = Image.open(run / "previews/epoch_0001.png")
+        assert np.array_equal(np.asarray(latest), np.asarray(first))
 
 
 def test_network_refined_and_scored(run, scan, tmp_path, capsys):
@@ -77,7 +90,12 @@ def test_network_refined_and_scored(run, scan, tmp_path, capsys):
 def test_stream(run, scan, tmp_path):
     base = ["--model_path", str(run), "--test_data", str(scan), "--accelerator", "cpu", "--quiet"]
     assert infer_ptycho.main([*base, "--output_dir", str(tmp_path), "--stream", "10"]) == 0
-    assert (tmp_path / "reconstruction.npz").is_file()
+    with (
+        np.load(tmp_path / "reconstruction.npz") as found,
+        np.load(run / "reconstruction.npz") as whole,
+    ):
+        assert np.array_equal(found["covered"], whole["covered"])
+        assert np.allclose(found["object"], whole["object"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
