@@ -29,6 +29,7 @@ from optimizer_quality.train import check_finite, close_epoch, validate
 from trainrig.checkpoint import list_checkpoints, valid_steps
 from trainrig.errors import DivergedError
 from trainrig.optim import resolve_optimizer
+from trainrig.run_status import FINAL
 from trainrig.stopping import Interruption
 from trainrig.vectorized import Stack, StackedOptimizer
 from trainrig.vectorized.optim import ELEMENTWISE
@@ -49,6 +50,8 @@ def check_packable(config: CifarConfig) -> None:
 def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> str:
     """Train all runs together, each in its own directory, resuming what is there.
 
+    A run that has ended already is left as it is.
+
     Args:
         places: configuration and run directory of each member. They may differ in ``seed`` and in
             the settings of their optimizer.
@@ -68,14 +71,17 @@ def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> st
             session = prepare(directory, logs, config, runtime, loaders, device)
             stack.enter_context(session.watched())
             sessions.append(session)
-        _start_together(sessions)
-        _train(sessions)
+        ended = [r for r, one in enumerate(sessions) if one.directory.status()["status"] in FINAL]
+        running = [one for r, one in enumerate(sessions) if r not in ended]
+        if running:
+            _start_together(running)
+            _train(sessions, ended, running[0].tracker.start_epoch)
         statuses = {session.directory.status()["status"] for session in sessions}
     return "complete" if statuses == {"complete"} else "diverged"
 
 
 def _start_together(sessions: Sequence[Session]) -> None:
-    """Resume all members from the newest step of which all have a valid checkpoint."""
+    """Resume members from the newest step of which all have a valid checkpoint."""
     folders = [session.directory.checkpoints for session in sessions]
     common = set.intersection(*({0, *valid_steps(folder)[0]} for folder in folders))
     for folder in folders:
@@ -86,11 +92,16 @@ def _start_together(sessions: Sequence[Session]) -> None:
         session.start()
 
 
-def _train(sessions: Sequence[Session]) -> None:
-    """Train, validate and finish all members that stay finite."""
+def _train(sessions: Sequence[Session], ended: Sequence[int], start_epoch: int) -> None:
+    """Train, validate and finish all members that stay finite.
+
+    Members that ended before keep their places: in a smaller pack the others would meet other
+    rounding.
+    """
     pack, config = Pack(sessions), sessions[0].config
+    pack.optimizer.freeze(ended)
     results = [session.tracker.last_results() for session in sessions]
-    for epoch in range(sessions[0].tracker.start_epoch + 1, config.num_epochs + 1):
+    for epoch in range(start_epoch + 1, config.num_epochs + 1):
         started, asked = time.perf_counter(), None
         trained = pack.train_one_epoch(epoch)
         for r, session in enumerate(sessions):

@@ -81,6 +81,9 @@ class Session:
             raise
         finally:
             self.tracker.close()
+            for handler in tuple(self.logger.handlers):
+                self.logger.removeHandler(handler)
+                handler.close()
 
     def start(self) -> None:
         """Continue from the rolling checkpoint, if there is one."""

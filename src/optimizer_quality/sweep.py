@@ -123,7 +123,7 @@ def execute(
         if pending:
             name = " + ".join(one.name for one in pending)
             packs[name] = pending
-            arguments = {"members": pending, "folder": folder, "runtime": runtime}
+            arguments = {"members": members, "folder": folder, "runtime": runtime}
             path = folder / pending[0].name
             tasks.append(Task(name=name, path=path, work=train_members, arguments=arguments))
     outcomes = start(tasks, finished, options, folder, overwrite=runtime.overwrite)

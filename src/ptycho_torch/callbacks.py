@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from ptycho_torch.dataset import GroupDataset
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.checkpoint import no_valid
 from trainrig.distributed import Team
 from trainrig.errors import DivergedError
 from trainrig.files import write_atomically
@@ -23,8 +27,25 @@ from trainrig.tracking.progress import format_line
 logger = logging.getLogger(__name__)
 
 
+@contextlib.contextmanager
+def appearing_whole(path: Path, trainer: Any) -> Iterator[Path]:
+    """Yield where to write what shall be ``path``; an error names that, and leaves nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        if trainer.is_global_zero:
+            temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 class RunCheckpoint(ModelCheckpoint):
-    """Best and last checkpoints whose contents do not depend on where the run directory lies."""
+    """Best and last checkpoints whose contents do not depend on where the run directory lies.
+
+    They appear by one rename: Lightning moves its files there from the folder of temporary ones,
+    which may be on another disk.
+    """
 
     _PATHS = ("best_model_path", "last_model_path", "kth_best_model_path", "dirpath")
 
@@ -37,6 +58,11 @@ class RunCheckpoint(ModelCheckpoint):
         state["best_k_models"] = {Path(path).name: score for path, score in kept.items()}
         return state
 
+    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+        with appearing_whole(Path(filepath), trainer) as temporary:
+            super()._save_checkpoint(trainer, str(temporary))
+        self._last_checkpoint_saved = filepath
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state for the folder the run lies in now."""
         assert self.dirpath is not None  # always given
@@ -47,6 +73,50 @@ class RunCheckpoint(ModelCheckpoint):
         kept = state.get("best_k_models", {})
         state["best_k_models"] = {str(Path(self.dirpath) / n): s for n, s in kept.items()}
         super().load_state_dict(state)
+
+
+class LastCheckpoint(RunCheckpoint):
+    """``last.ckpt`` after every epoch; the one before it stays, as ``previous.ckpt``.
+
+    An ``interim.ckpt`` within the epoch, see ``StopCallback``, has served its turn then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dirpath=folder, filename="last", enable_version_counter=False)
+
+    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+        last = Path(filepath)
+        if trainer.is_global_zero and last.is_file():
+            last.replace(last.with_name("previous.ckpt"))
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            last.with_name("interim.ckpt").unlink(missing_ok=True)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint to go on from, and a message for each damaged one.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    whole, ignored = [], []
+    for name in ("last.ckpt", "interim.ckpt", "previous.ckpt"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            whole.append((content["global_step"], path))
+        except Exception as error:  # of any kind, over damaged bytes
+            reason = " ".join(str(error).split())[:200]
+            ignored.append(f"ignored {path}: cannot be read ({reason})")
+    if ignored and not whole:
+        raise no_valid(folder, ignored)
+    return (max(whole, key=lambda pair: pair[0])[1] if whole else None), ignored
 
 
 @dataclass

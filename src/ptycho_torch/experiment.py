@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ptycho_torch.callbacks import newest_checkpoint
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.npz_format import read_arrays
@@ -14,7 +15,6 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.refine import RefineSettings
 from ptycho_torch.report import save_outputs, write_config
 from ptycho_torch.run_identity import check_identity, identity_of
-from ptycho_torch.train import resumable
 from ptycho_torch.workflows import (
     build_model,
     check_inputs,
@@ -25,7 +25,7 @@ from ptycho_torch.workflows import (
 from trainrig.errors import DivergedError
 from trainrig.processes import process_rank
 from trainrig.run_status import RunResult, read_result
-from trainrig.runs import RunDirectory, locked, remove_run
+from trainrig.runs import RunDirectory, locked, naming_lost_loaders, remove_run
 from trainrig.stopping import Interruption, StopRequest
 
 SPLITS = ("train", "val")
@@ -80,7 +80,7 @@ def run(
     out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        if resume and resumable(out) and config.backend == "pytorch":
+        if resume and newest_checkpoint(out / "checkpoints")[0] and config.backend == "pytorch":
             check_identity(out, run_identity(config, execution, scan), execution)
         if not resume:
             remove_run(out)  # or its checkpoints might be taken for the new run's
@@ -88,7 +88,8 @@ def run(
         directory = RunDirectory(out, StopRequest())
         directory.set_status("running", epochs=config.nepochs)
         try:
-            result = _train_and_reconstruct(*parts)
+            with naming_lost_loaders():
+                result = _train_and_reconstruct(*parts)
         except DivergedError as error:
             directory.set_status("diverged", message=str(error))
             return read_result(out)

@@ -9,22 +9,23 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ptycho_torch.callbacks import appearing_whole
 from ptycho_torch.dataset import EpochShuffle
 from trainrig.stopping import graceful_stop
 
 
 class StopCallback(Callback):
-    """Stops training if asked to, with an exact ``last.ckpt``.
+    """Stops training if asked to, with an exact ``interim.ckpt`` where it is within an epoch.
 
     Its handlers take the place of Lightning's, which would requeue a SLURM job in their own way.
 
     Args:
-        last: the checkpoint to write.
+        folder: of the checkpoints.
         sampler: of the training loader; on resume it leaves out what the epoch has had.
     """
 
-    def __init__(self, last: Path, sampler: EpochShuffle) -> None:
-        self.last, self.sampler = last, sampler
+    def __init__(self, folder: Path, sampler: EpochShuffle) -> None:
+        self.folder, self.sampler = folder, sampler
         self._handlers = contextlib.ExitStack()
         self._done = self._saved = 0  # items of the present epoch
 
@@ -39,8 +40,8 @@ class StopCallback(Callback):
         Raises:
             Interruption: if asked to.
         """
-        if self._due(trainer) and self.last.is_file():
-            raise self.stop.interruption(f"{self.last}: epoch {trainer.current_epoch}")
+        if self._due(trainer) and (self.folder / "last.ckpt").is_file():
+            raise self.stop.interruption(f"{self.folder.parent}: epoch {trainer.current_epoch}")
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -55,12 +56,10 @@ class StopCallback(Callback):
         within = batch_idx + 1 < trainer.num_training_batches
         if stepped and within and self._due(trainer):
             self._saved = self._done
-            temporary = self.last.with_name(f".{self.last.name}.tmp")
-            trainer.save_checkpoint(temporary, weights_only=False)  # all of it; says nothing
-            if trainer.is_global_zero:
-                temporary.replace(self.last)
+            with appearing_whole(self.folder / "interim.ckpt", trainer) as temporary:
+                trainer.save_checkpoint(temporary, weights_only=False)  # all; says nothing
             raise self.stop.interruption(
-                f"{self.last}: epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
+                f"{self.folder.parent}: epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
             )
 
     def _due(self, trainer: Any) -> bool:

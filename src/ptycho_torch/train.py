@@ -1,8 +1,8 @@
 """Training with the Lightning Trainer: loaders, checkpoints, loggers, exact resume.
 
 ``fit`` trains a model on a scan and leaves in the run directory: ``checkpoints/best-*.ckpt``,
-``checkpoints/last.ckpt``, ``logs/metrics.csv`` and, if asked for, ``previews/*.png``. A run that
-was killed continues from ``last.ckpt`` with the same weights as an uninterrupted one (CPU).
+``checkpoints/{last,previous}.ckpt``, ``logs/metrics.csv`` and, if asked for, ``previews/*.png``. A
+run that was killed continues from them with the same weights as an uninterrupted one (CPU).
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from ptycho_torch.callbacks import (
     History,
     HistoryCallback,
+    LastCheckpoint,
     PatchStatsCallback,
     PreviewCallback,
     RunCheckpoint,
     ShareCallback,
+    newest_checkpoint,
 )
 from ptycho_torch.dataset import GroupDataset, check_frame_side, loader, split_tail
 from ptycho_torch.execution import LOGGERS, ExecutionConfig
@@ -127,11 +129,7 @@ def _hooks(
             )
         )
         # A callback of its own: save_last would leave out epochs that are not among the best.
-        hooks.append(
-            RunCheckpoint(
-                dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False
-            )
-        )
+        hooks.append(LastCheckpoint(run_dir / "checkpoints"))
     if execution.early_stop_patience < model.training_config.epochs:
         hooks.append(
             EarlyStopping(model.val_loss_name, patience=execution.early_stop_patience, mode="min")
@@ -188,7 +186,7 @@ def fit(
         run_dir: created if needed.
         execution: hardware, logging, checkpoints.
         validation: scan for validation; the last 5 % of the training groups by default.
-        resume: continue from ``checkpoints/last.ckpt`` if it is there.
+        resume: continue from the newest whole checkpoint, if there is any.
         preparation: keywords of ``prepare``.
 
     Raises:
@@ -204,17 +202,13 @@ def fit(
         folder = run_dir / "previews"
         callbacks.append(PreviewCallback(scan, folder, execution.preview_every_epochs))
     trainer = make_trainer(model, run_dir, execution, callbacks)
-    checkpoint = resumable(run_dir) if resume else None
+    checkpoint, ignored = newest_checkpoint(run_dir / "checkpoints") if resume else (None, [])
+    for message in ignored:
+        logger.warning("%s; continuing from %s", message, checkpoint)
     identity = identity_of(model, scan, execution, preparation)
     write_identity(run_dir, identity, execution, check=checkpoint is not None)
     run_fit(trainer, model, train_set, held, execution, checkpoint)
     return history.history
-
-
-def resumable(run_dir: Path) -> Path | None:
-    """The checkpoint that a training goes on from; None where it starts anew."""
-    last = run_dir / "checkpoints" / "last.ckpt"
-    return last if last.is_file() else None
 
 
 def run_fit(
@@ -240,9 +234,9 @@ def run_fit(
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # made at run time
     callbacks.append(ShareCallback(train_set, held))
     if execution.enable_checkpointing:
-        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        folder = Path(trainer.default_root_dir) / "checkpoints"
         sampler: Any = batches.sampler
-        callbacks.append(StopCallback(last, sampler))
+        callbacks.append(StopCallback(folder, sampler))
     model.train()
     trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))
     model.cpu().eval()

@@ -171,6 +171,7 @@ def open_run(
     environment: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    anew: str = "--overwrite",
 ) -> Iterator[RunDirectory]:
     """Create or reopen ``path`` for one writer.
 
@@ -179,6 +180,7 @@ def open_run(
         config: the resolved configuration as plain data; must equal the one already there.
         environment: what ``describe_environment`` returns, plus device and threads.
         overwrite: remove an earlier run's files first.
+        anew: what to do to start anew, for the message.
 
     Raises:
         ValueError: another configuration, another process at work on the run, or an unfinished
@@ -188,12 +190,12 @@ def open_run(
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; give a directory for the run")
     if not overwrite:
-        check_config(path, config)
+        check_config(path, config, anew)
     path.mkdir(parents=True, exist_ok=True)
     with locked(path), graceful_stop() as stop:
         if overwrite:
             remove_run(path)
-        check_config(path, config)  # again: another process may have made the run meanwhile
+        check_config(path, config, anew)  # again: another process may have made the run meanwhile
         for leftover in path.glob(".*.tmp"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
         if list_checkpoints(path / LATEST) and read_status(path)["status"] not in FINAL:
@@ -205,12 +207,12 @@ def open_run(
             write_json(path / "config.json", dict(config))
         if run.status()["status"] not in FINAL:  # or it would not tell who made the run
             write_json(path / "environment.json", dict(environment))
-        with _naming_lost_loaders():
+        with naming_lost_loaders():
             yield run
 
 
 @contextlib.contextmanager
-def _naming_lost_loaders() -> Iterator[None]:
+def naming_lost_loaders() -> Iterator[None]:
     """Make the loss of a data-loading process (often: out of memory) an ``OSError``.
 
     torch raises a ``RuntimeError`` out of a signal handler, wherever the program happens to be.

@@ -131,7 +131,7 @@ def test_a_pack_killed_between_checkpoints_goes_on(tmp_path, monkeypatch, name):
     arguments = {**RUN, "num_epochs": 3, "checkpoint_interval_s": 0.0}
     whole = run_pack(runner, "mnist_mlp", hyperparams[:2], output_dir=tmp_path / "a", **arguments)
     calls = []
-    from deepobs.pytorch.runners import runner as module
+    from deepobs.pytorch.runners import run_folder as module
 
     original = module.save_checkpoint
 

@@ -109,6 +109,32 @@ def test_killed_between_two_members_checkpoints_continues_identically(tmp_path, 
         assert not (killed / one.name / "checkpoints").exists()
 
 
+def test_a_diverged_member_keeps_its_place_when_the_pack_goes_on(tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    runs = plan([0], "1e200,0.01")
+    wanted = ["diverged", "complete"]
+    assert [o.status for o in execute(runs, whole, RUNTIME, ONE, pack=2)] == wanted
+    save, calls = RunTracker.end_epoch, []
+
+    def dies(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("no space left")
+        save(self, *arguments)
+
+    monkeypatch.setattr(RunTracker, "end_epoch", dies)
+    assert [o.status for o in execute(runs, killed, RUNTIME, ONE, pack=2)] == ["diverged", "failed"]
+    monkeypatch.undo()
+    before = rows(killed, runs[0].name)
+    outcomes = {o.name: o.status for o in execute(runs, killed, RUNTIME, ONE, pack=2)}
+    assert outcomes == dict(zip([one.name for one in runs], wanted, strict=True))
+    assert rows(killed, runs[0].name) == before
+    name = runs[1].name
+    assert rows(whole, name) == rows(killed, name)
+    ours, alone = final(killed, name)["model"], final(whole, name)["model"]
+    torch.testing.assert_close(ours, alone, rtol=0, atol=0)
+
+
 def test_what_cannot_be_packed_is_refused(packed, tmp_path):
     folder, _ = packed
     runs = plan_runs(BASE, {"muon": (1e-3,)}, [0, 1])

@@ -16,10 +16,13 @@ from deepobs.pytorch.runners import results
 from deepobs.pytorch.runners.naming import result_name
 from deepobs.pytorch.runners.session import Session, peak_memory_bytes
 from deepobs.pytorch.runners.settings import RunSettings
-from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
-from trainrig.config import diff
-from trainrig.files import read_json
-from trainrig.runs import FINAL, RunDirectory, describe_environment, open_run, read_status
+from trainrig.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    remove_leftovers,
+    save_checkpoint,
+)
+from trainrig.runs import FINAL, LATEST, RunDirectory, describe_environment, open_run, read_status
 from trainrig.tracking.metric_log import MetricLog
 
 logger = logging.getLogger(__name__)
@@ -57,7 +60,8 @@ def open_session(
     plain = results.strict(settings.to_dict() | engine)
     device = str(next(session.problem.net.parameters()).device)
     environment = describe_environment("deepobs", device=device, threads=torch.get_num_threads())
-    with open_run(work, plain, environment, overwrite=_must_start_anew(work, plain)) as directory:
+    options: dict[str, Any] = {"overwrite": _starts_anew(work), "anew": f"remove {work}"}
+    with open_run(work, plain, environment, **options) as directory:
         remove_leftovers(directory.checkpoints)
         log = MetricLog(directory.logs, COLUMNS)
         session.log, session.stop = log, directory.stop
@@ -100,7 +104,7 @@ def _resume(session: Session, directory: RunDirectory, say: Callable[[str], None
         directory.checkpoints, next(session.problem.net.parameters()).device
     )
     for message in ignored:
-        logger.warning(message)
+        logger.warning("%s; continuing from the one before", message)
     if checkpoint is None:
         assert session.log is not None  # opened with the folder
         session.log.truncate({})
@@ -109,14 +113,9 @@ def _resume(session: Session, directory: RunDirectory, say: Callable[[str], None
         say(f"Resuming in epoch {session.epoch} after step {session.step}")
 
 
-def _must_start_anew(work: Path, plain: dict[str, Any]) -> bool:
-    """Say whether earlier work is finished, or belongs to other arguments of the same folder."""
-    if read_status(work)["status"] in FINAL:
-        return True
-    file = work / "config.json"
-    with contextlib.suppress(ValueError):
-        return file.exists() and bool(diff(read_json(file), plain))
-    return True
+def _starts_anew(work: Path) -> bool:
+    """Say whether earlier work is finished, or has nothing yet to go on from."""
+    return read_status(work)["status"] in FINAL or not list_checkpoints(work / LATEST)
 
 
 def _remove_checkpoints(directory: RunDirectory) -> None:
