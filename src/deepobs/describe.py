@@ -167,12 +167,6 @@ def _numbers(values: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [(key, value) for key, value in plain.items() if not isinstance(value, bool)]
 
 
-def _redraw(folder: Path) -> list[Path]:
-    from deepobs.analyzer.archive import redraw  # watching draws nothing
-
-    return redraw(folder)
-
-
 WATCHED = Watched(
     metrics=(
         Metric("minibatch", "loss", "loss"),
@@ -185,4 +179,6 @@ WATCHED = Watched(
     splits=("train", "test"),
     label=_label,
 )
-DESCRIBER = Describer(describe, find_runs, owns=_is_ours, watched=WATCHED, redraw=_redraw)
+DESCRIBER = Describer(
+    describe, find_runs, owns=_is_ours, watched=WATCHED, redraw="deepobs.analyzer.archive:redraw"
+)

@@ -10,7 +10,7 @@ from torch import nn
 
 from optimizer_quality.data import TorchvisionBatches
 from optimizer_quality.models import build_model
-from trainrig.benchmark import Case, Cases, Loop, Options
+from trainrig.benchmark import Case, Cases, Loop, Options, training_loop
 from trainrig.data.device_loader import Augmentation, ImageBatches, Layout
 from trainrig.data.shapes import draw_shapes
 from trainrig.device import Precision
@@ -123,12 +123,4 @@ def _training(
     channels_last: bool, precision: Precision, compiled: bool, device: torch.device
 ) -> Loop:
     loss, parameters = _loss_and_parameters(channels_last, precision, compiled, device)
-    optimizer = make_optimizer("sgd", parameters, lr=0.01, momentum=0.9)
-
-    def loop(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            loss().backward()
-            optimizer.step()
-
-    return loop
+    return training_loop(loss, make_optimizer("sgd", parameters, lr=0.01, momentum=0.9))

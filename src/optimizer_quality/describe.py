@@ -88,12 +88,6 @@ def _is_ours(config: Mapping[str, Any]) -> bool:
     return "train_val_split" in config
 
 
-def _redraw(folder: Path) -> list[Path]:
-    from optimizer_quality.figures import redraw  # watching draws nothing
-
-    return redraw(folder)
-
-
 WATCHED = Watched(
     metrics=(
         Metric("train", "loss", "loss"),
@@ -105,4 +99,6 @@ WATCHED = Watched(
     total="num_epochs",
     key="epoch",
 )
-DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED, redraw=_redraw)
+DESCRIBER = Describer(
+    describe, owns=_is_ours, watched=WATCHED, redraw="optimizer_quality.figures:redraw"
+)

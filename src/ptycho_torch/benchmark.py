@@ -20,7 +20,7 @@ from ptycho_torch.inference import FrameStream
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.network import Generator
 from ptycho_torch.pinn import pinn_loss
-from trainrig.benchmark import Case, Cases, Loop, Options
+from trainrig.benchmark import Case, Cases, Loop, Options, training_loop
 from trainrig.roofline import Work
 
 BATCH_SIZE = {"cpu": 32, "cuda": 1024}
@@ -124,12 +124,4 @@ def _training(scale: int, options: Options) -> Case:
 
 
 def _steps(loss: Callable[[], torch.Tensor], trained: Generator) -> Loop:
-    optimizer = torch.optim.Adam(trained.parameters(), 1e-3)
-
-    def loop(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            loss().backward()
-            optimizer.step()
-
-    return loop
+    return training_loop(loss, torch.optim.Adam(trained.parameters(), 1e-3))

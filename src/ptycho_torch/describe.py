@@ -144,12 +144,6 @@ def owns(config: Mapping[str, Any]) -> bool:
     return isinstance(config, Mapping) and config.get("experiment") == EXPERIMENT
 
 
-def _redraw(folder: Path) -> list[Path]:
-    from ptycho_torch.archive import redraw  # watching draws nothing
-
-    return redraw(folder)
-
-
 WATCHED = Watched(
     metrics=(
         Metric("train", "loss", "loss"),
@@ -160,4 +154,6 @@ WATCHED = Watched(
     total="",
     splits=("train",),
 )
-DESCRIBER = Describer(describe, find_runs, owns=owns, watched=WATCHED, redraw=_redraw)
+DESCRIBER = Describer(
+    describe, find_runs, owns=owns, watched=WATCHED, redraw="ptycho_torch.archive:redraw"
+)

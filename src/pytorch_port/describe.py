@@ -157,12 +157,6 @@ def _published_row(run: RunRecord, metric: Metric, curve: Curve, ours: float) ->
     }
 
 
-def _redraw(folder: Path) -> list[Path]:
-    from pytorch_port.archive import redraw  # watching draws nothing
-
-    return redraw(folder)
-
-
 WATCHED = Watched(
     metrics=(
         Metric("train", "loss", "loss"),
@@ -173,4 +167,6 @@ WATCHED = Watched(
     ),
     total="training_steps",
 )
-DESCRIBER = Describer(describe, owns=_is_ours, watched=WATCHED, redraw=_redraw)
+DESCRIBER = Describer(
+    describe, owns=_is_ours, watched=WATCHED, redraw="pytorch_port.archive:redraw"
+)

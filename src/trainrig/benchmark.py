@@ -23,6 +23,18 @@ Loop = Callable[[int], object]
 """Performs that many steps; the clock runs from its call to its return."""
 
 
+def training_loop(loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> Loop:
+    """Return a loop of training steps on whatever batch ``loss`` is of."""
+
+    def loop(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()
+            optimizer.step()
+
+    return loop
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """What every case is built with.

@@ -10,6 +10,7 @@ Without one its run directories are reported all the same, by what their files s
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -101,12 +102,6 @@ def no_runs(path: Path) -> list[RunRecord]:
     return []
 
 
-def no_figures(path: Path) -> list[Path]:
-    """Return no figure: the experiment draws none from tables."""
-    del path
-    return []
-
-
 def nothing(config: Mapping[str, Any]) -> bool:
     """Own no run directory."""
     del config
@@ -122,14 +117,15 @@ class Describer:
         find_runs: runs that are no run directories (foreign result files) at or below a folder.
         owns: configuration of a run directory → whether it is of this experiment.
         watched: what the terminal view shows of those.
-        redraw: writes every figure whose table of numbers lies in a folder; returns the files.
+        redraw: ``module:function`` that writes every figure whose data lie in a folder and returns
+            the files; imported only then, since watching draws nothing.
     """
 
     describe: Callable[[Path, Sequence[RunRecord]], Description | None]
     find_runs: Callable[[Path], list[RunRecord]] = no_runs
     owns: Callable[[Mapping[str, Any]], bool] = nothing
     watched: Watched | None = None
-    redraw: Callable[[Path], list[Path]] = no_figures
+    redraw: str | None = None
 
 
 @cache
@@ -189,5 +185,6 @@ def redraw(folder: Path) -> list[Path]:
     """
     from trainrig.plotting import speed  # describing draws nothing
 
-    drawn = [path for describer in describers().values() for path in describer.redraw(folder)]
+    named = [one.redraw for one in describers().values() if one.redraw is not None]
+    drawn = [path for name in named for path in pkgutil.resolve_name(name)(folder)]
     return drawn + speed.redraw(folder)
