@@ -105,7 +105,7 @@ TOY = {
         "--n-probe 50 --n-hessian 50 --n-statistics 50 --lanczos-steps 3 --trace-probes 2 "
         "--n-points 3 --lines-per-kind 1 --feature-steps 2"
     ),
-    r"^python scripts/run_deepobs\.py \w": "-N 1 --device cpu",
+    r"scripts/run_deepobs\.py \w": "-N 1 --device cpu",
     r"^python scripts/tune_deepobs\.py": "-N 1 --grid lr=0.1",
     r"^python scripts/estimate_deepobs_runtime\.py": (
         "--test_problem quadratic_deep -N 1 --num_runs 1"
