@@ -1,4 +1,4 @@
-"""What a run writes while it trains: rows, ``trackio_logs.json`` and the rolling checkpoint."""
+"""What a run writes while it trains: rows, ``trackio_logs.json`` and the rolling checkpoints."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class RunTracker:
         self._save(current.epoch - 1, current.model, current.optimizer, current)
 
     def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Make the rows durable, replace the rolling checkpoint, and stop if asked to.
+        """Make the rows durable, save, and stop if asked to.
 
         Raises:
             Interruption: the checkpoint is written.

@@ -86,7 +86,7 @@ class Session:
                 handler.close()
 
     def start(self) -> None:
-        """Continue from the rolling checkpoint, if there is one."""
+        """Continue from the newest checkpoint, if there is one."""
         self.tracker.restore(self.model, self.optimizer)
         for message in self.tracker.messages:
             self.logger.warning(message)

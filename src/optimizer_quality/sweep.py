@@ -23,7 +23,7 @@ from trainrig.files import read_json, write_atomically
 from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.plotting.style import mean_and_sd
-from trainrig.runs import FINAL, read_status
+from trainrig.runs import FINAL, check_config, read_status
 from trainrig.sweep import Outcome, Task
 from trainrig.tracking.tables import write_table
 
@@ -109,12 +109,17 @@ def execute(
         options: who carries the runs or packs out.
         pack: runs trained as one program. Packs follow from the whole list, finished runs
             included, so that a resumed sweep has the same ones.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration, finished or not.
     """
     folder = folder.resolve()  # a job may start in another folder
     finished, tasks, packs = [], [], {}
     for members in pack_runs(runs, pack):
         pending = []
         for one in members:
+            if not runtime.overwrite:
+                check_config(folder / one.name, _known(one.config), partly=True)
             status = read_status(folder / one.name)["status"]
             if status in FINAL and not runtime.overwrite:
                 finished.append(Outcome(one.name, folder / one.name, status, "was finished before"))
@@ -136,6 +141,11 @@ def execute(
                 yield Outcome(one.name, folder / one.name, status)
         if outcome.name not in packs:
             yield outcome
+
+
+def _known(config: CifarConfig) -> dict[str, Any]:
+    """Return what decides a run's numbers, as far as it is known before images are read."""
+    return {key: value for key, value in config.identity().items() if key != "device"}
 
 
 def pack_runs(runs: Sequence[SweepRun], pack: int) -> list[list[SweepRun]]:

@@ -1,7 +1,7 @@
 """Train one network with one optimizer: ``run(config, ...)``, and the functions it is made of.
 
 An epoch is the unit: its order, crops and flips follow from (seed, epoch), its rows are logged,
-then one rolling checkpoint is written. A killed run continues from its last whole epoch and ends
+then a checkpoint is written. A killed run continues from its last whole epoch and ends
 bit-identical to an uninterrupted one. The test set is evaluated once, after the last epoch.
 """
 

@@ -75,13 +75,16 @@ class RunDirectory:
             self.set_status("interrupted" if asked else "failed", message=message, **fields)
 
 
-def check_config(path: Path, config: Mapping[str, Any], anew: str = "--overwrite") -> None:
+def check_config(
+    path: Path, config: Mapping[str, Any], anew: str = "--overwrite", *, partly: bool = False
+) -> None:
     """Refuse a run directory that was made with another configuration.
 
     Args:
         path: the run directory.
         config: the resolved configuration as plain data.
         anew: what to do to start anew, for the message.
+        partly: whether keys that ``config`` lacks may have any value.
 
     Raises:
         ValueError: naming each key that differs, old -> new; or checkpoints of an unknown one.
@@ -97,6 +100,8 @@ def check_config(path: Path, config: Mapping[str, Any], anew: str = "--overwrite
     present = read_json(file)
     if not isinstance(present, dict):
         raise ValueError(f"{file}: holds {type(present).__name__}; a configuration is expected")
+    if partly:
+        present = {key: value for key, value in present.items() if key in config}
     changes = diff(present, config)
     if changes:
         raise ValueError(

@@ -94,3 +94,12 @@ def test_a_killed_owner_leaves_no_lock_behind(tmp_path):
     owner.join(30)
     with open_run(tmp_path / "run", {"seed": 1}, {}) as run:
         assert (run.path / "config.json").exists()
+
+
+def test_the_lock_of_a_host_that_is_gone_is_taken_over(tmp_path):
+    """Its file still names that host; the lock itself went with the process, or with the host."""
+    with open_run(tmp_path / "run", {"seed": 1}, {}):
+        pass
+    (tmp_path / "run" / ".lock").write_text("pid 7 on node3")
+    with open_run(tmp_path / "run", {"seed": 1}, {}) as run:
+        assert f"pid {os.getpid()} on " in (run.path / ".lock").read_text()

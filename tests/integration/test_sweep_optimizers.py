@@ -23,3 +23,5 @@ def test_sweep_runs_and_resumes(repo_root, tmp_path, capsys):
     capsys.readouterr()
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("was finished before") == 2
+    assert main([*arguments, "--num-epochs", "2"]) == 1  # finished, but not these runs
+    assert "num_epochs: 1 -> 2" in capsys.readouterr().err
