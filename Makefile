@@ -28,7 +28,7 @@ figures: $(VENV)/installed  ## all archived figures again, from their tables
 	$(BIN)/python scripts/make_figures.py
 
 docs: $(VENV)/installed  ## the documentation as a site under site/
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/installed: pyproject.toml requirements-torch.txt
 	$(PYTHON) -m venv $(VENV)

@@ -39,7 +39,7 @@ def command_reference() -> str:
 
 def help_text(*command: str) -> str:
     """Run ``python <command> --help`` at a fixed width."""
-    environment = {**os.environ, "COLUMNS": "96", "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "COLUMNS": "84", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, *command, "--help"],
         cwd=ROOT,
