@@ -224,17 +224,18 @@ def refine_settings(args: argparse.Namespace) -> Any:
 
 
 def set_log_level(quiet: bool, debug: bool = False) -> None:
-    """Say on standard error what is worth saying; Lightning's own lines are left out."""
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
-    if debug:
-        logging.getLogger("ptycho_torch").setLevel(logging.DEBUG)
+    """Say on standard error what is worth saying; of other packages' lines, warnings alone."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    own = logging.WARNING if quiet else logging.INFO
+    logging.getLogger("trainrig").setLevel(own)
+    logging.getLogger("ptycho_torch").setLevel(logging.DEBUG if debug else own)
     for name in (
         "lightning",
         "lightning.pytorch",
         "lightning.fabric",
         "lightning.pytorch.utilities",
     ):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own to INFO
 
 
 def training_scan(path: str | Path, *, mapped: bool) -> Any:

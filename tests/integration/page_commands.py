@@ -111,7 +111,7 @@ TOY = {
         "--test_problem quadratic_deep -N 1 --num_runs 1"
     ),
     r"^python analysis/measure_deepobs\.py": "--batches 2 --repeats 1 --seeds 1",
-    r"^python scripts/simulate_ptycho\.py": "--rows 6",
+    r"^python scripts/simulate_ptycho\.py": "--rows 10",
     r"scripts/train_ptycho\.py": f"--nepochs 1 --n_groups 16 {PTYCHO_TOY}",
     r"^python scripts/infer_ptycho\.py": PTYCHO_TOY,
     r"^python scripts/evaluate_ptycho\.py .*--centre-px": "--centre-px 32",

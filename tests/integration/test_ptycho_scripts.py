@@ -381,3 +381,14 @@ def test_a_large_set_is_staged_once(scan, tmp_path):
     with pytest.raises(ValueError, match="not a finished staged set"):
         open_staged(folder)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_other_packages_say_nothing_but_warnings():
+    code = (
+        "import logging; from ptycho_torch.cli import set_log_level; set_log_level(quiet=False)\n"
+        "for name in ('fontTools.subset', 'ptycho_torch.refine', 'trainrig.device'):\n"
+        "    logging.getLogger(name).info(name)\n"
+        "    logging.getLogger(name).warning('!')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["!", "ptycho_torch.refine", "!", "trainrig.device", "!"]
