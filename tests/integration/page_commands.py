@@ -89,7 +89,8 @@ PTYCHO_TOY = "--accelerator cpu --refine 2"
 #: Pattern of a command → what is appended to it, so that it takes seconds and needs no GPU. A later
 #: flag overrides an earlier one. All patterns that match count.
 TOY = {
-    r"^python analysis/pytorch_train\.py": f"--max-steps 12 {ICL_TOY}",
+    r"^python analysis/pytorch_train\.py": ICL_TOY,
+    r"^python analysis/pytorch_train\.py(?!.*--profile)": "--max-steps 12",
     r"^torchrun .*pytorch_train": f"--max-steps 2 --batch-size 4 {ICL_TOY}",
     r"^python analysis/run_adamw_sweep_torch\.py": (
         f"--class_counts 100 --weight_decays 0 0.1 --training_steps 4 {ICL_TOY}"
@@ -102,7 +103,7 @@ TOY = {
     r"^python scripts/(run_experiment|sweep_optimizers)\.py": CIFAR_TOY,
     r"^python scripts/sweep_optimizers\.py": "--seeds 0 1",
     r"^python analysis/compare_solutions\.py": (
-        "--n-probe 50 --n-hessian 50 --n-statistics 50 --lanczos-steps 3 --trace-probes 2 "
+        "--n-probe 50 --n-hessian 50 --n-statistics 50 --lanczos-steps 5 --trace-probes 2 "
         "--n-points 3 --lines-per-kind 1 --feature-steps 2"
     ),
     r"scripts/run_deepobs\.py \w": "-N 1 --device cpu",
