@@ -90,7 +90,7 @@ PTYCHO_TOY = "--accelerator cpu --refine 2"
 #: flag overrides an earlier one. All patterns that match count.
 TOY = {
     r"^python analysis/pytorch_train\.py": ICL_TOY,
-    r"^python analysis/pytorch_train\.py(?!.*--profile)": "--max-steps 12",
+    r"^python analysis/pytorch_train\.py(?!.*--max-steps (30|200)\b)": "--max-steps 12",
     r"^torchrun .*pytorch_train": f"--max-steps 2 --batch-size 4 {ICL_TOY}",
     r"^python analysis/run_adamw_sweep_torch\.py": (
         f"--class_counts 100 --weight_decays 0 0.1 --training_steps 4 {ICL_TOY}"
@@ -99,7 +99,6 @@ TOY = {
     r"^python analysis/reproduce_published\.py": f"--max-steps 4 {ICL_TOY}",
     r"^python analysis/reproduce_published\.py .*--slice": "--slice 1/14",
     r"^python analysis/plot_figure3_adamw\.py": "--max_eval_batches 1 --device cpu",
-    r"^python scripts/verify_parity\.py icl": "--sequences 2000",
     r"^python scripts/(run_experiment|sweep_optimizers)\.py": CIFAR_TOY,
     r"^python scripts/sweep_optimizers\.py": "--seeds 0 1",
     r"^python analysis/compare_solutions\.py": (
@@ -107,7 +106,9 @@ TOY = {
         "--n-points 3 --lines-per-kind 1 --feature-steps 2"
     ),
     r"scripts/run_deepobs\.py \w": "-N 1 --device cpu",
-    r"^python scripts/tune_deepobs\.py": "-N 1 --grid lr=0.1",
+    r"^python scripts/tune_deepobs\.py": "-N 1",
+    r"^python scripts/tune_deepobs\.py(?!.*--search)": "--grid lr=0.1",
+    r"^python scripts/tune_deepobs\.py .*--search": "--trials 1",
     r"^python scripts/estimate_deepobs_runtime\.py": (
         "--test_problem quadratic_deep -N 1 --num_runs 1"
     ),
@@ -134,7 +135,9 @@ TOY = {
 NEEDS = {
     r"^pip install|^python -m venv": Need("would change the environment of the tests"),
     r"^srun": Need("needs a SLURM cluster"),
-    r"^ptychodus|^python -m ptycho_torch\.ptychodus|model\.ckpt": Need("needs Ptychodus"),
+    r"^ptychodus|^python -m ptycho_torch\.ptychodus|model\.ckpt|out/product": Need(
+        "needs Ptychodus"
+    ),
     r"imagenet_": Need("needs ImageNet", ("imagenet",)),
     r"--download|images_identical|data get omniglot|--preset extended": Need(
         "needs Omniglot", ("omniglot",)
