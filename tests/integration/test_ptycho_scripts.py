@@ -374,6 +374,8 @@ def test_a_large_set_is_staged_once(scan, tmp_path):
     assert stage([scan, scan], tmp_path) == folder
     assert (folder / "frames.npy").stat().st_mtime_ns == stamp
     assert stage([scan, scan], tmp_path, {"gridsize": 2}) != folder
+    with pytest.raises(ValueError, match="sources: none given"):
+        stage([], tmp_path)
     both = open_staged(folder)
     assert len(both) == 98
     assert isinstance(both.diff3d, np.memmap)

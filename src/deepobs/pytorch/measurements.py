@@ -56,9 +56,7 @@ def first_losses(names: Sequence[str], batches: int | None, seeds: int) -> Itera
         # All three optimizers start from the same initial values.
         band = baselines.band(name, "SGD", "test_losses")
         if band is None:
-            raise ValueError(
-                f"{name}: no baseline was published; see docs/deepobs.md for those with"
-            )
+            raise ValueError(f"{name}: no published baseline to compare with")
         published, spread = (curve[0] for curve in band)
         values = np.array([first_loss(name, seed, batches) for seed in range(42, 42 + seeds)])
         mean = values.mean()

@@ -223,3 +223,10 @@ def test_figures_can_be_drawn(folder):
     plots.plot_budget({"grid": np.array([3.0, 2.0])}, "test_losses")
     with pytest.raises(ValueError, match="no setting has both"):
         plots.plot_sensitivity_2d(results, "quadratic_deep", "Mine", "lr", "eps")
+
+
+def test_a_first_loss_without_a_published_one_is_refused():
+    from deepobs.pytorch.measurements import first_losses
+
+    with pytest.raises(ValueError, match="cifar100_3c3d: no published baseline"):
+        next(first_losses(["cifar100_3c3d"], 1, 1))
