@@ -83,7 +83,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
     add_print_config_flag(parser)
     add_refine_flags(parser.add_argument_group("refinement"))
-    add_launch_flags(parser, "where the simulations of --uncertainty are carried out")
+    add_launch_flags(parser, "where the simulations of --uncertainty are carried out (--jobs 1)")
 
 
 def parse_inference_args(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
@@ -222,6 +222,7 @@ def _launched(
 
     from ptycho_torch.repetitions import repetition_tasks
 
+    args.jobs = args.jobs or 1  # a worker takes longer to start than most repetitions to make
     options = launch_options(args).resolved(torch.device(method.device), 1)
     if args.uncertainty is not None:
         return repetition_tasks(args, method, scan), options

@@ -171,7 +171,12 @@ CASES = [
     (f"{TRAIN} {{bad}}/good.npz --test_data_file {{new}}.npz", 1, "new.npz"),
     (f"{TRAIN} {{bad}}/good.npz --n_groups 0", 1, "n_groups"),
     (f"{TRAIN} {{bad}}/good.npz --refine -1", 1, "refine"),
+    ("ensemble_ptycho --output_dir {new}", 2, "--seeds"),
+    ("ensemble_ptycho --output_dir {new} --seeds 0 1", 1, "--train_data_file"),
+    (f"{TRAIN.replace('train', 'ensemble', 1)} {{bad}}/good.npz --seeds 3", 1, "--seeds 3"),
+    (f"{TRAIN.replace('train', 'ensemble', 1)} {{bad}}/a.npz --seeds 0 1", 1, "a.npz"),
     # ptychography: reconstruction
+    (f"{INFER} {{bad}}/good.npz --launcher slurm", 1, "--uncertainty N"),
     ("infer_ptycho --output_dir {new}", 2, "--test_data"),
     ("infer_ptycho --test_data {bad}/good.npz --output_dir {new}", 1, "--model_path"),
     (f"{INFER} {{new}}.npz", 1, "new.npz"),
