@@ -216,9 +216,7 @@ class GP(Tuner):
         try:
             import optuna
         except ImportError:
-            raise ImportError(
-                "GP: optuna is not installed; pip install 'trainrig[tuner]'"
-            ) from None
+            raise ImportError("GP: optuna is not installed; pip install -e '.[tuner]'") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         samplers = optuna.samplers
         made = {
