@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import Browser
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ENVIRONMENT = {"command": ["python", "t.py"], "git_revision": "abc", "versions": {"torch": "2"}}
@@ -60,11 +60,7 @@ def browser(tmp_path_factory):
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(f"needs a browser: none of {', '.join(PROGRAMS)} is installed")
-    path = Path(__file__).with_name("browser.py")
-    spec = importlib.util.spec_from_file_location("browser_of_tests", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.Browser(program, tmp_path_factory.mktemp("profile"))
+    found = Browser(program, tmp_path_factory.mktemp("profile"))
     yield found
     found.close()
 
