@@ -9,10 +9,11 @@ from pytorch_port.figure3_sources import METRICS_CSV, draw_tables
 from pytorch_port.figure3a import PanelName, files_of, plot_figure3a, read_rows
 from pytorch_port.reproduction import BASE_JSON, make_plan
 from pytorch_port.reproduction_figures import draw_figures
+from pytorch_port.reproduction_files import FINALS_CSV
 from trainrig.config import from_dict
 from trainrig.files import read_json
 from trainrig.plotting.style import save_figure
-from trainrig.tracking.tables import read_table
+from trainrig.tracking.tables import Column, read_table
 
 
 def redraw(folder: Path) -> list[Path]:
@@ -31,7 +32,7 @@ def redraw(folder: Path) -> list[Path]:
 
 
 def _published(folder: Path) -> list[Path]:
-    """Draw the figures of a reproduction from its plan and curves; Figure 6 has no curves."""
+    """Draw the figures of a reproduction from its tables."""
     rows = read_table(folder / "plan.csv", {})
     base = from_dict(IclConfig, read_json(folder / BASE_JSON), str(folder / BASE_JSON))
     figures, seeds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("figure", "seed"))
@@ -39,4 +40,5 @@ def _published(folder: Path) -> list[Path]:
     curves = [
         {**row, "figure": str(row["figure"])} for row in read_table(folder / "curves.csv", {})
     ]
-    return draw_figures(plan, curves, (), folder)
+    finals = read_table(folder / FINALS_CSV, {"label": Column(str)})
+    return draw_figures(plan, curves, finals, folder)

@@ -7,7 +7,7 @@ are not to be compared.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,12 +110,20 @@ def _decorate(ax: Axes, quantity: str) -> None:
 
 
 def _ours_text(plan: Sequence[Planned], rows: Sequence[Row]) -> str:
-    config, n = plan[0].run.config, len({row["seed"] for row in rows})
-    seeds = f"n = {n} seed{'s' if n > 1 else ''}{', mean and s.d.' if n > 1 else ''}"
+    config, seeds = plan[0].run.config, _seeds_text(rows)
     if is_published_setting(config):
         return f"Ours: {config.training_steps:,} steps, {seeds}"
     glyphs = ", GLYPHS, not Omniglot" if config.data.source == "synthetic" else ""
     return f"OURS, TOY SCALE, not comparable: {_scale(config)}{glyphs}; {seeds}"
+
+
+def _seeds_text(rows: Sequence[Row]) -> str:
+    """Say how many seeds stand behind a line: of conditions that differ, the least and most."""
+    pairs = {(row["label"], row["seed"]) for row in rows}
+    counts = Counter(label for label, _ in pairs).values()
+    least, most = min(counts), max(counts)
+    n = f"{least} to {most}" if least < most else f"{most}"
+    return f"n = {n} seeds, mean and s.d." if most > 1 else "n = 1 seed"
 
 
 def _scale(config: IclConfig) -> str:

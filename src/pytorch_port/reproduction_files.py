@@ -19,15 +19,17 @@ from pytorch_port.inputs import FINAL_REGIMES
 from pytorch_port.published import FIGURE2, FIGURE6, FIGURE7, Curve, Regime, figure3_curve
 from pytorch_port.reproduction import BASE_JSON, Condition, Planned
 from pytorch_port.runtime import Runtime
-from trainrig.checkpoint import list_checkpoints
 from trainrig.config import to_dict
 from trainrig.files import write_json
 from trainrig.plotting.style import mean_and_sd
-from trainrig.runs import LATEST, read_status
+from trainrig.runs import read_status
 from trainrig.tracking.tables import Row, write_table
 
+#: Behind Fig. 6, which has no curves.
+FINALS_CSV = "finals.csv"
 PLAN_COLUMNS = ("figure", "label", "run", "seed", "status", "step", "steps")
 CURVE_COLUMNS = ("figure", "label", "seed", "step", "in_context", "in_weights")
+FINAL_COLUMNS = ("label", "seed", "step", "quantity", "value")
 COMPARISON_COLUMNS = (
     "figure",
     "label",
@@ -102,13 +104,13 @@ def curve_rows(plan: Sequence[Planned], folder: Path) -> list[Row]:
 def final_rows(plan: Sequence[Planned], folder: Path, runtime: Runtime) -> list[Row]:
     """Return, for Fig. 6, in-weights accuracy on the most common and on the rare classes.
 
-    Measured on each run's newest checkpoint; where the published values are means over the last
-    fifth of training, so is our in-context accuracy, taken from the log.
+    Measured on the last checkpoint of each run that is complete; where the published values are
+    means over the last fifth of training, so is our in-context accuracy, taken from the log.
     """
     rows = []
     for planned in plan:
         path = folder / planned.run.name
-        if planned.condition.figure != "6" or not list_checkpoints(path / LATEST):
+        if planned.condition.figure != "6" or read_status(path)["status"] != "complete":
             continue
         found = evaluate_run(
             path, device=runtime.device, data_dir=runtime.data_dir, regimes=FINAL_REGIMES
@@ -207,6 +209,7 @@ def write_reproduction(plan: Sequence[Planned], folder: Path, runtime: Runtime) 
     tables = (
         ("plan.csv", plan_rows(plan, folder), PLAN_COLUMNS),
         ("curves.csv", curves, CURVE_COLUMNS),
+        (FINALS_CSV, finals, FINAL_COLUMNS),
         ("comparison.csv", comparison_rows(plan, curves, finals), COMPARISON_COLUMNS),
     )
     written = []

@@ -22,9 +22,10 @@ WRITTEN = {
     "figure3a_torch_metrics.csv, figure3a_torch_timeseries.csv": [
         [*figure3a.FIRST_COLUMNS, *figure3a.METRIC_COLUMNS, *figure3a.LAST_COLUMNS]
     ],
-    "plan.csv, curves.csv, comparison.csv": [
+    "plan.csv, curves.csv, finals.csv, comparison.csv": [
         reproduction_files.PLAN_COLUMNS,
         reproduction_files.CURVE_COLUMNS,
+        reproduction_files.FINAL_COLUMNS,
         reproduction_files.COMPARISON_COLUMNS,
     ],
     "Optimizer quality: runs.csv": [experiment.RUNS_COLUMNS],

@@ -9,6 +9,7 @@ import pytest
 
 from pytorch_port.config import IclConfig
 from pytorch_port.reproduction import CONDITIONS, make_plan, runs_of
+from pytorch_port.reproduction_figures import _seeds_text
 from pytorch_port.reproduction_files import (
     comparison_rows,
     curve_rows,
@@ -86,3 +87,10 @@ def test_what_was_published_is_found_for_every_condition():
 def test_shared_conditions_are_one_run():
     names = [run.name for run in runs_of(make_plan(IclConfig(), ["2", "3", "7"], [3]))]
     assert len(names) == len(set(names)) == 8
+
+
+def test_the_title_counts_the_seeds_of_each_condition():
+    rows = [{"label": "a", "seed": 0}, {"label": "a", "seed": 1}, {"label": "b", "seed": 0}]
+    assert _seeds_text(rows * 2) == "n = 1 to 2 seeds, mean and s.d."
+    assert _seeds_text(rows[:2]) == "n = 2 seeds, mean and s.d."
+    assert _seeds_text(rows[2:]) == "n = 1 seed"

@@ -135,7 +135,7 @@ def test_every_torch_optimizer_is_registered():
 
 def test_absent_package_names_its_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"'lion': needs .*trainrig\[optimizers\]"):
+    with pytest.raises(ValueError, match=r"'lion': needs .*pip install -e .*\[optimizers\]"):
         resolve_optimizer("lion")
 
 
