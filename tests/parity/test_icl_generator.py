@@ -205,3 +205,13 @@ def test_p_values_reject_a_wrong_sampler():
     case["generator"]["zipf_exponent"] = 0.1
     p = p_values(_sampled(read_call(case), SAMPLED), expected, call.n, call.ways)
     assert min(p.values()) < 1e-6
+
+
+def test_sequences_too_few_to_hold_the_rare_ones_are_not_rejected():
+    """Twelve of 20,000 few-shot sequences have eight copies instead of four; 300 may have none."""
+    call, expected = recorded_statistics("fewshot_zipfian")
+    p = p_values(_sampled(call, 300), expected, call.n, call.ways)
+    assert p["mean_query_support"] > 0.1
+    expected["mean_query_support"] = np.array(4.2)
+    p = p_values(_sampled(call, 300), expected, call.n, call.ways)
+    assert p["mean_query_support"] < 1e-10

@@ -18,6 +18,8 @@ LEAST_COUNT = 20
 """Cells with fewer observations in both samples together are merged before a chi-square test."""
 GROUPS = 32
 """Groups of neighbouring categories in the test of counts that are correlated in a sequence."""
+SUPPORT = "query_support_count_hist"
+"""Statistic: how many sequences have so many context items of the query's class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def summarize(sequences: Sequences, n_classes: int, ways: int = 0) -> dict[str, 
         "class_hist_all": np.bincount(position.ravel(), minlength=n_classes),
         "class_hist_query": np.bincount(position[:, -1], minlength=n_classes),
         "label_hist_all": np.bincount(label.ravel()),
-        "query_support_count_hist": np.bincount(support, minlength=length),
+        SUPPORT: np.bincount(support, minlength=length),
         "query_label_support_count_hist": np.bincount(
             (label[:, :-1] == label[:, -1:]).sum(1), minlength=length
         ),
@@ -106,7 +108,9 @@ def p_values(
         elif name.endswith("_hist") or name == "class_hist_query":
             result[name] = chi_square_p(mine[name], values)
         elif name == "mean_query_support":
-            result[name] = _mean_p(ours.position, float(values), n_recorded)
+            result[name] = _mean_p(
+                mine[SUPPORT], recorded.get(SUPPORT, mine[SUPPORT]), n_recorded, float(values)
+            )
         else:
             result[name] = _rates_p(mine[name], len(ours), values, n_recorded)
     return result
@@ -153,10 +157,17 @@ def _rates_p(ours: np.ndarray, n: int, recorded: np.ndarray, n_recorded: int) ->
     return normal_p(ours - recorded, pooled * (1 - pooled) * (1 / n + 1 / n_recorded))
 
 
-def _mean_p(position: np.ndarray, recorded: float, n_recorded: int) -> float:
-    support = (position[:, :-1] == position[:, -1:]).sum(1)
-    variance = support.var() * (1 / len(support) + 1 / n_recorded)
-    return normal_p(np.array([support.mean() - recorded]), np.array([variance]))
+def _mean_p(ours: np.ndarray, theirs: np.ndarray, n_recorded: int, recorded: float) -> float:
+    """Compare a mean count; the variance is that of both histograms of counts together.
+
+    A few thousand sequences may hold none of the rare ones whose count differs at all.
+    """
+    size = max(len(ours), len(theirs))
+    a, b = (np.pad(x.astype(np.float64), (0, size - len(x))) for x in (ours, theirs))
+    counts, both = np.arange(size), (a + b) / (a + b).sum()
+    spread = both @ counts**2 - (both @ counts) ** 2
+    variance = spread * (1 / a.sum() + 1 / n_recorded)
+    return normal_p(np.array([a @ counts / a.sum() - recorded]), np.array([variance]))
 
 
 def _grouped_p(items: np.ndarray, recorded: np.ndarray, n_recorded: int) -> float:
