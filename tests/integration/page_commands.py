@@ -136,6 +136,7 @@ TOY = {
 NEEDS = {
     r"^pip install|^python -m venv": Need("would change the environment of the tests"),
     r"^srun": Need("needs a SLURM cluster"),
+    r"golden_ones\.npz|synthetic_scan\.npz": Need("needs the recorded scan, which is not tracked"),
     r"^ptychodus|^python -m ptycho_torch\.ptychodus|model\.ckpt|out/product": Need(
         "needs Ptychodus"
     ),
