@@ -26,7 +26,7 @@ from optimizer_quality.config import CifarConfig
 from optimizer_quality.experiment import opened
 from optimizer_quality.session import Runtime, Session, prepare
 from optimizer_quality.train import check_finite, close_epoch, validate
-from trainrig.checkpoint import list_checkpoints, valid_steps
+from trainrig.checkpoint import common_step, list_checkpoints
 from trainrig.errors import DivergedError
 from trainrig.optim import resolve_optimizer
 from trainrig.run_status import FINAL
@@ -83,10 +83,11 @@ def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> st
 def _start_together(sessions: Sequence[Session]) -> None:
     """Resume members from the newest step of which all have a valid checkpoint."""
     folders = [session.directory.checkpoints for session in sessions]
-    common = set.intersection(*({0, *valid_steps(folder)[0]} for folder in folders))
-    for folder in folders:
-        for step, path in list_checkpoints(folder):
-            if step > max(common):  # killed between two members' checkpoints, or damaged
+    common, ignored = common_step(folders, len(sessions[0].loaders.train))
+    for session, messages in zip(sessions, ignored, strict=True):
+        session.warn(messages)
+        for step, path in list_checkpoints(session.directory.checkpoints):
+            if step > common:  # killed between two members' checkpoints, or damaged
                 shutil.rmtree(path)
     for session in sessions:
         session.start()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,12 +88,16 @@ class Session:
     def start(self) -> None:
         """Continue from the newest checkpoint, if there is one."""
         self.tracker.restore(self.model, self.optimizer)
-        for message in self.tracker.messages:
-            self.logger.warning(message)
-            print(f"{message}; continuing from the one before", file=sys.stderr)  # noqa: T201
+        self.warn(self.tracker.messages)
         done = self.tracker.start_epoch
         self.logger.info("starts after epoch %d of %d", done, self.config.num_epochs)
         self.directory.set_status("running", epoch=done)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Name checkpoints that are damaged."""
+        for message in messages:
+            self.logger.warning(message)
+            print(f"{message}; continuing from the one before", file=sys.stderr)  # noqa: T201
 
     def diverge(self, message: str) -> None:
         """Record that a loss is no longer finite."""

@@ -23,9 +23,9 @@ from pytorch_port.inputs import load_inputs
 from pytorch_port.pack_steps import pack_steps
 from pytorch_port.runtime import Runtime, progress_bar
 from pytorch_port.trainer import Trainer
-from trainrig.checkpoint import prune, valid_steps
+from trainrig.checkpoint import common_step, prune
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
-from trainrig.errors import CheckpointError, DivergedError
+from trainrig.errors import DivergedError
 from trainrig.loop import StepRecord, every
 from trainrig.runs import FINAL, describe_environment, open_run
 from trainrig.seeding import make_deterministic
@@ -193,17 +193,9 @@ def _common_step(trainers: Sequence[Trainer]) -> int:
     Raises:
         CheckpointError: a run has no valid one, or would lose more than what lies between two.
     """
-    valid = []
-    for trainer in trainers:
-        steps, ignored = valid_steps(trainer.directory.checkpoints)
-        for message in ignored:
+    folders = [trainer.directory.checkpoints for trainer in trainers]
+    step, ignored = common_step(folders, trainers[0].config.training.save_interval)
+    for trainer, messages in zip(trainers, ignored, strict=True):
+        for message in messages:
             trainer.logger.warning(message)
-        valid.append(steps or [0])
-    common = max(set.intersection(*({0, *steps} for steps in valid)), default=0)
-    for trainer, steps in zip(trainers, valid, strict=True):
-        if steps[-1] - common > trainer.config.training.save_interval:
-            raise CheckpointError(
-                f"{trainer.directory.path}: stands at step {steps[-1]}, but others of its pack "
-                f"have no checkpoint later than step {common}; restore theirs, or --overwrite all"
-            )
-    return common
+    return step

@@ -241,6 +241,32 @@ def valid_steps(folder: Path) -> tuple[list[int], list[str]]:
     return steps, ignored
 
 
+def common_step(folders: Sequence[Path], interval: int) -> tuple[int, list[list[str]]]:
+    """Find where runs that go in step resume, after one was killed before the others had saved.
+
+    Args:
+        folders: of each run's checkpoints.
+        interval: steps between two checkpoints.
+
+    Returns:
+        The newest step of which all runs have a valid checkpoint, 0 for the beginning, and each
+        run's messages about damaged ones.
+
+    Raises:
+        CheckpointError: a run has checkpoints but no valid one, or would lose more than what lies
+            between two of its checkpoints.
+    """
+    found = [valid_steps(folder) for folder in folders]
+    common = max(set.intersection(*({0, *steps} for steps, _ in found)))
+    for folder, (steps, _) in zip(folders, found, strict=True):
+        if steps and steps[-1] - common > interval:
+            raise CheckpointError(
+                f"{folder}: stands at step {steps[-1]}, but others of its pack have no valid "
+                f"checkpoint later than step {common}; restore theirs, or --overwrite all"
+            )
+    return common, [ignored for _, ignored in found]
+
+
 def no_valid(folder: Path, ignored: Sequence[str]) -> CheckpointError:
     """Return the error of a folder of damaged checkpoints: no run starts over in silence."""
     return CheckpointError(

@@ -323,4 +323,4 @@ def test_members_at_different_steps_are_refused(sweep, tmp_path):
         path.rmdir()
     ended = sweep(folder, *grid, "--pack", "2")
     assert ended.code == 1
-    assert "stands at step 12, but others of its pack have no checkpoint later" in ended.out
+    assert "stands at step 12, but others of its pack have no valid checkpoint later" in ended.out

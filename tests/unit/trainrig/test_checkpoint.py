@@ -17,6 +17,7 @@ import torch
 from trainrig import files
 from trainrig.checkpoint import (
     FILES,
+    common_step,
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -216,3 +217,28 @@ def test_leftovers_of_a_killed_writer_go_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "step_1"]
     remove_leftovers(tmp_path / "absent")
+
+
+def test_a_pack_goes_back_to_the_newest_step_that_all_have(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert common_step([one, other], 1) == (0, [[], []])
+    for step in (1, 2):
+        save(one, step)
+    save(other, 1)
+    assert common_step([one, other], 1) == (1, [[], []])
+    save(other, 2)
+    (other / "step_2" / "weights.pt").write_bytes(b"damaged")
+    step, (mine, theirs) = common_step([one, other], 1)
+    assert (step, mine) == (1, [])
+    assert "step_2" in theirs[0]
+
+
+def test_a_pack_does_not_start_over_in_silence(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for step in (2, 3):
+        save(one, step)
+    for step in (1, 2):
+        save(other, step)
+    (other / "step_2" / "weights.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"one: stands at step 3.* later than step 0"):
+        common_step([one, other], 1)
