@@ -118,6 +118,9 @@ class Team:
         except Dismissed:
             return
         except RuntimeError as error:
+            # gloo raises a plain RuntimeError, as do faults of this process's own
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
             reason = str(error).splitlines()[0]
             raise ChildProcessError(f"process {self.rank}: process 0 is gone ({reason})") from None
 

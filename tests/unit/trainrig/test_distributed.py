@@ -107,3 +107,17 @@ def test_weighted_means_of_uneven_parts_average_to_the_mean_of_the_batch(size):
 def test_a_process_alone_is_no_team(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join_team() is None
+
+
+def test_a_follower_tells_a_lost_leader_from_its_own_fault():
+    follower = Team(rank=1, size=2)
+    lost = "[third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
+    with (
+        pytest.raises(ChildProcessError, match="process 1: process 0 is gone"),
+        follower.following(),
+    ):
+        raise RuntimeError(lost)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), follower.following():
+        raise RuntimeError("out of memory")
+    with follower.following():
+        raise Dismissed
