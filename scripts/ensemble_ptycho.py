@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     names = [outcome.name for outcome in outcomes]
     files = [config.output_dir / "runs.csv"]
-    if combine(config.output_dir, names, scan) is not None:
+    if combine(config.output_dir, names) is not None:
         files.append(config.output_dir / "reconstructed_uncertainty.png")
     return conclude(config.output_dir, files, outcomes)
 

@@ -21,6 +21,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.experiment import run, run_identity
 from ptycho_torch.figures import draw_pictures
 from ptycho_torch.inference import Reconstruction, load_reconstruction, save_reconstruction
+from ptycho_torch.npz_format import read_arrays
 from ptycho_torch.pipeline import Method
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.uncertainty import mean_and_spread
@@ -32,6 +33,12 @@ from trainrig.run_status import read_status
 from trainrig.runs import check_config
 from trainrig.sweep import Outcome, Task
 
+#: What ``combine`` writes.
+COMBINED = (
+    "reconstruction.npz",
+    *(f"reconstructed_{what}.png" for what in ("amplitude", "phase", "uncertainty")),
+)
+
 
 def members_of(
     config: TrainingConfig, execution: ExecutionConfig, seeds: Sequence[int]
@@ -39,8 +46,13 @@ def members_of(
     """Return the configurations of an ensemble's members.
 
     Raises:
-        ValueError: fewer than two seeds, or one given twice.
+        ValueError: fewer than two seeds, one given twice, or several devices for a member.
     """
+    if execution.devices != 1:
+        raise ValueError(
+            f"--devices {execution.devices}: a member of an ensemble is trained in one process; "
+            "leave it out, and give --jobs to train several members at once"
+        )
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         given = " ".join(map(str, seeds))
         raise ValueError(f"--seeds {given}: give two or more different values")
@@ -89,6 +101,9 @@ def execute(
             work = {"config": config, "execution": execution, "refinement": refinement, **process}
             tasks.append(Task(name=path.name, path=path, work=train_member, arguments=work))
     folder = Path(members[0][0].output_dir).parent
+    if not (options.dry_run or options.attach):  # or what the members were would outlive them
+        for name in COMBINED:
+            (folder / name).unlink(missing_ok=True)
     yield from start(tasks, finished, options, folder, overwrite=overwrite)
 
 
@@ -97,6 +112,7 @@ def is_finished(path: Path, config: TrainingConfig, refinement: Method) -> bool:
     status = read_status(path)
     wanted = {"epochs": config.nepochs, "refinement": refinement.describe()}
     whole = {key: status.get(key) for key in wanted} == wanted
+    whole = whole and (path / "reconstruction.npz").is_file()
     return status["status"] == "diverged" or (status["status"] == "complete" and whole)
 
 
@@ -118,7 +134,7 @@ def train_member(
     return run(config, execution, scan=scan, refinement=refinement, resume=not overwrite).status
 
 
-def combine(folder: Path, names: Sequence[str], scan: RawDataTorch) -> Reconstruction | None:
+def combine(folder: Path, names: Sequence[str]) -> Reconstruction | None:
     """Write mean and spread of the complete members' objects; None where fewer than two are."""
     paths = [folder / name for name in names if read_status(folder / name)["status"] == "complete"]
     if len(paths) < 2:
@@ -127,6 +143,8 @@ def combine(folder: Path, names: Sequence[str], scan: RawDataTorch) -> Reconstru
     covered = np.logical_and.reduce([one.covered for one in found])
     mean, spread = mean_and_spread([one.object for one in found], covered)
     whole = Reconstruction(mean, found[0].grid, covered, 0.0, spread)
-    save_reconstruction(whole, folder / "reconstruction.npz", scan.coords)
+    first = read_arrays(paths[0] / "reconstruction.npz")
+    coords = np.stack([first["xcoords"], first["ycoords"]], axis=1)
+    save_reconstruction(whole, folder / "reconstruction.npz", coords)
     draw_pictures(mean, covered, spread, folder)
     return whole

@@ -98,7 +98,9 @@ def run(
             raise
         timeless = {split: v for split, v in result.metrics.items() if split != "network"}
         ended = {"epoch": result.step, "epochs": config.nepochs, "metrics": timeless}
-        directory.set_status("complete", **ended, refinement=method.describe())
+        if stitch:
+            ended["refinement"] = method.describe()
+        directory.set_status("complete", **ended)
         return result
 
 

@@ -21,6 +21,7 @@ import train_ptycho
 
 from ptycho_torch.archive import redraw
 from trainrig import watch
+from trainrig.files import write_json
 from trainrig.soak import fingerprint
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import read_table
@@ -180,6 +181,10 @@ def test_an_ensemble_on_a_cluster_is_its_trainings(scan, tmp_path, cluster, caps
     assert "training.batch_size: 8 -> 4" in capsys.readouterr().err
     assert ensemble_ptycho.main([*words, str(several), "--seeds", "3", "3"]) == 1
     assert "--seeds 3 3: give two or more different values" in capsys.readouterr().err
+    assert (several / "reconstruction.npz").exists()
+    write_json(several / "seed_4" / "status.json", {"status": "diverged"})
+    ensemble_ptycho.main([*ensemble, "--refine", "1"])
+    assert not (several / "reconstruction.npz").exists()  # of one member there is no mean
 
 
 def test_iterations_alone_need_no_network(scan, tmp_path):

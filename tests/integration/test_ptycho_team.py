@@ -16,6 +16,7 @@ import train_ptycho
 
 from ptycho_torch import execution
 from ptycho_torch.stop_callback import StopCallback
+from trainrig.run_status import read_status
 
 # 7 groups in batches of 4 and 3, and one for validation: neither part is even.
 FLAGS = """
@@ -68,6 +69,7 @@ def left_by(folder):
 
 def test_two_processes_equal_one(in_team, folder):
     train_in_float64(folder / "alone")
+    assert "refinement" not in read_status(folder / "alone")  # nor a reconstruction
     in_team(train_in_float64, folder / "shared")
     weights, _, losses = left_by(folder / "alone")
     shared, _, shared_losses = left_by(folder / "shared")
