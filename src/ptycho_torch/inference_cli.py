@@ -225,7 +225,9 @@ def _launched(
     args.jobs = args.jobs or 1  # a worker takes longer to start than most repetitions to make
     options = launch_options(args).resolved(torch.device(method.device), 1)
     if args.uncertainty is not None:
-        return repetition_tasks(args, method, scan), options
+        alone = options.launcher == "local" and options.jobs == 1
+        threads = torch.get_num_threads() if alone else 1
+        return repetition_tasks(args, method, scan, threads), options
     if options.launcher != "local" or options.dry_run:
         raise ValueError(
             "--launcher, --dry-run: the reconstruction itself is made here; they are for the "

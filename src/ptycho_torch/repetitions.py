@@ -30,16 +30,19 @@ from trainrig.runs import check_config, describe_environment, open_run
 from trainrig.sweep import Task
 
 
-def repetition_tasks(args: argparse.Namespace, method: Method, scan: RawDataTorch) -> list[Task]:
+def repetition_tasks(
+    args: argparse.Namespace, method: Method, scan: RawDataTorch, threads: int
+) -> list[Task]:
     """Return one task per simulated measurement, after a look at what is there already.
 
     Args:
         args: of ``infer_ptycho.py``.
         method: that they describe.
         scan: the measurement.
+        threads: torch threads of each.
 
     Raises:
-        ValueError: fewer than two, or repetitions of another method or scan in the folder.
+        ValueError: fewer than two, or repetitions of another method, seed or scan in the folder.
     """
     if args.uncertainty < 2:
         raise ValueError(f"--uncertainty: {args.uncertainty} repetitions; give 2 or more")
@@ -51,7 +54,7 @@ def repetition_tasks(args: argparse.Namespace, method: Method, scan: RawDataTorc
         path = args.output_dir / "repetitions" / f"seed_{seed}"
         identity = {**_identity(args, method, scan), "seed": seed}
         check_config(path, identity, f"remove {path.parent}")
-        work = {"args": args, "seed": seed, "path": path, "identity": identity}
+        work = {"args": args, "seed": seed, "path": path, "identity": identity, "threads": threads}
         tasks.append(Task(name=path.name, path=path, work=repeat, arguments=work))
     return tasks
 
@@ -65,16 +68,22 @@ def _identity(args: argparse.Namespace, method: Method, scan: RawDataTorch) -> d
         "scan_sha256": scan_hash(scan),
         "network_sha256": None if method.model is None else digest.hexdigest()[:16],
         "refinement": method.describe(),
+        "object_seed": args.seed,  # of the reconstruction that is simulated
         **{key: getattr(args, key) for key in ("n_images", "middle_trim", "stream")},
     }
 
 
 def repeat(
-    args: argparse.Namespace, seed: int, path: Path, identity: Mapping[str, Any], position: int
+    args: argparse.Namespace,
+    seed: int,
+    path: Path,
+    identity: Mapping[str, Any],
+    threads: int,
+    position: int,
 ) -> str:
     """Simulate a measurement of the reconstruction, reconstruct it, and return the final status."""
     del position  # of a progress bar, which this does not draw
-    threads, settings = set_threads(None), refine_settings(args)
+    threads, settings = set_threads(threads), refine_settings(args)
     method = method_of(args, settings)
     scan = load_data(
         args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed

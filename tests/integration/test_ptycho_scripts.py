@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
@@ -136,6 +137,8 @@ def test_repetitions_on_a_cluster_are_the_ones_here(run, scan, tmp_path, cluster
     capsys.readouterr()
     assert infer_ptycho.main([*base, str(here), "--refine", "3", "--jobs", "1"]) == 1
     assert "refinement.epochs: 2 -> 3" in capsys.readouterr().err
+    assert infer_ptycho.main([*base, str(here), "--seed", "1"]) == 1  # of another object
+    assert "object_seed: 0 -> 1" in capsys.readouterr().err
     assert (here / "reconstruction.npz").read_bytes() == before
     shutil.rmtree(here)
     assert infer_ptycho.main([*base[:-3], "--output_dir", str(here), "--launcher", "slurm"]) == 1
@@ -207,6 +210,15 @@ def test_iterations_alone_need_no_network(scan, tmp_path):
     assert infer_ptycho.main(arguments) == 1
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_simulated_errors_are_reported(tmp_path):
     scan, out = tmp_path / "wrong.npz", tmp_path / "out"
     flags = ["--rows", "7", "--position-error-px", "1", "--modes", "2", "--start-modes", "1"]
@@ -214,6 +226,7 @@ def test_simulated_errors_are_reported(tmp_path):
     arguments = ["--test_data", str(scan), "--output_dir", str(out), "--quiet", "--refine", "8"]
     more = ["--learn-positions", "--uncertainty", "2", "--jobs", "1", "--comparison_plot"]
     assert infer_ptycho.main([*arguments, *more]) == 0
+    assert torch.get_num_threads() == 2  # repetitions in turn leave it as it was
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["position_error_after_px"] < scores["position_error_before_px"]
     assert -1 <= scores["uncertainty_rank_correlation"] <= 1
