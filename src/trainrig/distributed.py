@@ -3,8 +3,8 @@
 All processes draw the same global batch, which is a pure function of its number, and take their own
 rows of it; gradients are averaged before each update, so that all weights stay equal. Process 0
 leads: it alone logs, evaluates and saves. The others follow: at the start they receive the leader's
-weights, optimizer and random states, so that any checkpoint can be resumed by any number of
-processes; before each batch they are told whether to go on.
+weights, optimizer and random states, so that one checkpoint serves all (another number of processes
+must be forced, see ``trainrig.runs``); before each batch they are told whether to go on.
 """
 
 from __future__ import annotations
