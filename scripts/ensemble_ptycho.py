@@ -1,9 +1,10 @@
 r"""Train the ptychography network on one scan with several seeds; the mean object and its spread.
 
 Each seed is an ordinary training below the output folder, seed_{S}: watch it, report it, go on
-with it. Beside them: runs.csv, and the members' mean with their standard deviation per pixel in
-reconstruction.npz and reconstructed_{amplitude,phase,uncertainty}.png. The same command again
-continues what is unfinished and skips what is complete.
+with it (train_ptycho.py --resume --threads 1). Beside them: runs.csv, and the members' mean with
+their standard deviation per pixel in reconstruction.npz and
+reconstructed_{amplitude,phase,uncertainty}.png. The same command again continues what is unfinished
+and skips what is complete.
 
 Example:
     python scripts/ensemble_ptycho.py --config configs/ptycho/train.yaml \
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from trainrig.cli import Parser, entry, given_flags, positive_int
+from trainrig.cli import Parser, entry, given_flags
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
 
@@ -25,7 +26,6 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="one training each")
-    parser.add_argument("--threads", type=positive_int, help="torch threads of each training (1)")
     parser.add_argument("--overwrite", action="store_true", help="start existing trainings anew")
     add_training_flags(parser, several=True)
     add_launch_flags(parser)

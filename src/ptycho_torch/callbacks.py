@@ -119,6 +119,21 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return (max(whole, key=lambda pair: pair[0])[1] if whole else None), ignored
 
 
+def check_epochs(checkpoint: Path, epochs: int) -> None:
+    """Refuse to end a training before the epoch that its checkpoint has reached.
+
+    Raises:
+        ValueError: naming both.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    reached = len(content["callbacks"]["HistoryCallback"]["train_loss"])
+    if reached > epochs:
+        raise ValueError(
+            f"--nepochs {epochs}: {checkpoint} has had {reached} epochs already; give {reached} "
+            "or more, or start anew"
+        )
+
+
 @dataclass
 class History:
     """Losses per epoch."""

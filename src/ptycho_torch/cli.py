@@ -17,7 +17,7 @@ from typing import Any
 from ptycho_torch.canonical_config import ModelConfig, TrainingConfig, require
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.flag_texts import TEXTS
-from trainrig.cli import add_print_config_flag
+from trainrig.cli import add_print_config_flag, positive_int
 from trainrig.config import Traced, read_yaml
 from trainrig.errors import DivergedError, nearest
 
@@ -120,6 +120,8 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     )
     run.add_argument("--disable_mlflow", action="store_true", help="deprecated: --logger none")
     run.add_argument("--quiet", action="store_true", help="no progress lines")
+    text = "torch threads of each training (1)" if several else "torch threads (torch's choice)"
+    run.add_argument("--threads", type=positive_int, help=text)
     if not several:
         run.add_argument("--resume", action="store_true", help="continue a killed run")
     run.add_argument(
@@ -275,7 +277,10 @@ def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> Non
     scan, config, execution = training_from_args(args)
     from ptycho_torch.experiment import run
     from ptycho_torch.pipeline import Method
+    from trainrig.device import set_threads
 
+    if args.threads is not None:
+        set_threads(args.threads)
     result = run(
         config,
         execution,

@@ -89,11 +89,13 @@ def execute(
     """
     tasks, finished = [], []
     overwrite = process.get("overwrite", False)
+    file = members[0][0].test_data_file
+    test = None if file is None else RawDataTorch.from_file(file)
     for config, execution in members:
-        check_inputs(scan, None, config, execution.overlap_frames)
+        check_inputs(scan, test, config, execution.overlap_frames)
         path = Path(config.output_dir)
         if not overwrite:
-            check_config(path, run_identity(config, execution, scan))
+            check_config(path, run_identity(config, execution, scan, test))
         if is_finished(path, config, refinement) and not overwrite:
             status = read_status(path)["status"]
             finished.append(Outcome(path.name, path, status, "was finished before"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.callbacks import newest_checkpoint
+from ptycho_torch.callbacks import check_epochs, newest_checkpoint
 from ptycho_torch.canonical_config import TrainingConfig
 from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.npz_format import read_arrays
@@ -80,8 +80,10 @@ def run(
     out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        if resume and newest_checkpoint(out / "checkpoints")[0] and config.backend == "pytorch":
-            check_identity(out, run_identity(config, execution, scan), execution)
+        begun = newest_checkpoint(out / "checkpoints")[0] if resume else None
+        if begun is not None and config.backend == "pytorch":
+            check_identity(out, run_identity(config, execution, scan, test), execution)
+            check_epochs(begun, config.nepochs)
         if not resume:
             remove_run(out)  # or its checkpoints might be taken for the new run's
         write_config(out / "config.yaml", config, execution)
@@ -105,12 +107,15 @@ def run(
 
 
 def run_identity(
-    config: TrainingConfig, execution: ExecutionConfig, scan: RawDataTorch
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
 ) -> dict[str, Any]:
     """Return what ``config.json`` of this run holds; reads and writes no file."""
     part = training_part(config, scan)
     model = build_model(config, execution)
-    return identity_of(model, part, execution, preparation_of(config, part))
+    return identity_of(model, part, execution, preparation_of(config, part), test)
 
 
 def _follow(*parts: Any) -> RunResult:

@@ -21,7 +21,7 @@ from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.files import write_json
-from trainrig.processes import process_rank
+from trainrig.processes import process_count, process_rank
 from trainrig.runs import check_config, check_environment, describe_environment
 
 #: What ``config.json`` calls this system.
@@ -36,6 +36,7 @@ def identity_of(
     scan: RawDataTorch,
     execution: ExecutionConfig,
     preparation: Mapping[str, Any],
+    validation: RawDataTorch | None = None,
 ) -> dict[str, Any]:
     """Return what decides a training's numbers, as plain data.
 
@@ -44,15 +45,18 @@ def identity_of(
         scan: training scan.
         execution: hardware and seed.
         preparation: how the scan is grouped.
+        validation: scan of its own for validation, if any.
     """
     identity: dict[str, Any] = {"experiment": EXPERIMENT}
     identity |= {name: asdict(getattr(model, f"{name}_config")) for name in PARTS}
-    identity["training"].pop("output_dir")
+    for place in ("output_dir", "train_data_file", "test_data_file"):  # the contents are hashed
+        identity["training"].pop(place)
     if model.training_config.scheduler == "Default":  # a constant rate: more epochs are a sequel
         identity["training"].pop("epochs")
     identity["execution"] = {name: getattr(execution, name) for name in DECIDING}
     identity["preparation"] = dict(preparation)
     identity["scan_sha256"] = scan_hash(scan)
+    identity["validation_sha256"] = None if validation is None else scan_hash(validation)
     return json.loads(json.dumps(identity, default=str))
 
 
@@ -69,15 +73,20 @@ def check_identity(
 
 
 def environment_of(execution: ExecutionConfig) -> dict[str, Any]:
-    """Return command line, versions, code, device and threads of this process."""
-    device, threads = execution.resolved_accelerator(), torch.get_num_threads()
-    return describe_environment("ptycho_torch", device=device, threads=threads)
+    """Return command line, versions, code, device, threads and processes of a training."""
+    devices = execution.devices if isinstance(execution.devices, int) else 1
+    return describe_environment(
+        "ptycho_torch",
+        device=execution.resolved_accelerator(),
+        threads=torch.get_num_threads(),
+        processes=max(devices, process_count()),  # Lightning starts the others later
+    )
 
 
 def write_identity(
     run_dir: Path, identity: Mapping[str, Any], execution: ExecutionConfig, *, check: bool
 ) -> None:
-    """Write ``config.json`` and ``environment.json``.
+    """Write ``config.json`` and ``environment.json``, in the process that leads.
 
     Args:
         run_dir: created if needed.
@@ -88,11 +97,11 @@ def write_identity(
     Raises:
         ValueError: they do not.
     """
+    if process_rank() > 0:  # the first process checks and writes for all
+        return
     environment = (
         check_identity(run_dir, identity, execution) if check else environment_of(execution)
     )
-    if process_rank() > 0:  # the first process writes for all
-        return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "config.json", dict(identity))
     write_json(run_dir / "environment.json", environment)

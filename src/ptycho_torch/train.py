@@ -205,7 +205,7 @@ def fit(
     checkpoint, ignored = newest_checkpoint(run_dir / "checkpoints") if resume else (None, [])
     for message in ignored:
         logger.warning("%s; continuing from %s", message, checkpoint)
-    identity = identity_of(model, scan, execution, preparation)
+    identity = identity_of(model, scan, execution, preparation, validation)
     write_identity(run_dir, identity, execution, check=checkpoint is not None)
     run_fit(trainer, model, train_set, held, execution, checkpoint)
     return history.history

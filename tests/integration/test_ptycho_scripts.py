@@ -23,6 +23,7 @@ import train_ptycho
 from ptycho_torch.archive import redraw
 from trainrig import watch
 from trainrig.files import write_json
+from trainrig.run_status import read_status
 from trainrig.soak import fingerprint
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import read_table
@@ -149,7 +150,7 @@ ENSEMBLE = "--n_filters_scale 1 --accelerator cpu --refine 2 --quiet --batch_siz
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_an_ensemble_on_a_cluster_is_its_trainings(scan, tmp_path, cluster, capsys):
+def test_an_ensemble_on_a_cluster_is_its_trainings(scan, tmp_path, cluster, capsys, monkeypatch):
     import ensemble_ptycho
 
     one, several = tmp_path / "one", tmp_path / "several"
@@ -184,6 +185,13 @@ def test_an_ensemble_on_a_cluster_is_its_trainings(scan, tmp_path, cluster, caps
     assert "training.batch_size: 8 -> 4" in capsys.readouterr().err
     assert ensemble_ptycho.main([*words, str(several), "--seeds", "3", "3"]) == 1
     assert "--seeds 3 3: give two or more different values" in capsys.readouterr().err
+    monkeypatch.chdir(scan.parent)  # where the scan is spelled otherwise
+    member = [*ENSEMBLE.split(), "--output_dir", str(several / "seed_4"), "--seed", "4", "--resume"]
+    member += ["--threads", "1", "--train_data_file", scan.name, "--nepochs"]
+    assert train_ptycho.main([*member, "2"]) == 0
+    assert train_ptycho.main([*member, "1"]) == 1
+    assert "has had 2 epochs already" in capsys.readouterr().err
+    assert read_status(several / "seed_4")["status"] == "complete"
     assert (several / "reconstruction.npz").exists()
     write_json(several / "seed_4" / "status.json", {"status": "diverged"})
     ensemble_ptycho.main([*ensemble, "--refine", "1"])

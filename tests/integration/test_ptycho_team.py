@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import train_ptycho
 
 from ptycho_torch import execution
 from ptycho_torch.stop_callback import StopCallback
+from trainrig.files import read_json
 from trainrig.run_status import read_status
 
 # 7 groups in batches of 4 and 3, and one for validation: neither part is even.
@@ -76,6 +79,18 @@ def test_two_processes_equal_one(in_team, folder):
     for key, value in weights.items():
         torch.testing.assert_close(shared[key], value, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(shared_losses, losses, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_lightning_starts_the_second_process_and_resumes_with_it(folder, repo_root):
+    words = [*FLAGS.split(), "--train_data_file", str(folder / "scan.npz"), "--devices", "2"]
+    words += ["--strategy", "ddp", "--output_dir", str(folder / "devices"), "--nepochs"]
+    for epochs in ("1", "2"):
+        command = [sys.executable, "scripts/train_ptycho.py", *words, epochs]
+        done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(left_by(folder / "devices")[2]) == 2
+    assert read_json(folder / "devices" / "environment.json")["processes"] == 2
 
 
 def test_two_processes_stop_together_and_resume_exactly(in_team, folder):
