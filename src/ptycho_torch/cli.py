@@ -123,7 +123,8 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     text = "torch threads of each training (1)" if several else "torch threads (torch's choice)"
     run.add_argument("--threads", type=positive_int, help=text)
     if not several:
-        run.add_argument("--resume", action="store_true", help="continue a killed run")
+        text = "go on with the training in the folder, if any; without, it is removed"
+        run.add_argument("--resume", action="store_true", help=text)
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
     )

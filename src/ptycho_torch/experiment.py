@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,9 @@ def run(
     out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        begun = newest_checkpoint(out / "checkpoints")[0] if resume else None
-        if begun is not None and config.backend == "pytorch":
-            check_identity(out, run_identity(config, execution, scan, test), execution)
-            check_epochs(begun, config.nepochs)
-        if not resume:
+        if resume:
+            _check_begun(config, execution, scan, test)
+        else:
             remove_run(out)  # or its checkpoints might be taken for the new run's
         write_config(out / "config.yaml", config, execution)
         directory = RunDirectory(out, StopRequest())
@@ -118,9 +117,27 @@ def run_identity(
     return identity_of(model, part, execution, preparation_of(config, part), test)
 
 
+def _check_begun(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
+) -> None:
+    """Refuse to go on with a training that was begun otherwise, or has had more epochs."""
+    out = Path(config.output_dir)
+    checkpoint = newest_checkpoint(out / "checkpoints")[0]
+    if checkpoint is not None and config.backend == "pytorch":
+        check_identity(out, run_identity(config, execution, scan, test), execution)
+        check_epochs(checkpoint, config.nepochs)
+
+
 def _follow(*parts: Any) -> RunResult:
     """Train in a process that follows another, which keeps the folder and speaks for both."""
     config, execution, scan, test, _, resume, _ = parts
+    if resume and "RANK" in os.environ:  # of torchrun; Lightning starts others after the check
+        _check_begun(
+            config, execution, scan, test
+        )  # or it would wait for a process 0 that is refused
     options: dict[str, Any] = {"do_stitching": False}
     if config.backend == "pytorch":
         options |= {"execution_config": execution, "overrides": {"resume": resume}}
