@@ -91,7 +91,7 @@ PTYCHO_TOY = "--accelerator cpu --refine 2"
 TOY = {
     r"^python analysis/pytorch_train\.py": ICL_TOY,
     r"^python analysis/pytorch_train\.py(?!.*--max-steps (30|200)\b)": "--max-steps 12",
-    r"^torchrun .*pytorch_train": f"--max-steps 2 --batch-size 4 {ICL_TOY}",
+    r"^torchrun .*pytorch_train": f"--max-steps 2 {ICL_TOY} --set training.batch_size=4",
     r"^python analysis/run_adamw_sweep_torch\.py": (
         f"--class_counts 100 --weight_decays 0 0.1 --training_steps 4 {ICL_TOY}"
     ),
