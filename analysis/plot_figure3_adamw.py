@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.max_eval_batches is not None and arguments.max_eval_batches < 1:
         parser.error(f"--max_eval_batches is {arguments.max_eval_batches}; at least 1 is expected")
     output = arguments.output_dir or first.parent
-    from pytorch_port.figure3_sources import PUBLISHED, draw_tables, load_overlay
+    from pytorch_port.figures.figure3_sources import PUBLISHED, draw_tables, load_overlay
 
     overlay = arguments.overlay
     overlay = load_overlay([] if overlay is None else overlay or [PUBLISHED])
@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
             overlay=overlay,
         )
     else:
-        from pytorch_port.figure3_files import draw_runs
-        from pytorch_port.figure3_tables import merge_metrics, read_metrics
+        from pytorch_port.figures.figure3_files import draw_runs
+        from pytorch_port.sweep.figure3_tables import merge_metrics, read_metrics
 
         more = merge_metrics(
             *(read_metrics(path) for path in arguments.metrics_csv),

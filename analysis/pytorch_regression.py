@@ -45,9 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train afresh, compare, and return 0 if every bound holds."""
     arguments = make_parser().parse_args(argv)
-    from pytorch_port.flags import trace_file
-    from pytorch_port.grid import Grid, plan_runs
-    from pytorch_port.regression import check_progress, read_bounds
+    from pytorch_port.parity.regression import check_progress, read_bounds
+    from pytorch_port.sweep.flags import trace_file
+    from pytorch_port.sweep.grid import Grid, plan_runs
     from trainrig.config import apply_overrides
 
     bounds = read_bounds(arguments.bounds)
@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
-    from pytorch_port.runtime import Runtime
-    from pytorch_port.sweep import train_grid
+    from pytorch_port.config.runtime import Runtime
+    from pytorch_port.sweep.carry_out import train_grid
     from trainrig.launch.options import LaunchOptions
 
     runtime = Runtime(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytorch_port.flags import (
+from pytorch_port.sweep.flags import (
     add_run_flags,
     add_runtime_flags,
     resolve,
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     path = arguments.output_dir or Path("runs/icl_train") / arguments.config.stem
     if arguments.resume and not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: holds no run to resume; leave --resume out to start one")
-    from pytorch_port.experiment import run
-    from pytorch_port.runtime import Runtime
+    from pytorch_port.config.runtime import Runtime
+    from pytorch_port.train.experiment import run
 
     with profiled(arguments.profile):
         result = run(traced.config, Runtime(**runtime_options(arguments)), path=path)

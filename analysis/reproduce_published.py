@@ -17,7 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytorch_port.flags import (
+from pytorch_port.figures.reproduction import FIGURES, PRESETS, make_plan, runs_of, take_slice
+from pytorch_port.sweep.flags import (
     add_data_flags,
     add_engine_flags,
     add_pack_flags,
@@ -25,7 +26,6 @@ from pytorch_port.flags import (
     resolve,
     runtime_options,
 )
-from pytorch_port.reproduction import FIGURES, PRESETS, make_plan, runs_of, take_slice
 from trainrig.cli import Parser, entry
 from trainrig.terminal import print_config
 
@@ -69,9 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         total, steps = len(runs_of(plan)), base.training_steps
         print(f"{total} runs of {steps} steps; {len(chosen)} in this slice")
         return 0
-    from pytorch_port.reproduction_files import write_reproduction
-    from pytorch_port.runtime import Runtime
-    from pytorch_port.sweep import train_grid
+    from pytorch_port.config.runtime import Runtime
+    from pytorch_port.figures.reproduction_files import write_reproduction
+    from pytorch_port.sweep.carry_out import train_grid
     from trainrig.launch.options import LaunchOptions
     from trainrig.report.write import conclude
 

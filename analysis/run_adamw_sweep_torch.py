@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytorch_port.flags import (
+from pytorch_port.sweep.flags import (
     add_data_flags,
     add_pack_flags,
     add_runtime_flags,
     resolve,
     runtime_options,
 )
-from pytorch_port.grid import PRESETS, Grid, plan_runs
+from pytorch_port.sweep.grid import PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
@@ -92,9 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
-    from pytorch_port.figure3_files import draw_runs
-    from pytorch_port.runtime import Runtime
-    from pytorch_port.sweep import train_grid
+    from pytorch_port.config.runtime import Runtime
+    from pytorch_port.figures.figure3_files import draw_runs
+    from pytorch_port.sweep.carry_out import train_grid
     from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project=f"sweep_{arguments.preset}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytorch_port.flags import (
+from pytorch_port.sweep.flags import (
     SYMBOLIC_NOTE,
     add_data_flags,
     add_pack_flags,
@@ -22,7 +22,7 @@ from pytorch_port.flags import (
     resolve,
     runtime_options,
 )
-from pytorch_port.grid import FIGURE3A_PRESETS, Grid, plan_runs
+from pytorch_port.sweep.grid import FIGURE3A_PRESETS, Grid, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     runs = plan_runs(base, grid)
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
-    from pytorch_port.figure3a import evaluations_of_run, write_figure3a
-    from pytorch_port.runtime import Runtime
-    from pytorch_port.sweep import run_facts, train_grid
+    from pytorch_port.config.runtime import Runtime
+    from pytorch_port.figures.figure3a import evaluations_of_run, write_figure3a
+    from pytorch_port.sweep.carry_out import run_facts, train_grid
     from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")

@@ -30,11 +30,11 @@ def icl() -> Cost:
     """``--preset quick`` and its interval."""
     import torch
 
-    from pytorch_port.config_files import load_icl_config
-    from pytorch_port.experiment import build
-    from pytorch_port.grid import PRESETS
-    from pytorch_port.inputs import load_inputs
-    from pytorch_port.steps import make_loss
+    from pytorch_port.config.files import load_icl_config
+    from pytorch_port.data.inputs import load_inputs
+    from pytorch_port.sweep.grid import PRESETS
+    from pytorch_port.train.experiment import build
+    from pytorch_port.train.steps import make_loss
     from trainrig.checkpoint_cost import checkpoint_cost
     from trainrig.config import apply_overrides
 

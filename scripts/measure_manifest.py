@@ -24,9 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def manifest(runs: int) -> None:
     """Time the rebuild of ``runs.csv`` over so many run folders."""
-    from pytorch_port.config_files import load_icl_config
-    from pytorch_port.grid import SweepRun
-    from pytorch_port.sweep import write_runs_csv
+    from pytorch_port.config.files import load_icl_config
+    from pytorch_port.sweep.carry_out import write_runs_csv
+    from pytorch_port.sweep.grid import SweepRun
     from trainrig.runs import LATEST
 
     config = load_icl_config(Path("configs/icl/quick.py"))

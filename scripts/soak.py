@@ -60,7 +60,7 @@ def commands(scan: Path) -> list[Command]:
             "icl",
             "pytorch_train",
             lambda path: [*ICL.split(), "--output-dir", path],
-            ("pytorch_port.sweep", "torch._dynamo", "ml_collections"),
+            ("pytorch_port.sweep.carry_out", "torch._dynamo", "ml_collections"),
         ),
         Command(
             "cifar",

@@ -9,7 +9,7 @@ Expected (Chan et al. 2022, Fig. 3, 1600 classes): in-context accuracy 0.78 at 6
 
 from typing import Any
 
-from pytorch_port.config_files import config_tree
+from pytorch_port.config.files import config_tree
 
 
 def get_config(debug: bool = False) -> Any:

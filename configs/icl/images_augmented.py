@@ -8,7 +8,7 @@ in-weights 0.
 
 from typing import Any
 
-from pytorch_port.config_files import config_tree
+from pytorch_port.config.files import config_tree
 
 
 def get_config(debug: bool = False) -> Any:

@@ -7,7 +7,7 @@ Expected (Chan et al. 2022, Fig. 5, no noise): in-weights accuracy >= 0.97, in-c
 
 from typing import Any
 
-from pytorch_port.config_files import config_tree
+from pytorch_port.config.files import config_tree
 
 
 def get_config(debug: bool = False) -> Any:

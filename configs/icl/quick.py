@@ -11,7 +11,7 @@ learning rates (1e-3 to 3e-3) peaked at 0.62 or less within 3,000 steps.
 
 from typing import Any
 
-from pytorch_port.config_files import config_tree
+from pytorch_port.config.files import config_tree
 
 
 def get_config() -> Any:

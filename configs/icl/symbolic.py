@@ -8,7 +8,7 @@ once and in-context accuracy stays at chance (0.5), as in the paper's single-exe
 
 from typing import Any
 
-from pytorch_port.config_files import config_tree
+from pytorch_port.config.files import config_tree
 
 
 def get_config(debug: bool = False) -> Any:

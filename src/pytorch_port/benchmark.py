@@ -17,15 +17,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pytorch_port.batch import gather_examples
-from pytorch_port.config import IclConfig
-from pytorch_port.config_files import load_icl_config
-from pytorch_port.data import SequenceDataset
-from pytorch_port.experiment import build, run
-from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.pack_steps import pack_steps
-from pytorch_port.runtime import Runtime
-from pytorch_port.steps import make_loss, resolve_engine, training_steps
+from pytorch_port.config.files import load_icl_config
+from pytorch_port.config.runtime import Runtime
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.data.batch import gather_examples
+from pytorch_port.data.inputs import IclInputs, load_inputs
+from pytorch_port.data.loading import SequenceDataset
+from pytorch_port.sweep.pack_steps import pack_steps
+from pytorch_port.train.experiment import build, run
+from pytorch_port.train.steps import make_loss, resolve_engine, training_steps
 from trainrig.benchmark import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
 from trainrig.models.resnet import ResNetEncoder

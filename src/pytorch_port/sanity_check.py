@@ -25,9 +25,9 @@ def check() -> Report:
     """Run the recorded batch and compare; bounds as recorded with the reference arrays."""
     import torch  # here, so that --help is instant
 
-    from pytorch_port.jax_weights import as_haiku, load_jax_weights, parameter_map
-    from pytorch_port.losses import icl_loss
-    from pytorch_port.model import build_model
+    from pytorch_port.model.jax_weights import as_haiku, load_jax_weights, parameter_map
+    from pytorch_port.model.losses import icl_loss
+    from pytorch_port.model.sequence_models import build_model
     from pytorch_port.parity.golden import never_nan
 
     with resources.files("pytorch_port").joinpath(RECORDED).open("rb") as file:

@@ -44,7 +44,7 @@ def on_call(owner: object, name: str, request: dict, when: str, matches=lambda *
 
 def install(request: dict) -> None:
     """Arm one fault."""
-    import pytorch_port.trainer
+    from pytorch_port.train import trainer
     from trainrig.runs import RunDirectory
     from trainrig.tracking.metric_log import MetricLog
 
@@ -64,7 +64,11 @@ def install(request: dict) -> None:
         "checkpoint and pruning done, before status": (RunDirectory, "set_status", "before"),
         "status written": (RunDirectory, "set_status", "after"),
         "rows appended, before checkpoint": (MetricLog, "sync", "before"),
-        "rows durable, before checkpoint": (pytorch_port.trainer, "save_checkpoint", "before"),
+        "rows durable, before checkpoint": (
+            trainer,
+            "save_checkpoint",
+            "before",
+        ),
         "row appended": (MetricLog, "append", "after"),
         "temporary file written, before replace": (os, "replace", "before"),
         "one log of two cut back": (os, "truncate", "after"),
@@ -211,7 +215,7 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     import torch
 
-    for module in ("matplotlib.figure", "ml_collections", "tqdm", "pytorch_port.sweep"):
+    for module in ("matplotlib.figure", "ml_collections", "tqdm", "pytorch_port.sweep.carry_out"):
         importlib.import_module(module)  # so that the children have them already
     torch.set_num_threads(1)
     weight = torch.nn.Parameter(torch.zeros(1))

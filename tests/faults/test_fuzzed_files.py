@@ -25,7 +25,7 @@ from ptycho_torch.cxi import read_cxi
 from ptycho_torch.persistence import load_model
 from ptycho_torch.product_files import read_pair, write_pair
 from ptycho_torch.raw_data import RawDataTorch
-from pytorch_port.config_files import load_icl_config
+from pytorch_port.config.files import load_icl_config
 from trainrig.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainrig.cli import USER_ERRORS, describe
 from trainrig.config import load_config

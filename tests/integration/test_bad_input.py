@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-import pytorch_port.inputs
+import pytorch_port.data.inputs
 from trainrig.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from trainrig.runs import LATEST
 
@@ -171,8 +171,8 @@ def omniglot_argv(tmp_path, monkeypatch):
     """Flags that read Omniglot from an empty data root; nothing cached."""
     monkeypatch.setenv("TRAINRIG_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("TRAINRIG_DATA_DIR", raising=False)
-    pytorch_port.inputs._bank.cache_clear()
-    pytorch_port.inputs._prepared.cache_clear()
+    pytorch_port.data.inputs._bank.cache_clear()
+    pytorch_port.data.inputs._prepared.cache_clear()
     root = tmp_path / "data"
     (root / "omniglot-py").mkdir(parents=True)
     images = ["--example-type", "omniglot", "--source", "omniglot", "--downsample"]

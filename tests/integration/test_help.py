@@ -50,7 +50,7 @@ for package in ("trainrig", "pytorch_port"):
             importlib.import_module(module.name)
         except ImportError as error:
             failed[module.name] = str(error)
-from pytorch_port.config_files import load_icl_config
+from pytorch_port.config.files import load_icl_config
 load_icl_config("configs/icl/quick.py")
 print(json.dumps(failed))
 """

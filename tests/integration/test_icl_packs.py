@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import pytorch_port.pack
-from pytorch_port import inputs
-from pytorch_port.evaluation import evaluate_run
+import pytorch_port.sweep.pack
+from pytorch_port.data import inputs
+from pytorch_port.train.evaluation import evaluate_run
 from trainrig.checkpoint import latest_checkpoint, load_checkpoint
 from trainrig.runs import LATEST, read_status
 
@@ -59,7 +59,7 @@ def get_config():
 def sweep(call_script, tmp_path, monkeypatch):
     """Return a function: folder, flags -> the sweep script's end."""
     monkeypatch.setenv("TRAINRIG_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("pytorch_port.figure3_files.draw_runs", lambda *_, **__: [])
+    monkeypatch.setattr("pytorch_port.figures.figure3_files.draw_runs", lambda *_, **__: [])
 
     def call(folder: Path, *flags: str, config: str = SYMBOLIC):
         path = tmp_path / "toy.py"
@@ -202,16 +202,16 @@ def test_a_diverged_run_is_frozen_and_reported_and_the_others_go_on(sweep, tmp_p
 
 def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_path, monkeypatch):
     folder, half = tmp_path / "out", ["--class_counts", "12", "--weight_decays", "0", "0.1"]
-    real = pytorch_port.pack.Pack._save
+    real = pytorch_port.sweep.pack.Pack._save
 
     def stop(pack, step, **_):
         real(pack, step)
         if step == 8:
             raise OSError("stopped")
 
-    monkeypatch.setattr(pytorch_port.pack.Pack, "_save", stop)
+    monkeypatch.setattr(pytorch_port.sweep.pack.Pack, "_save", stop)
     assert sweep(folder, *half, "--pack", "2").code == 1
-    monkeypatch.setattr(pytorch_port.pack.Pack, "_save", real)
+    monkeypatch.setattr(pytorch_port.sweep.pack.Pack, "_save", real)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     refused = sweep(folder, *half)
     assert refused.code == 1
@@ -237,7 +237,7 @@ def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_p
 def test_a_pack_without_memory_is_halved(sweep, tmp_path, monkeypatch):
     folder, alone = tmp_path / "out", tmp_path / "alone"
     grid = words("--class_counts 12 --weight_decays 0 0.1 0.2")
-    real, sizes = pytorch_port.pack.pack_steps, []
+    real, sizes = pytorch_port.sweep.pack.pack_steps, []
 
     def limited(configs, *arguments, **options):
         sizes.append(len(configs))
@@ -245,7 +245,7 @@ def test_a_pack_without_memory_is_halved(sweep, tmp_path, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(configs, *arguments, **options)
 
-    monkeypatch.setattr(pytorch_port.pack, "pack_steps", limited)
+    monkeypatch.setattr(pytorch_port.sweep.pack, "pack_steps", limited)
     ended = sweep(folder, *grid, "--pack", "3")
     assert ended.code == 0, ended.err
     assert "pack of 3 runs: out of memory; going on with halves of it" in ended.err
@@ -261,7 +261,7 @@ def test_a_pack_without_memory_is_halved(sweep, tmp_path, monkeypatch):
     def never(*_, **__):
         raise limit
 
-    monkeypatch.setattr(pytorch_port.pack, "pack_steps", never)
+    monkeypatch.setattr(pytorch_port.sweep.pack, "pack_steps", never)
     failed = sweep(tmp_path / "none", *grid[:5], "--pack", "2")
     assert failed.code == 1
     assert failed.out.count("failed out of memory") == 2
@@ -272,13 +272,13 @@ def test_auto_packs_by_free_memory_and_keeps_its_choice(sweep, tmp_path, monkeyp
     needed = []
 
     def free(device):
-        from pytorch_port import pack_plan
+        from pytorch_port.sweep import pack_plan
 
         needed.append(pack_plan.bytes_per_run)
         return 10**6
 
-    monkeypatch.setattr("pytorch_port.pack_plan.bytes_per_run", lambda *_: 400_000)
-    monkeypatch.setattr("pytorch_port.pack_plan.free_bytes", free)
+    monkeypatch.setattr("pytorch_port.sweep.pack_plan.bytes_per_run", lambda *_: 400_000)
+    monkeypatch.setattr("pytorch_port.sweep.pack_plan.free_bytes", free)
     assert sweep(folder, *grid, "--pack", "auto").code == 0
     plan = json.loads((folder / "manifest.json").read_text())
     assert plan["memory"] == {"bytes_per_run": 400_000, "free_bytes": 10**6, "jobs": 1}

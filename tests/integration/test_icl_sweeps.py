@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytorch_port.figure3_tables import METRICS_REQUIRED, RUNS_COLUMNS
-from pytorch_port.figure3a import FIRST_COLUMNS, LAST_COLUMNS, METRIC_COLUMNS
+from pytorch_port.figures.figure3a import FIRST_COLUMNS, LAST_COLUMNS, METRIC_COLUMNS
+from pytorch_port.sweep.figure3_tables import METRICS_REQUIRED, RUNS_COLUMNS
 from trainrig.runs import read_status
 
 CONFIG = """

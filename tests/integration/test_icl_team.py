@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytorch_port import trainer
-from pytorch_port.config_files import load_icl_config
-from pytorch_port.experiment import run
-from pytorch_port.runtime import Runtime
+from pytorch_port.config.files import load_icl_config
+from pytorch_port.config.runtime import Runtime
+from pytorch_port.train import trainer
+from pytorch_port.train.experiment import run
 from trainrig.checkpoint import latest_checkpoint
 from trainrig.config import apply_overrides
 from trainrig.runs import LATEST, read_status
@@ -100,7 +100,7 @@ def test_two_processes_equal_one_and_resume_exactly(in_team, tmp_path, monkeypat
     ],
 )
 def test_what_would_depend_on_the_number_of_processes_is_refused(changes, said):
-    from pytorch_port.experiment import for_team
+    from pytorch_port.train.experiment import for_team
     from trainrig.distributed import Team
 
     with pytest.raises(ValueError, match=said):

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-import pytorch_port.inputs
+import pytorch_port.data.inputs
 from trainrig.checkpoint import latest_checkpoint, list_checkpoints
 from trainrig.data.glyphs import load_glyphs
 from trainrig.runs import LATEST, read_status
@@ -61,12 +61,12 @@ def interrupted(monkeypatch):
 def tiny_images(monkeypatch):
     """Twelve classes of ten glyphs in place of the image sources."""
     bank = load_glyphs(n_classes=12, n_exemplars=10, cache=False)
-    monkeypatch.setattr(pytorch_port.inputs, "load_images", lambda *_, **__: bank)
-    pytorch_port.inputs._bank.cache_clear()
-    pytorch_port.inputs._prepared.cache_clear()
+    monkeypatch.setattr(pytorch_port.data.inputs, "load_images", lambda *_, **__: bank)
+    pytorch_port.data.inputs._bank.cache_clear()
+    pytorch_port.data.inputs._prepared.cache_clear()
     yield bank
-    pytorch_port.inputs._bank.cache_clear()
-    pytorch_port.inputs._prepared.cache_clear()
+    pytorch_port.data.inputs._bank.cache_clear()
+    pytorch_port.data.inputs._prepared.cache_clear()
 
 
 IMAGES = (

@@ -9,7 +9,7 @@ import time
 import plot_figure3_adamw as script
 import pytest
 
-from pytorch_port.figure3_tables import METRICS_REQUIRED, write_curves, write_metrics
+from pytorch_port.sweep.figure3_tables import METRICS_REQUIRED, write_curves, write_metrics
 
 
 def _row(count, decay, backend="torch"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepobs.analyzer.baselines import load_baselines
-from pytorch_port.published import figure3_curve
+from pytorch_port.figures.published import figure3_curve
 from trainrig.report.write import write_report
 
 

@@ -7,8 +7,8 @@ import csv
 import pytest
 import torch
 
-import pytorch_port.inputs
-from pytorch_port import reproduction
+import pytorch_port.data.inputs
+from pytorch_port.figures import reproduction
 from trainrig.data.image_bank import ImageBank
 from trainrig.runs import read_status
 
@@ -32,15 +32,15 @@ def toy(call_script, tmp_path, monkeypatch):
         sha256="",
         order="drawing",
     )
-    monkeypatch.setattr(pytorch_port.inputs, "load_images", lambda *_, **__: bank)
+    monkeypatch.setattr(pytorch_port.data.inputs, "load_images", lambda *_, **__: bank)
     conditions = [c for c in reproduction.CONDITIONS if c.zipf_exponent in (0.0, 1.0)]
     monkeypatch.setattr(reproduction, "CONDITIONS", tuple(conditions))
-    for cached in (pytorch_port.inputs._bank, pytorch_port.inputs._prepared):
+    for cached in (pytorch_port.data.inputs._bank, pytorch_port.data.inputs._prepared):
         cached.cache_clear()
     yield lambda *flags: call_script(
         "reproduce_published", [*TOY.split(), "--output-dir", tmp_path, *flags]
     )
-    for cached in (pytorch_port.inputs._bank, pytorch_port.inputs._prepared):
+    for cached in (pytorch_port.data.inputs._bank, pytorch_port.data.inputs._prepared):
         cached.cache_clear()
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from pytorch_port.config import IclConfig
+from pytorch_port.config.schema import IclConfig
 
 
 @pytest.fixture(scope="module")

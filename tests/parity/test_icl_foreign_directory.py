@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from pytorch_port import parity
-from pytorch_port.jax_weights import as_haiku, export_jax_weights, parameter_map
-from pytorch_port.losses import icl_loss, make_targets
-from pytorch_port.model import build_model
+from pytorch_port.model.jax_weights import as_haiku, export_jax_weights, parameter_map
+from pytorch_port.model.losses import icl_loss, make_targets
+from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity.traces import filtered_norms
 from trainrig.metrics import grad_l2, weight_l2_all
 from trainrig.optim import make_optimizer

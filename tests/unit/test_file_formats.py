@@ -10,9 +10,10 @@ import pytest
 from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
 from ptycho_torch import archive, runs_table
-from pytorch_port import figure3_tables, figure3a, reproduction_files
-from pytorch_port.pack_plan import PackPlan
-from pytorch_port.trainer import PROGRESS_COLUMNS
+from pytorch_port.figures import figure3a, reproduction_files
+from pytorch_port.sweep import figure3_tables
+from pytorch_port.sweep.pack_plan import PackPlan
+from pytorch_port.train.trainer import PROGRESS_COLUMNS
 
 WRITTEN = {
     "progress.txt": [PROGRESS_COLUMNS],

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pytorch_port.generator import Record, SeqGenerator
+from pytorch_port.data.generator import Record, SeqGenerator
+from pytorch_port.data.sampler import IndexSampler, SequenceSpec
 from pytorch_port.parity.generator_settings import NotUnderstoodError, Recorded, read_call
 from pytorch_port.parity.generator_tables import check_tables
 from pytorch_port.parity.golden import CASE_ERRORS, Arrays, Golden, list_unknown
@@ -25,7 +26,6 @@ from pytorch_port.parity.sequence_statistics import (
     p_values,
     summarize,
 )
-from pytorch_port.sampler import IndexSampler, SequenceSpec
 from trainrig.parity import Report
 
 SEQUENCES, STATISTICS = "generator_sequences", "generator_statistics"

@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pytorch_port.examples import ExampleSource, ExemplarExamples, IndexExamples, SymbolicExamples
-from pytorch_port.generator import SeqGenerator
-from pytorch_port.partition import ORDERING_SEED, ClassPartition
-from pytorch_port.plan import PLANS, SequencePlan, make_plan
+from pytorch_port.data.examples import (
+    ExampleSource,
+    ExemplarExamples,
+    IndexExamples,
+    SymbolicExamples,
+)
+from pytorch_port.data.generator import SeqGenerator
+from pytorch_port.data.partition import ORDERING_SEED, ClassPartition
+from pytorch_port.data.plan import PLANS, SequencePlan, make_plan
 
 #: Settings besides those of the data set, with the reference's own defaults.
 PARTITION_DEFAULTS = {

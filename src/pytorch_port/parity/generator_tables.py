@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from pytorch_port.examples import IndexExamples
-from pytorch_port.generator import SeqGenerator
+from pytorch_port.data.examples import IndexExamples
+from pytorch_port.data.generator import SeqGenerator
+from pytorch_port.data.partition import ClassPartition, class_ordering, zipf_weights
 from pytorch_port.parity.generator_settings import read_partition
 from pytorch_port.parity.golden import Arrays, Golden
-from pytorch_port.partition import ClassPartition, class_ordering, zipf_weights
 from trainrig.parity import Report
 
 PARTITION_LISTS = ("rare", "common", "holdout")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_port.jax_weights import as_haiku, parameter_map
-from pytorch_port.model import build_model
+from pytorch_port.model.jax_weights import as_haiku, parameter_map
+from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity.golden import CASE_ERRORS, as_array, never_nan
 from trainrig.models.init import TRUNCATION_STD
 from trainrig.parity import Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_port.embedding import sinusoid_positions
-from pytorch_port.losses import icl_scalars, label_sets
+from pytorch_port.model.embedding import sinusoid_positions
+from pytorch_port.model.losses import icl_scalars, label_sets
 from pytorch_port.parity.golden import (
     CASE_ERRORS,
     Arrays,

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytorch_port.embedding import InputEmbedder
-from pytorch_port.jax_weights import as_haiku, load_jax_weights, parameter_map, state_map
-from pytorch_port.losses import icl_scalars, label_sets, make_targets
-from pytorch_port.model import SEQ_MODELS
+from pytorch_port.model.embedding import InputEmbedder
+from pytorch_port.model.jax_weights import as_haiku, load_jax_weights, parameter_map, state_map
+from pytorch_port.model.losses import icl_scalars, label_sets, make_targets
+from pytorch_port.model.sequence_models import SEQ_MODELS
 from pytorch_port.parity.golden import (
     CASE_ERRORS,
     Arrays,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from pytorch_port.jax_weights import load_jax_weights
-from pytorch_port.losses import icl_loss
-from pytorch_port.model import build_model
+from pytorch_port.model.jax_weights import load_jax_weights
+from pytorch_port.model.losses import icl_loss
+from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity.golden import Arrays, Golden, under
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytorch_port.jax_weights import as_haiku, parameter_map, state_map
+from pytorch_port.model.jax_weights import as_haiku, parameter_map, state_map
 from pytorch_port.parity.golden import (
     Arrays,
     absolute,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pytorch_port.figure3 import Overlay, plot_curves, plot_lambda_panels
-from pytorch_port.figure3_series import (
+from pytorch_port.figures.figure3 import Overlay, plot_curves, plot_lambda_panels
+from pytorch_port.figures.figure3_series import (
     data_name,
     diverged,
     inert_text,

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from pytorch_port.figure3_files import current_rows, draw_runs
-from pytorch_port.figure3_tables import METRICS_REQUIRED, write_metrics
+from pytorch_port.figures.figure3_files import current_rows, draw_runs
+from pytorch_port.sweep.figure3_tables import METRICS_REQUIRED, write_metrics
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytorch_port import figure3_tables as tables
+from pytorch_port.sweep import figure3_tables as tables
 
 
 def metrics_row(**changes):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pytorch_port import figure3a
+from pytorch_port.figures import figure3a
 
 
 @pytest.fixture

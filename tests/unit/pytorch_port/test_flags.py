@@ -6,8 +6,8 @@ import pytest
 import pytorch_train
 import run_adamw_sweep_torch
 
-from pytorch_port.config import IclConfig
-from pytorch_port.flags import configure, dotted_keys, runtime_options
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.sweep.flags import configure, dotted_keys, runtime_options
 from trainrig.config import flatten, to_dict
 
 SCRIPTS = [pytorch_train, run_adamw_sweep_torch]

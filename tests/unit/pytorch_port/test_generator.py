@@ -4,15 +4,15 @@ import random
 import numpy as np
 import pytest
 
-from pytorch_port.examples import (
+from pytorch_port.data.examples import (
     ExemplarExamples,
     IndexExamples,
     SingleExamples,
     SymbolicExamples,
     rare_in_draw_order,
 )
-from pytorch_port.generator import SeqGenerator
-from pytorch_port.partition import ClassPartition
+from pytorch_port.data.generator import SeqGenerator
+from pytorch_port.data.partition import ClassPartition
 
 PARTITION = ClassPartition(40, 24, 6, 10)
 BURSTY = {

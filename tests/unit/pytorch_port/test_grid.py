@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytorch_port.config import IclConfig
-from pytorch_port.grid import PRESETS, Grid, plan_runs, run_name, weight_decay_tag
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.sweep.grid import PRESETS, Grid, plan_runs, run_name, weight_decay_tag
 from trainrig.config import apply_overrides
 
 BASE = apply_overrides(IclConfig(), {"optimizer.name": "adamw"})

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pytorch_port.config import IclConfig
-from pytorch_port.config_files import REFERENCE_ONLY, load_icl_config, reference_tree
+from pytorch_port.config.files import REFERENCE_ONLY, load_icl_config, reference_tree
+from pytorch_port.config.schema import IclConfig
 from trainrig.config import apply_overrides, diff, from_dict, to_dict
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.testing import assert_close
 
-from pytorch_port.losses import (
+from pytorch_port.model.losses import (
     SCALARS,
     closed_set,
     icl_loss,

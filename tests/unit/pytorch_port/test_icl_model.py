@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pytorch_port.embedding import InputEmbedder, sinusoid_positions
-from pytorch_port.model import SEQ_MODELS, build_model
+from pytorch_port.model.embedding import InputEmbedder, sinusoid_positions
+from pytorch_port.model.sequence_models import SEQ_MODELS, build_model
 
 SIZES = {"transformer": {"num_heads": 2}, "lstm": {"hidden_size": 12}, "vanilla_rnn": {}}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pytorch_port.jax_weights import export_jax_weights, load_jax_weights, parameter_map
-from pytorch_port.model import SEQ_MODELS, build_model
+from pytorch_port.model.jax_weights import export_jax_weights, load_jax_weights, parameter_map
+from pytorch_port.model.sequence_models import SEQ_MODELS, build_model
 
 
 def build(seq_model="transformer", encoding="embedding"):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pytorch_port.partition import ClassPartition, class_ordering, zipf_weights
+from pytorch_port.data.partition import ClassPartition, class_ordering, zipf_weights
 
 
 def test_partition_takes_rare_common_from_the_front_and_holdout_from_the_end():

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pytorch_port import published
+from pytorch_port.figures import published
 
 
 @pytest.mark.parametrize("curve", [*published.FIGURE2, *published.FIGURE3])

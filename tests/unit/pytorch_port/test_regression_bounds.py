@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytorch_port.regression import check_progress
+from pytorch_port.parity.regression import check_progress
 
 BOUND = {"class_count": 100, "step": 2, "split": "train", "metric": "loss", "low": 0.5, "high": 2.0}
 

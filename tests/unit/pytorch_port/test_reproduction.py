@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytorch_port.config import IclConfig
-from pytorch_port.reproduction import CONDITIONS, make_plan, runs_of
-from pytorch_port.reproduction_figures import _seeds_text
-from pytorch_port.reproduction_files import (
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.figures.reproduction import CONDITIONS, make_plan, runs_of
+from pytorch_port.figures.reproduction_figures import _seeds_text
+from pytorch_port.figures.reproduction_files import (
     comparison_rows,
     curve_rows,
     is_published_setting,

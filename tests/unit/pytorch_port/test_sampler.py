@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pytorch_port.data import SequenceDataset
+from pytorch_port.data.loading import SequenceDataset
+from pytorch_port.data.partition import ClassPartition
+from pytorch_port.data.plan import make_plan
+from pytorch_port.data.sampler import IndexSampler, SequenceSpec, sample_batch
 from pytorch_port.parity.sequence_statistics import Sequences, chi_square_p, p_values, summarize
-from pytorch_port.partition import ClassPartition
-from pytorch_port.plan import make_plan
-from pytorch_port.sampler import IndexSampler, SequenceSpec, sample_batch
 
 N, DRAWINGS = 100, 20
 ZIPF = ClassPartition(N, 60, 12, 8, zipf_exponent=1.0)

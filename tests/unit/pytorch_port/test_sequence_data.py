@@ -3,10 +3,10 @@ import pickle
 import pytest
 import torch
 
-from pytorch_port.batch import gather_examples
-from pytorch_port.config import DataConfig, GeneratorConfig, SeqConfig
-from pytorch_port.data import SequenceDataset, create_sequence_dataloader, make_spec
-from pytorch_port.sampler import IndexBatch
+from pytorch_port.config.schema import DataConfig, GeneratorConfig, SeqConfig
+from pytorch_port.data.batch import gather_examples
+from pytorch_port.data.loading import SequenceDataset, create_sequence_dataloader, make_spec
+from pytorch_port.data.sampler import IndexBatch
 from trainrig.data.image_bank import to_float
 
 CONFIG = DataConfig(

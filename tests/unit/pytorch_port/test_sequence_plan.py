@@ -1,10 +1,10 @@
 import pytest
 
-from pytorch_port.config import SeqConfig
-from pytorch_port.labels import bursty_labelings, parse_labeling
-from pytorch_port.modes import MODES, mode_call, mode_plan
-from pytorch_port.partition import ClassPartition
-from pytorch_port.plan import make_plan
+from pytorch_port.config.schema import SeqConfig
+from pytorch_port.data.labels import bursty_labelings, parse_labeling
+from pytorch_port.data.modes import MODES, mode_call, mode_plan
+from pytorch_port.data.partition import ClassPartition
+from pytorch_port.data.plan import make_plan
 
 PARTITION = ClassPartition(100, 60, 12, 8)
 BURSTY = {"seq_len": 9, "shots": 3, "ways": 2, "p_bursty": 0.9, "p_bursty_zipfian": 1.0}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pytorch_port.config import IclConfig
-from pytorch_port.device_batches import DeviceBatches
-from pytorch_port.experiment import build, settle_engine
-from pytorch_port.inputs import IclInputs, load_inputs
-from pytorch_port.runtime import Runtime
-from pytorch_port.steps import compiled_twin, resolve_engine, training_steps, trial_losses
+from pytorch_port.config.runtime import Runtime
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.data.device_batches import DeviceBatches
+from pytorch_port.data.inputs import IclInputs, load_inputs
+from pytorch_port.train.experiment import build, settle_engine
+from pytorch_port.train.steps import compiled_twin, resolve_engine, training_steps, trial_losses
 from trainrig.config import apply_overrides
 from trainrig.data.bank_transforms import view_table
 

@@ -1,0 +1,1 @@
+"""Sequences: class partition, labels, generators, samplers and batches."""

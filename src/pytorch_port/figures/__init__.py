@@ -1,0 +1,1 @@
+"""Figure 3, the published experiments, archives and report texts."""

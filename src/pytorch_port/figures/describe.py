@@ -1,0 +1,172 @@
+"""What a report says of in-context-learning runs: both regimes, beside the published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
+from trainrig.plotting.style import mean_and_sd
+from trainrig.report.content import Section, Table, Tile, plural
+from trainrig.report.describers import Describer, Description, Metric, Watched
+from trainrig.report.records import RunRecord
+
+METRICS = (
+    Metric("holdout", "accuracy_closed", "in-context accuracy (of 2 labels)", percent=True),
+    Metric("no_support", "accuracy_query", "in-weights accuracy", percent=True),
+    Metric("holdout", "accuracy_query", "in-context accuracy (of all labels)", percent=True),
+    Metric("holdout", "loss", "in-context loss / nats"),
+    Metric("no_support", "loss", "in-weights loss / nats"),
+    Metric("train", "loss", "training loss / nats"),
+    Metric("train", "weight_l2", "weight norm"),
+    Metric("train", "grad_l2", "gradient norm"),
+)
+KEY_NAMES = {
+    "data.generator_config.n_rare_classes": "rare classes",
+    "data.generator_config.n_common_classes": "common classes",
+    "data.generator_config.n_holdout_classes": "holdout classes",
+    "data.seq_config.p_bursty": "share of bursty sequences",
+    "data.generator_config.zipf_exponent": "Zipf exponent",
+    "optimizer.weight_decay": "λ",
+    "optimizer.max_lr": "learning rate",
+    "optimizer.name": "optimizer",
+    "training_steps": "steps",
+}
+HIDDEN = ("images.", "data.symbolic_config.")
+CAPTIONS = {
+    "figure3_adamw.png": "Both accuracies against weight decay, and against the training step.",
+    "figure3_adamw_curves.png": "Every run's accuracies against the training step.",
+    "figure3a_torch.png": "In-context accuracy against the training step, by class count.",
+    "figure3b_torch.png": "In-weights accuracy against the training step, by class count.",
+}
+REGIMES: dict[Regime, Metric] = {"in_context": METRICS[0], "in_weights": METRICS[1]}
+
+
+def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
+    """Describe a folder whose runs are all of this experiment; None for any other."""
+    if not runs or not all(_is_ours(run.config) for run in runs):
+        return None
+    sources = {run.config.get("images", {}).get("image_source", "unknown") for run in runs}
+    drawn = "synthetic" in sources
+    warnings = []
+    if drawn:
+        warnings.append(
+            "Images are procedural glyphs, not Omniglot: shapes of curves may be compared with the "
+            "published ones, values may not."
+        )
+    return Description(
+        title=_title(runs),
+        lead=_lead(runs),
+        warnings=warnings,
+        tiles=_tiles(runs),
+        metrics=METRICS,
+        hidden_keys=HIDDEN,
+        key_names=KEY_NAMES,
+        captions=CAPTIONS,
+        sections=_published(runs),
+    )
+
+
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    return "n_holdout_classes" in config.get("data", {}).get("generator_config", {})
+
+
+def class_count(run: RunRecord) -> int:
+    """Return all partitioned classes of a run."""
+    generator = run.config["data"]["generator_config"]
+    return sum(generator[f"n_{kind}_classes"] for kind in ("rare", "common", "holdout"))
+
+
+def _title(runs: Sequence[RunRecord]) -> str:
+    if len(runs) == 1:
+        return f"In-context learning: {runs[0].name}"
+    counts = sorted({class_count(run) for run in runs})
+    decays = {run.config["optimizer"]["weight_decay"] for run in runs}
+    varied = f"{len(decays)} weight decays, " if len(decays) > 1 else ""
+    return f"In-context learning: {varied}{' and '.join(map(str, counts))} classes"
+
+
+def _lead(runs: Sequence[RunRecord]) -> str:
+    parts = []
+    for metric in METRICS[:2]:
+        found = [(v, run.name) for run in runs if (v := _final(run, metric)) is not None]
+        if found:
+            value, name = max(found)
+            where = f" ({name})" if len(runs) > 1 else ""
+            parts.append(f"{metric.label.partition(' (')[0]} {100 * value:.1f} %{where}")
+    if not parts:
+        return "No evaluation has been logged yet."
+    return ("Highest at the end: " if len(runs) > 1 else "At the end: ") + "; ".join(parts) + "."
+
+
+def _final(run: RunRecord, metric: Metric) -> float | None:
+    return run.value(metric.split, metric.key)
+
+
+def _tiles(runs: Sequence[RunRecord]) -> list[Tile]:
+    """Per class count at the smallest weight decay: final and highest accuracies, over seeds."""
+    tiles = []
+    for count in sorted({class_count(run) for run in runs}):
+        own = [run for run in runs if class_count(run) == count]
+        least = min(run.config["optimizer"]["weight_decay"] for run in own)
+        own = [run for run in own if run.config["optimizer"]["weight_decay"] == least]
+        for metric in METRICS[:2]:
+            values = [100 * v for run in own if (v := _final(run, metric)) is not None]
+            if not values:
+                continue
+            mean, sd = mean_and_sd(values)
+            spread = f" ± {sd:.1f}" if len(values) > 1 else ""
+            label = f"{metric.label.partition(' (')[0]}, {count} classes"
+            note = f"λ = {least:g}, {plural(len(values), 'seed')}"
+            tiles.append(Tile(label, f"{mean:.1f}{spread} %", note))
+    return tiles[:8]
+
+
+def _published(runs: Sequence[RunRecord]) -> list[Section]:
+    """Ours beside Figure 3 of Chan et al. 2022, at the same step, for λ = 0."""
+    rows = []
+    for run in runs:
+        if run.config["optimizer"]["weight_decay"] != 0:
+            continue
+        for regime, metric in REGIMES.items():
+            curve, ours = figure3_curve(regime, class_count(run)), _final(run, metric)
+            if curve is not None and ours is not None:
+                rows.append(_published_row(run, metric, curve, ours))
+    if not rows:
+        return []
+    text = (
+        f"{SOURCE}, good to about ± {100 * READ_ERROR:.0f} points. There: 12 layers, 105-px "
+        "Omniglot, batches of 32, Adam, class counts without the holdout classes. A value at "
+        "another step, model or image set is no reproduction."
+    )
+    return [Section("Beside published values", [Table(rows)], text)]
+
+
+def _published_row(run: RunRecord, metric: Metric, curve: Curve, ours: float) -> dict[str, Any]:
+    there = curve.at(run.step)
+    last_step, last = curve.points[-1]
+    return {
+        "run": run.name,
+        "classes": class_count(run),
+        "what": metric.label,
+        "step": run.step,
+        "ours / %": round(100 * ours, 2),
+        "published at this step / %": None if there is None else round(100 * there, 1),
+        f"published at step {last_step} / %": round(100 * last, 1),
+    }
+
+
+WATCHED = Watched(
+    metrics=(
+        Metric("train", "loss", "loss"),
+        Metric("holdout", "accuracy_closed", "in-context"),
+        Metric("no_support", "accuracy_query", "in-weights"),
+        Metric("train", "weight_l2", "|w|"),
+        Metric("train", "grad_l2", "|g|"),
+    ),
+    total="training_steps",
+)
+DESCRIBER = Describer(
+    describe, owns=_is_ours, watched=WATCHED, redraw="pytorch_port.figures.archive:redraw"
+)

@@ -1,0 +1,1 @@
+"""Sequence models, input embedding, losses, and weights carried over from JAX."""

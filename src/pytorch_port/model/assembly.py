@@ -1,0 +1,62 @@
+"""From configuration to objects: the model, its optimizer, and weights from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import torch
+from torch import nn
+
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.model.sequence_models import SEQ_MODELS, build_model
+from trainrig.checkpoint import Checkpoint
+from trainrig.errors import CheckpointError
+from trainrig.optim import make_optimizer
+
+
+def build_icl_model(config: IclConfig, example_shape: tuple[int, int, int] | None) -> nn.Module:
+    """Build the configured model, initialised from torch's global generator.
+
+    Args:
+        config: the run's configuration.
+        example_shape: (C, H, W) of image examples, None for symbols.
+
+    Raises:
+        KeyError: an unknown ``seq_model``.
+        ValueError: settings that do not fit together.
+    """
+    parameters = inspect.signature(SEQ_MODELS[config.seq_model]).parameters
+    part = config.transformer if "num_heads" in parameters else config.rnn
+    return build_model(
+        config.seq_model,
+        embedding=dataclasses.asdict(config.embedding),
+        model={**dataclasses.asdict(part), "num_classes": config.num_classes},
+        example_shape=example_shape,
+    )
+
+
+def make_icl_optimizer(config: IclConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the configured optimizer; its decay reaches every parameter, as in the reference.
+
+    A coupled penalty is part of the loss, so the optimizer's own decay is 0 then. The learning
+    rate comes from the schedule at every step.
+    """
+    chosen = config.optimizer
+    options = dict(chosen.kwargs)
+    if chosen.name != "adam":
+        options["weight_decay"] = chosen.weight_decay if chosen.l2_mode == "decoupled" else 0.0
+    return make_optimizer(chosen.name, model.parameters(), lr=chosen.max_lr, **options)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights strictly.
+
+    Raises:
+        CheckpointError: naming the parameters that are missing, unknown or of another shape.
+    """
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint.path}: belongs to another model ({reason})") from None

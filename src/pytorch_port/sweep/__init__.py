@@ -1,0 +1,1 @@
+"""Grids of ICL runs, alone or packed, and their tables."""

@@ -1,0 +1,1 @@
+"""One ICL run: steps, rows, evaluations, checkpoints."""

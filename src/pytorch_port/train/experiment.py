@@ -1,0 +1,203 @@
+"""One ICL run: ``run(config)`` trains, logs, evaluates, checkpoints and resumes.
+
+Everything that can be refused is built here, before anything is written; the training itself is in
+``trainer``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_port.config.runtime import Runtime
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.data.inputs import IclInputs, load_inputs
+from pytorch_port.model.assembly import build_icl_model, make_icl_optimizer
+from pytorch_port.train.steps import resolve_engine, training_steps
+from pytorch_port.train.trainer import Trainer
+from trainrig.config import apply_overrides, to_dict
+from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
+from trainrig.distributed import Team, join_team
+from trainrig.files import read_json
+from trainrig.run_status import FINAL, RunResult, read_result, read_status
+from trainrig.runs import describe_environment, open_run, packing
+from trainrig.seeding import make_deterministic, set_seed
+from trainrig.tracking.run_log import run_log
+
+
+def run(
+    config: IclConfig, runtime: Runtime | None = None, *, path: Path | None = None
+) -> RunResult:
+    """Train ``config`` in the directory ``path``, resuming what is there.
+
+    Under ``torchrun``, process 0 does so and the others train on their shares of its batches.
+
+    Args:
+        config: the run.
+        runtime: what does not change its numbers.
+        path: the run directory; default ``runs/icl_train/<digest of the configuration>``.
+
+    Returns:
+        How the run ended; a process that followed another has no ``path`` and wrote nothing.
+
+    Raises:
+        ValueError: a bad value, another configuration in ``path``, or a run at work there.
+        FileNotFoundError: no images.
+        CheckpointError: the newest valid checkpoint does not fit the model.
+        OSError: the directory cannot be written, or the disk is full.
+    """
+    runtime = runtime or Runtime()
+    path = path or Path("runs/icl_train") / config_digest(config)
+    make_deterministic()
+    team = join_team()
+    threads = set_threads(runtime.threads)
+    device = choose_device(runtime.device)
+    set_precision(config.training.precision)
+    reuse_memory()
+    if team is not None:
+        config = for_team(config, team)
+    inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
+    model, optimizer = build(config, inputs)
+    config = settle_engine(config, path, inputs, model, runtime)
+    if team is not None and not team.leads:
+        follow(config, inputs, model, optimizer, team, runtime.num_workers)
+        return RunResult(path=None, status="complete", step=config.training_steps)
+    identity = run_identity(config, inputs)
+    environment = describe_environment("pytorch_port", device=str(device), threads=threads)
+    environment |= pack_record(path, (), runtime)
+    with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
+        status = directory.status()
+        if status["status"] in FINAL:
+            if team is not None:
+                team.equalise(model, optimizer, config.training_steps)  # nothing left to follow
+            return read_result(path)
+        with run_log(directory.logs / "train.log") as logger:
+            trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
+            trainer.team = team
+            trainer.restore()
+            return trainer.train()
+
+
+def for_team(config: IclConfig, team: Team) -> IclConfig:
+    """Return ``config`` for several processes, which are trained eagerly.
+
+    Raises:
+        ValueError: a batch that cannot be shared evenly, another engine, or dropout: its random
+            numbers would depend on the number of processes.
+    """
+    team.share(config.training.batch_size)
+    engine = config.training.engine
+    if engine not in ("auto", "eager"):
+        raise ValueError(
+            f"--engine {engine}: in one process only; use eager, or leave torchrun out"
+        )
+    embedding, transformer = config.embedding, config.transformer
+    for rate in (
+        embedding.example_dropout_prob,
+        embedding.positional_dropout_prob,
+        transformer.dropout_prob,
+    ):
+        if rate > 0:
+            raise ValueError(f"dropout {rate}: in one process only; use 0, or leave torchrun out")
+    return apply_overrides(config, {"training.engine": "eager"})
+
+
+def follow(
+    config: IclConfig,
+    inputs: IclInputs,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    team: Team,
+    num_workers: int,
+) -> None:
+    """Train on this process's shares of the leader's batches, until it has finished or stopped.
+
+    Raises:
+        ChildProcessError: the leader is gone without a word.
+    """
+    with team.following():
+        start = team.equalise(model, optimizer, 0)
+        first = start * config.training.accumulate
+        batches = team.shares(inputs.training_batches(first, num_workers=num_workers))
+        steps = training_steps(config, inputs, model, optimizer, start_step=start, batches=batches)
+        for _ in steps:
+            pass
+
+
+def build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return the seeded model and its optimizer; built before anything is written.
+
+    Raises:
+        ValueError, KeyError: settings that fit neither the images nor the optimizer.
+    """
+    set_seed(config.seed)
+    model = build_icl_model(config, inputs.example_shape).to(inputs.device)
+    return model, make_icl_optimizer(config, model)
+
+
+def settle_engine(
+    config: IclConfig,
+    path: Path,
+    inputs: IclInputs,
+    model: nn.Module,
+    runtime: Runtime,
+    *,
+    packed: bool = False,
+) -> IclConfig:
+    """Return ``config`` with the engine that ``auto`` stands for: once chosen, a run keeps it.
+
+    A pack is trained eagerly; a run that changed over to one keeps the engine in its record.
+
+    Raises:
+        ValueError: a named engine that the device, or a pack, does not allow.
+    """
+    engine: str | None = None
+    if packed and config.training.engine not in ("auto", "eager"):
+        raise ValueError(
+            f"--engine {config.training.engine}: runs one by one; use --pack 1, or --engine eager"
+        )
+    if config.training.engine == "auto" and not runtime.overwrite:
+        with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            engine = read_json(path / "config.json")["training"]["engine"]
+    engine = engine or ("eager" if packed else resolve_engine(config, inputs, model))
+    return apply_overrides(config, {"training.engine": engine})
+
+
+def config_digest(config: IclConfig) -> str:
+    """Return twelve hexadecimal digits that tell a configuration from others.
+
+    >>> config_digest(IclConfig()) == config_digest(IclConfig(seed=1))
+    False
+    """
+    text = json.dumps(to_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
+    """Return what must be equal for a run to be continued: configuration, device type, images.
+
+    ``auto`` stands there as the source that it chose, so that naming this source continues the run.
+    """
+    tree, images = to_dict(config), inputs.describe()
+    if tree["data"]["source"] == "auto":
+        chosen = {"synthetic": "synthetic", "files": "omniglot"}
+        tree["data"]["source"] = chosen.get(images["image_source"], "auto")
+    return {**tree, "device": inputs.device.type, "images": images}
+
+
+def pack_record(path: Path, pack: Sequence[str], runtime: Runtime) -> dict[str, Any]:
+    """Return the record of a run's pack; refuse a change-over, unless it is forced.
+
+    Raises:
+        ValueError: the unfinished run in ``path`` was begun otherwise.
+    """
+    if runtime.overwrite or read_status(path)["status"] in FINAL:
+        return {"pack": list(pack), "pack_changes": []}
+    return packing(path, pack, force=runtime.force_engine_change)

@@ -1,0 +1,203 @@
+"""The optimizer steps of a run: what is minimised, on which batches, by which engine.
+
+The run (``trainer.py``) and the measurements (``benchmark.py``) go through the same iterator.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytorch_port.config.schema import IclConfig
+from pytorch_port.data.device_batches import DeviceBatches
+from pytorch_port.data.inputs import IclInputs
+from pytorch_port.model.assembly import make_icl_optimizer
+from pytorch_port.model.losses import icl_loss
+from pytorch_port.model.sequence_models import TransformerICL
+from trainrig.config import apply_overrides, to_dict
+from trainrig.device import autocast
+from trainrig.engine import Engine, GraphedStep, check_engine
+from trainrig.loop import StepRecord, train_steps
+from trainrig.optim.penalties import l2_penalty
+from trainrig.optim.schedules import warmup_rsqrt
+
+LossFunction = Callable[[nn.Module, Any], tuple[Tensor, Any]]
+
+#: A graph is trusted where the losses of this many steps agree with eager ones to this bound.
+TRIAL_STEPS = 5
+TRIAL_BOUND = 1e-5
+
+
+def make_loss(config: IclConfig, device: torch.device) -> LossFunction:
+    """Return ``(model, batch) -> (loss, (logits, labels))``, the penalty on weights included.
+
+    Without interim predictions only the query's logits are computed (``query_only_head``); the
+    loss and all scalars are the same within rounding.
+    """
+    w = config.training.w_interim_predictions
+    query_only = config.training.query_only_head and w == 0
+    concatenated = config.embedding.concatenate_labels
+    mode, decay = config.optimizer.l2_mode, config.optimizer.weight_decay
+
+    def loss_fn(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        with autocast(device, config.training.precision):
+            logits = model(batch.examples, batch.labels, query_only=query_only)
+        loss = icl_loss(logits, batch.labels, w, concatenate_labels=concatenated)
+        if mode != "decoupled" and decay > 0:
+            loss = loss + l2_penalty(model.parameters(), mode, decay)
+        return loss, (logits.detach(), batch.labels)
+
+    return loss_fn
+
+
+def training_steps(
+    config: IclConfig,
+    inputs: IclInputs,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    engine: Engine = "eager",
+    start_step: int = 0,
+    num_workers: int = 0,
+    batches: Iterable[Any] | None = None,
+) -> Iterator[StepRecord]:
+    """Perform steps ``start_step + 1 .. training_steps`` of a run, yielding after each.
+
+    ``output`` of a record is (logits before the update, labels) of the step's last batch. With a
+    graph both lie where the next step overwrites them.
+
+    Args:
+        config: the run's configuration.
+        inputs: its data.
+        model: trained in place.
+        optimizer: of the model's parameters.
+        engine: see ``trainrig.engine``; ``resolve_engine`` chooses for ``auto``.
+        start_step: steps completed before.
+        num_workers: processes that draw sequences with the exact sampler.
+        batches: trained on instead of the run's own, from the first one of the first step; not
+            with a graph.
+
+    Raises:
+        ValueError: an engine that the device, the sampler or the optimizer does not allow.
+    """
+    check_engine(engine, inputs.device)
+    if engine == "graph":
+        return _graph_steps(config, inputs, model, optimizer, start_step)
+    training = config.training
+    if batches is None:
+        first = start_step * training.accumulate
+        batches = inputs.training_batches(first, num_workers=num_workers)
+    return train_steps(
+        compiled_twin(model, inputs) if engine == "compile" else model,
+        optimizer,
+        batches,
+        make_loss(config, inputs.device),
+        schedule=warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps),
+        total_steps=config.training_steps,
+        start_step=start_step,
+        accumulate=training.accumulate,
+    )
+
+
+def compiled_twin(model: nn.Module, inputs: IclInputs) -> nn.Module:
+    """Return a compiled twin of a model, with the same parameters.
+
+    Of a transformer only the blocks are compiled: they share one program, which takes a fraction
+    of the time for the whole, and are where the small operators are. Other models are compiled as
+    one, having seen a batch, so that their table of positions is complete.
+    """
+    if isinstance(model, TransformerICL):
+        shared = (model.embedder, model.norm, model.head, *model.blocks.parameters())
+        twin = copy.deepcopy(model, {id(part): part for part in shared})
+        for block in twin.blocks:
+            block.compile(dynamic=False)
+        return twin
+    batch = next(inputs.training_batches(0))
+    with torch.no_grad(), torch.random.fork_rng(_cuda_devices(inputs)):
+        model.eval()(batch.examples, batch.labels)
+    whole = torch.compile(model, dynamic=False)
+    assert isinstance(whole, nn.Module)  # torch's annotation speaks of functions only
+    return whole
+
+
+def _graph_steps(
+    config: IclConfig,
+    inputs: IclInputs,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    start_step: int,
+) -> Iterator[StepRecord]:
+    if config.training.accumulate > 1:
+        raise ValueError(
+            f"--engine graph: one batch per step, but --accumulate is "
+            f"{config.training.accumulate}; use --accumulate 1 or --engine eager"
+        )
+    source, loss_fn = DeviceBatches(inputs), make_loss(config, inputs.device)
+    perform = GraphedStep(model, optimizer, source, loss_fn, number=start_step)
+    schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
+
+    def steps() -> Iterator[StepRecord]:
+        for step in range(start_step + 1, config.training_steps + 1):
+            lr = schedule(step - 1)
+            perform(step - 1, lr)
+            yield StepRecord(step, perform.loss, lr, perform.output)
+
+    return steps()
+
+
+def resolve_engine(config: IclConfig, inputs: IclInputs, model: nn.Module) -> Engine:
+    """Return the engine that ``config`` names, or what ``auto`` stands for on this device.
+
+    On a CPU that is eager: compiling takes longer than it saves in a run of this size. On CUDA it
+    is the graph, where the losses of a few steps from ``model`` agree with eager ones.
+
+    Raises:
+        ValueError: a named engine that the device does not allow.
+    """
+    engine = config.training.engine
+    if engine != "auto":
+        check_engine(engine, inputs.device)
+        return engine
+    if inputs.device.type != "cuda":
+        return "eager"
+    fixed = {"seed": 0, "optimizer.weight_decay": 0.0, "training_steps": 1}
+    key = json.dumps(to_dict(apply_overrides(config, fixed)), sort_keys=True)
+    if key not in _TRIALS:
+        _TRIALS[key] = _graph_agrees(config, inputs, model)
+    return "graph" if _TRIALS[key] else "eager"
+
+
+_TRIALS: dict[str, bool] = {}
+
+
+def _graph_agrees(config: IclConfig, inputs: IclInputs, model: nn.Module) -> bool:
+    settings = {"training_steps": TRIAL_STEPS, "optimizer.warmup_steps": 1}
+    config = apply_overrides(config, settings)  # or the first steps would hardly move the weights
+    try:
+        eager, graph = (trial_losses(config, inputs, model, name) for name in ("eager", "graph"))
+    except (ValueError, RuntimeError):  # the sampler, the optimizer or a kernel does not allow it
+        return False
+    return bool(((eager - graph).abs() <= TRIAL_BOUND * eager.abs()).all())
+
+
+def trial_losses(config: IclConfig, inputs: IclInputs, model: nn.Module, engine: Engine) -> Tensor:
+    """Return the losses of ``training_steps`` steps of a copy of ``model``.
+
+    Dropout draws the same numbers each time, and the random state is left as it was.
+    """
+    twin = copy.deepcopy(model)
+    optimizer = make_icl_optimizer(config, twin)
+    with torch.random.fork_rng(_cuda_devices(inputs)):
+        torch.manual_seed(config.seed)
+        records = training_steps(config, inputs, twin, optimizer, engine=engine)
+        return torch.stack([r.loss.clone() for r in islice(records, config.training_steps)])
+
+
+def _cuda_devices(inputs: IclInputs) -> list[torch.device]:
+    return [inputs.device] if inputs.device.type == "cuda" else []
