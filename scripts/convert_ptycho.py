@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)  # torch is imported after this line, so that --help is instant
     import numpy as np
 
-    from ptycho_torch.convert import convert, read_known_object
+    from ptycho_torch.study.convert import convert, read_known_object
 
     if args.object is not None and not args.to_ptychodus:
         raise ValueError("--object: needs --to-ptychodus; an NPZ keeps its own objectGuess")
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--every {args.every}: must be at least 1")
         scan = scan.select(np.arange(0, len(scan), args.every))
     if args.to_ptychodus:
-        from ptycho_torch.product_files import write_pair
+        from ptycho_torch.data.product_files import write_pair
 
         known = {}
         if args.object is not None:

@@ -22,7 +22,7 @@ from trainrig.terminal import print_config
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line; a flag left out keeps the file's value."""
-    from ptycho_torch.cli import add_training_flags
+    from ptycho_torch.study.cli import add_training_flags
 
     parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="one training each")
@@ -37,7 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     """Train the members and write the tables; exit status 1 if one has not come to its end."""
     parser = make_parser()
     args = parser.parse_args(argv)  # torch is imported later, so that --help is instant
-    from ptycho_torch.cli import refine_settings, set_log_level, trace_training, training_from_args
+    from ptycho_torch.study.cli import (
+        refine_settings,
+        set_log_level,
+        trace_training,
+        training_from_args,
+    )
 
     if args.print_config:
         seeds = " ".join(map(str, args.seeds))
@@ -47,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     scan, config, execution = training_from_args(args)
     import torch
 
-    from ptycho_torch.ensemble import combine, execute, members_of
-    from ptycho_torch.pipeline import Method
-    from ptycho_torch.runs_table import write_runs_csv
+    from ptycho_torch.recon.pipeline import Method
+    from ptycho_torch.study.ensemble import combine, execute, members_of
+    from ptycho_torch.study.runs_table import write_runs_csv
     from trainrig.report.write import conclude
 
     device = torch.device(execution.resolved_accelerator())

@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Evaluate and print the scores."""
     args = parse_args(argv)  # torch is imported after this line
-    from ptycho_torch.scoring import compare_halves, compare_with_truth
+    from ptycho_torch.study.scoring import compare_halves, compare_with_truth
 
     region = {"centre_px": args.centre_px, "margin_px": args.margin_px}
     if args.against is not None:

@@ -18,7 +18,7 @@ from trainrig.terminal import print_config
 
 def make_parser() -> Parser:
     """Return the command line; ``None`` means "keep the default"."""
-    from ptycho_torch.inference_cli import add_inference_flags
+    from ptycho_torch.study.inference_cli import add_inference_flags
 
     parser = Parser(description=__doc__)
     add_inference_flags(parser)
@@ -28,7 +28,11 @@ def make_parser() -> Parser:
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct and save."""
-    from ptycho_torch.inference_cli import infer_from_args, parse_inference_args, trace_inference
+    from ptycho_torch.study.inference_cli import (
+        infer_from_args,
+        parse_inference_args,
+        trace_inference,
+    )
 
     parser = make_parser()
     args = parse_inference_args(parser, argv)  # torch is imported later: --help is instant

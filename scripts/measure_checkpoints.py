@@ -91,9 +91,9 @@ def ptychography() -> Cost:
     """N = 64; Lightning writes two checkpoints after an epoch of 512 groups in batches of 16."""
     import torch
 
-    from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
-    from ptycho_torch.execution import ExecutionConfig
-    from ptycho_torch.workflows import build_model
+    from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
+    from ptycho_torch.config.execution import ExecutionConfig
+    from ptycho_torch.train.workflows import build_model
     from trainrig.checkpoint_cost import checkpoint_cost
 
     net = build_model(TrainingConfig(model=ModelConfig(N=64)), ExecutionConfig()).net

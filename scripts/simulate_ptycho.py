@@ -39,8 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Simulate and write."""
     args = vars(parse_args(argv))  # torch is imported after this line
-    from ptycho_torch.npz_format import write_scan
-    from ptycho_torch.simulate import SimulationSettings, simulate
+    from ptycho_torch.physics.simulate import SimulationSettings, simulate
+    from ptycho_torch.scan.npz_format import write_scan
 
     output = args.pop("output")
     settings = SimulationSettings(**{k: v for k, v in args.items() if v is not None})

@@ -78,7 +78,7 @@ def commands(scan: Path) -> list[Command]:
             "ptycho",
             "train_ptycho",
             lambda path: [*PTYCHO.split(), "--train_data_file", scan, "--output_dir", path],
-            ("ptycho_torch.workflows", "ptycho_torch.train"),
+            ("ptycho_torch.train.workflows", "ptycho_torch.train.train"),
         ),
     ]
 

@@ -21,7 +21,7 @@ from trainrig.terminal import print_config
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line; a flag left out keeps the file's value."""
-    from ptycho_torch.cli import add_training_flags
+    from ptycho_torch.study.cli import add_training_flags
 
     parser = Parser(description=__doc__)
     add_training_flags(parser)
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train, reconstruct, save."""
     parser = make_parser()
     args = parser.parse_args(argv)  # torch is imported later, so that --help is instant
-    from ptycho_torch.cli import trace_training, train_from_args
+    from ptycho_torch.study.cli import trace_training, train_from_args
 
     if args.print_config:
         return print_config(trace_training(args, given_flags(parser, args)).rows())

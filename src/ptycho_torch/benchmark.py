@@ -13,13 +13,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from ptycho_torch.assembly import Stitcher, crop_centre
-from ptycho_torch.canvas import Grid
 from ptycho_torch.config_params import DataConfig, ModelConfig
-from ptycho_torch.inference import FrameStream
 from ptycho_torch.model import PtychoPINN_Lightning
-from ptycho_torch.network import Generator
-from ptycho_torch.pinn import pinn_loss
+from ptycho_torch.network.assembly import Stitcher, crop_centre
+from ptycho_torch.network.generator import Generator
+from ptycho_torch.network.pinn import pinn_loss
+from ptycho_torch.physics.canvas import Grid
+from ptycho_torch.recon.inference import FrameStream
 from trainrig.benchmark import Case, Cases, Loop, Options, training_loop
 from trainrig.roofline import Work
 

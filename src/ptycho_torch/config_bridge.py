@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_torch import config_params as torch_side
-from ptycho_torch.canonical_config import InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_torch.params import KEY_MAPPINGS, LEGACY_DEFAULTS, cfg, update_legacy_dict
+from ptycho_torch.config.canonical import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.config.params import KEY_MAPPINGS, LEGACY_DEFAULTS, cfg, update_legacy_dict
 from trainrig.errors import nearest
 
 __all__ = [

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ptycho_torch.canonical_config import SIZES, one_of, require
+from ptycho_torch.config.canonical import SIZES
+from trainrig.errors import one_of, require
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_torch.npz_format import write_scan
-from ptycho_torch.simulate import SimulationSettings, simulate
+from ptycho_torch.physics.simulate import SimulationSettings, simulate
+from ptycho_torch.scan.npz_format import write_scan
 
 BLOCK = 100  # simulated frames, repeated to fill a set
 PERIOD_S = 0.005

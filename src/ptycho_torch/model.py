@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ptycho_torch import config_params as torch_side
 from ptycho_torch.config_bridge import to_model_config
-from ptycho_torch.pinn import PtychoPINN, pinn_loss, supervised_loss
-from ptycho_torch.scaling import probe_norm
+from ptycho_torch.network.pinn import PtychoPINN, pinn_loss, supervised_loss
+from ptycho_torch.physics.scaling import probe_norm
 
 __all__ = ["PtychoPINN", "PtychoPINN_Lightning"]
 

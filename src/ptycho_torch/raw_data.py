@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptycho_torch import npz_format
-from ptycho_torch.grouping import Groups, group_frames
-from ptycho_torch.physics import extract_patches
-from ptycho_torch.scaling import input_factor, mean_frame_energy
+from ptycho_torch.physics.forward import extract_patches
+from ptycho_torch.physics.scaling import input_factor, mean_frame_energy
+from ptycho_torch.scan import npz_format
+from ptycho_torch.scan.grouping import Groups, group_frames
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class RawDataTorch:
         seed: int | None = 0,
     ) -> RawDataTorch:
         """Simulate ungrouped frames at given positions; ``seed`` None leaves the noise out."""
-        from ptycho_torch.simulate import simulate_frames
+        from ptycho_torch.physics.simulate import simulate_frames
 
         counts = simulate_frames(obj, probe, np.stack([xcoords, ycoords], 1), seed=seed)
         index = np.zeros(len(xcoords), dtype=np.int64)
@@ -238,7 +238,7 @@ class RawDataTorch:
         """
         if self.N != N:
             raise ValueError(f"generate_grouped_data: N = {N}, frames have {self.N} pixels")
-        from ptycho_torch import params
+        from ptycho_torch.config import params
 
         groups = self.group(
             int(params.get("gridsize")) if gridsize is None else gridsize,

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from deepobs.analyzer.results import read_run
 from optimizer_quality.config import CifarConfig
-from ptycho_torch.cxi import read_cxi
-from ptycho_torch.persistence import load_model
-from ptycho_torch.product_files import read_pair, write_pair
+from ptycho_torch.data.cxi import read_cxi
+from ptycho_torch.data.product_files import read_pair, write_pair
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.recon.persistence import load_model
 from pytorch_port.config.files import load_icl_config
 from trainrig.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainrig.cli import USER_ERRORS, describe

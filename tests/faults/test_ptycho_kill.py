@@ -26,7 +26,7 @@ def test_killed_at_random_moments(tmp_path, overlap):
     def argv(path):
         return [*FLAGS.split(), *overlap, "--train_data_file", scan, "--output_dir", path]
 
-    command = Command("ptycho", "train_ptycho", argv, ("ptycho_torch.workflows",))
+    command = Command("ptycho", "train_ptycho", argv, ("ptycho_torch.train.workflows",))
     for tallies in soak([command], tmp_path / "soak", seconds=0, kills=KILLS):
         found = tallies["ptycho"]
     assert found.kills >= KILLS

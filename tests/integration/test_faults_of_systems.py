@@ -203,7 +203,7 @@ def test_a_full_or_read_only_disk_loses_nothing(system, unfinished, disk):
 
 
 def test_a_lost_loader_is_named(unfinished, monkeypatch):
-    from ptycho_torch.callbacks import HistoryCallback
+    from ptycho_torch.train.callbacks import HistoryCallback
 
     go_on, part, whole = unfinished("ptycho")
     real = HistoryCallback.on_train_start

@@ -11,10 +11,10 @@ pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
 import measure_ptycho_memory
 
+from ptycho_torch.data.staging import open_mapped
 from ptycho_torch.mapped_memory import peak_anonymous, write_large_scan
+from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.simulate import SimulationSettings, simulate
-from ptycho_torch.staging import open_mapped
 
 ALLOCATE = "import numpy, sys; numpy.ones(int(sys.argv[1]) << 17).sum()"
 MAP = "import numpy, sys; numpy.load(sys.argv[1], mmap_mode='r').sum()"

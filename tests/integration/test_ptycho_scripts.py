@@ -20,7 +20,7 @@ import infer_ptycho
 import simulate_ptycho
 import train_ptycho
 
-from ptycho_torch.archive import redraw
+from ptycho_torch.study.archive import redraw
 from trainrig import watch
 from trainrig.files import write_json
 from trainrig.run_status import read_status
@@ -105,7 +105,7 @@ def test_stream(run, scan, tmp_path):
 def without_pictures(monkeypatch):
     """Leave out the figures, which take longer than the rest."""
     for name in ("draw_pictures", "draw_refinement"):
-        monkeypatch.setattr(f"ptycho_torch.report.{name}", lambda *_: None)
+        monkeypatch.setattr(f"ptycho_torch.train.report.{name}", lambda *_: None)
     for module in ("repetitions", "ensemble"):
         monkeypatch.setattr(f"ptycho_torch.{module}.draw_pictures", lambda *_: None)
 
@@ -242,7 +242,7 @@ def test_simulated_errors_are_reported(tmp_path):
 
 
 def test_flag_over_yaml_over_default(scan, tmp_path):
-    from ptycho_torch.cli import resolve_training
+    from ptycho_torch.study.cli import resolve_training
 
     (tmp_path / "c.yaml").write_text("model: {gridsize: 2}\ntraining: {batch_size: 4, nepochs: 9}")
     flags = ["--config", str(tmp_path / "c.yaml"), "--nepochs", "3", "--no-probe_big"]
@@ -277,7 +277,7 @@ def test_mistakes_are_one_line(arguments, message, scan, tmp_path, capsys):
 
 
 def test_inference_flag_over_yaml_over_default(run, scan, tmp_path):
-    from ptycho_torch.inference_cli import add_inference_flags, parse_inference_args
+    from ptycho_torch.study.inference_cli import add_inference_flags, parse_inference_args
     from trainrig.cli import Parser
 
     file = tmp_path / "inference.yaml"
@@ -377,7 +377,7 @@ def test_recorded_near_field_file_is_refused(data_dir, tmp_path, capsys):
 
 
 def test_a_reconstruction_becomes_the_labels_of_ptychodus(run, scan, tmp_path):
-    from ptycho_torch.product_files import read_pair
+    from ptycho_torch.data.product_files import read_pair
     from ptycho_torch.raw_data import RawDataTorch
 
     known, folder = run / "reconstruction.npz", tmp_path / "in"
@@ -393,7 +393,7 @@ def test_a_reconstruction_becomes_the_labels_of_ptychodus(run, scan, tmp_path):
 
 
 def test_a_large_set_is_staged_once(scan, tmp_path):
-    from ptycho_torch.staging import MARKER, open_staged, stage
+    from ptycho_torch.data.staging import MARKER, open_staged, stage
 
     folder = stage([scan, scan], tmp_path)
     stamp = (folder / "frames.npy").stat().st_mtime_ns
@@ -413,10 +413,11 @@ def test_a_large_set_is_staged_once(scan, tmp_path):
 
 def test_other_packages_say_nothing_but_warnings():
     code = (
-        "import logging; from ptycho_torch.cli import set_log_level; set_log_level(quiet=False)\n"
-        "for name in ('fontTools.subset', 'ptycho_torch.refine', 'trainrig.device'):\n"
+        "import logging; from ptycho_torch.study.cli import set_log_level\n"
+        "set_log_level(quiet=False)\n"
+        "for name in ('fontTools.subset', 'ptycho_torch.recon.refine', 'trainrig.device'):\n"
         "    logging.getLogger(name).info(name)\n"
         "    logging.getLogger(name).warning('!')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.split() == ["!", "ptycho_torch.refine", "!", "trainrig.device", "!"]
+    assert done.stderr.split() == ["!", "ptycho_torch.recon.refine", "!", "trainrig.device", "!"]

@@ -16,8 +16,8 @@ pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 import simulate_ptycho
 import train_ptycho
 
-from ptycho_torch import execution
-from ptycho_torch.stop_callback import StopCallback
+from ptycho_torch.config import execution
+from ptycho_torch.train.stop_callback import StopCallback
 from trainrig.files import read_json
 from trainrig.run_status import read_status
 

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from ptycho_torch.canvas import Grid
-from ptycho_torch.evaluate import evaluate
-from ptycho_torch.product_files import read_object, write_pair
+from ptycho_torch.data.product_files import read_object, write_pair
+from ptycho_torch.physics.canvas import Grid
+from ptycho_torch.study.evaluate import evaluate
 
 pytest.importorskip("ptychodus", reason="needs ptychodus==1.7.*")
 pytestmark = pytest.mark.slow
@@ -41,8 +41,8 @@ def call(*arguments):
 
 @pytest.fixture
 def batch(tmp_path):
+    from ptycho_torch.physics.simulate import SimulationSettings, simulate
     from ptycho_torch.raw_data import RawDataTorch
-    from ptycho_torch.simulate import SimulationSettings, simulate
 
     scan = RawDataTorch.from_arrays(simulate(SimulationSettings(rows=7)), "simulated")
     write_pair(tmp_path / "in", scan)

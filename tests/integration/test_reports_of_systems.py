@@ -79,7 +79,7 @@ def test_deepobs_results_stand_over_the_published_baselines(tmp_path):
 
 
 def test_a_reconstruction_shows_scores_and_pictures(tmp_path):
-    from ptycho_torch.figures import draw_single
+    from ptycho_torch.train.figures import draw_single
 
     folder = tmp_path / "rec"
     folder.mkdir()

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ptycho_torch import canonical_config as canonical
 from ptycho_torch import config_params as torch_side
-from ptycho_torch import params
+from ptycho_torch.config import canonical, params
 from ptycho_torch.config_bridge import (
     KEY_MAPPINGS,
     to_inference_config,

@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch import params
-from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
-from ptycho_torch.canvas import Grid
+from ptycho_torch.config import params
+from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
+from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.refine import RefineSettings, refine
-from ptycho_torch.workflows import load_inference_bundle, run_cdi_example_with_backend
+from ptycho_torch.recon.refine import RefineSettings, refine
+from ptycho_torch.train.workflows import load_inference_bundle, run_cdi_example_with_backend
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json, write_json
 
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
-from ptycho_torch.execution import ExecutionConfig
-from ptycho_torch.inference import open_stream, reconstruct
+from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.lightning_utils import find_best_checkpoint
-from ptycho_torch.persistence import load_checkpoint, load_model, save_bundle
-from ptycho_torch.pipeline import Method
-from ptycho_torch.workflows import build_model
+from ptycho_torch.recon.inference import open_stream, reconstruct
+from ptycho_torch.recon.persistence import load_checkpoint, load_model, save_bundle
+from ptycho_torch.recon.pipeline import Method
+from ptycho_torch.train.workflows import build_model
 
 
 def config_for(folder, **changes):

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptycho_torch import physics
-from ptycho_torch.assembly import Stitcher, extract_group, fitting_canvas, merge_group, stitch
+from ptycho_torch.network.assembly import (
+    Stitcher,
+    extract_group,
+    fitting_canvas,
+    merge_group,
+    stitch,
+)
+from ptycho_torch.physics import forward as physics
 
 
 def complex_randn(*shape, dtype=torch.complex128):

@@ -9,7 +9,7 @@ import pytest
 
 from optimizer_quality import experiment, sweep
 from optimizer_quality.comparison import MEASURES
-from ptycho_torch import archive, runs_table
+from ptycho_torch.study import archive, runs_table
 from pytorch_port.figures import figure3a, reproduction_files
 from pytorch_port.sweep import figure3_tables
 from pytorch_port.sweep.pack_plan import PackPlan

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_torch.callbacks import HistoryCallback
-from ptycho_torch.canvas import Grid
+from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.config_params import (
     DataConfig,
     DatagenConfig,
@@ -24,11 +23,12 @@ from ptycho_torch.config_params import (
     ModelConfig,
     TrainingConfig,
 )
-from ptycho_torch.execution import ExecutionConfig
 from ptycho_torch.model import PtychoPINN_Lightning
-from ptycho_torch.persistence import load_checkpoint
+from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.train import history_table, make_trainer, prepare, run_fit
+from ptycho_torch.recon.persistence import load_checkpoint
+from ptycho_torch.train.callbacks import HistoryCallback
+from ptycho_torch.train.train import history_table, make_trainer, prepare, run_fit
 from trainrig.seeding import derive_seed, set_seed
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def find_scans(folder: Path) -> tuple[RawDataTorch, RawDataTorch | None]:
         FileNotFoundError: neither is there.
         ValueError: several training files.
     """
-    from ptycho_torch.product_files import DIFFRACTION, PRODUCT, read_pair
+    from ptycho_torch.data.product_files import DIFFRACTION, PRODUCT, read_pair
 
     if (folder / DIFFRACTION).is_file() and (folder / PRODUCT).is_file():
         return read_pair(folder), None
@@ -241,9 +241,9 @@ class InferenceEngine:
         """
         import torch
 
-        from ptycho_torch.hybrid import hybrid
-        from ptycho_torch.inference import reconstruct
-        from ptycho_torch.refine import RefineSettings
+        from ptycho_torch.recon.hybrid import hybrid
+        from ptycho_torch.recon.inference import reconstruct
+        from ptycho_torch.recon.refine import RefineSettings
 
         scan = loader.scan
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptycho_torch import physics
-from ptycho_torch.assembly import canvas_size, extract_group, merge_group, stitch
-from ptycho_torch.grouping import Groups, group_frames
+from ptycho_torch.network.assembly import canvas_size, extract_group, merge_group, stitch
 from ptycho_torch.parity.cases import Golden, deviation
+from ptycho_torch.physics import forward as physics
+from ptycho_torch.scan.grouping import Groups, group_frames
 from trainrig.parity import Report
 
 

@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch import canonical_config
-from ptycho_torch.params import LEGACY_DEFAULTS, update_legacy_dict
+from ptycho_torch.config import canonical as canonical_config
+from ptycho_torch.config.params import LEGACY_DEFAULTS, update_legacy_dict
 from ptycho_torch.parity.cases import Golden, checks
 from trainrig.parity import Report
 

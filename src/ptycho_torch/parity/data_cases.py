@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptycho_torch.assembly import canvas_size
-from ptycho_torch.grouping import neighbours
+from ptycho_torch.network.assembly import canvas_size
 from ptycho_torch.parity.agreement_cases import compare_records, recorded_groups
 from ptycho_torch.parity.cases import Golden, checks, deviation, rest
-from ptycho_torch.scaling import input_factor, intensity_scale, mean_frame_energy, probe_norm
+from ptycho_torch.physics.scaling import (
+    input_factor,
+    intensity_scale,
+    mean_frame_energy,
+    probe_norm,
+)
+from ptycho_torch.scan.grouping import neighbours
 from trainrig.parity import Report
 
 FIELDS = ("nn_indices", "coords_nn", "coords_offsets", "coords_relative")

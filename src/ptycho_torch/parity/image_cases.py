@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_torch import metrics
 from ptycho_torch.parity.cases import Golden, checks, deviation, rest
+from ptycho_torch.physics import metrics
 from trainrig.parity import Report
 
 

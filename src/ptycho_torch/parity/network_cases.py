@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptycho_torch import physics
-from ptycho_torch.assembly import canvas_size, extract_group, merge_group
-from ptycho_torch.network import Generator
+from ptycho_torch.network.assembly import canvas_size, extract_group, merge_group
+from ptycho_torch.network.generator import Generator
+from ptycho_torch.network.tf_weights import layer_order, load_tf_weights
 from ptycho_torch.parity.cases import Golden, checks, deviation, rest
-from ptycho_torch.tf_weights import layer_order, load_tf_weights
+from ptycho_torch.physics import forward as physics
 from trainrig.parity import Report
 
 SWITCHES = ("amp_activation", "object_big", "pad_object", "probe_big")

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptycho_torch import physics
-from ptycho_torch.assembly import Stitcher, crop_centre, extract_group, merge_group, stitch
+from ptycho_torch.network.assembly import Stitcher, crop_centre, extract_group, merge_group, stitch
 from ptycho_torch.parity.cases import PRECISIONS, Golden, checks, deviation, rest
-from ptycho_torch.scaling import mask_for
+from ptycho_torch.physics import forward as physics
+from ptycho_torch.physics.scaling import mask_for
 from trainrig.parity import Report
 
 

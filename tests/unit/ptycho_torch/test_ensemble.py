@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
-from ptycho_torch import ensemble
-from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
-from ptycho_torch.canvas import Grid
-from ptycho_torch.execution import ExecutionConfig
-from ptycho_torch.inference import Reconstruction, save_reconstruction
-from ptycho_torch.npz_format import read_arrays
-from ptycho_torch.pipeline import Method
-from ptycho_torch.refine import RefineSettings
+from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
+from ptycho_torch.config.execution import ExecutionConfig
+from ptycho_torch.physics.canvas import Grid
+from ptycho_torch.recon.inference import Reconstruction, save_reconstruction
+from ptycho_torch.recon.pipeline import Method
+from ptycho_torch.recon.refine import RefineSettings
+from ptycho_torch.scan.npz_format import read_arrays
+from ptycho_torch.study import ensemble
 from trainrig.files import write_json
 
 POSITIONS = np.array([[3.0, 4.0], [5.0, 7.0]])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptycho_torch.network import Generator
-from ptycho_torch.pinn import supervised_loss
+from ptycho_torch.network.generator import Generator
+from ptycho_torch.network.pinn import supervised_loss
 
 SWITCHES = [
     {},

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch import physics
-from ptycho_torch.assembly import Stitcher
-from ptycho_torch.canonical_config import ModelConfig, TrainingConfig
-from ptycho_torch.dataset import EpochShuffle, GroupDataset
-from ptycho_torch.grouping import neighbourhoods
-from ptycho_torch.pinn import PtychoPINN, pinn_loss
+from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
+from ptycho_torch.data.dataset import EpochShuffle, GroupDataset
+from ptycho_torch.network.assembly import Stitcher
+from ptycho_torch.network.pinn import PtychoPINN, pinn_loss
+from ptycho_torch.physics import forward as physics
+from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.simulate import SimulationSettings, simulate
-from ptycho_torch.workflows import check_overlap
+from ptycho_torch.scan.grouping import neighbourhoods
+from ptycho_torch.train.workflows import check_overlap
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch import scoring
-from ptycho_torch.canvas import Grid
-from ptycho_torch.evaluate import evaluate, half_data
-from ptycho_torch.hybrid import hybrid, start_from
-from ptycho_torch.inference import Reconstruction
-from ptycho_torch.metrics import fourier_shift
-from ptycho_torch.physics import diffract_intensity
+from ptycho_torch.physics.canvas import Grid
+from ptycho_torch.physics.forward import diffract_intensity
+from ptycho_torch.physics.metrics import fourier_shift
+from ptycho_torch.physics.probe import orthogonalised
+from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.refine import RefineSettings, orthogonalised
-from ptycho_torch.simulate import SimulationSettings, simulate
-from ptycho_torch.uncertainty import expected_error, mean_and_spread, replica
+from ptycho_torch.recon.hybrid import hybrid, start_from
+from ptycho_torch.recon.inference import Reconstruction
+from ptycho_torch.recon.refine import RefineSettings
+from ptycho_torch.study import scoring
+from ptycho_torch.study.evaluate import evaluate, half_data
+from ptycho_torch.study.uncertainty import expected_error, mean_and_spread, replica
 
 SCAN = SimulationSettings(rows=8, photons=3e5)
 

@@ -1,0 +1,1 @@
+"""The canonical configuration, execution settings, flags' texts, and the flat legacy dictionary."""

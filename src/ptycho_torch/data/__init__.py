@@ -1,0 +1,1 @@
+"""Scans in other formats, as training batches, and staged on disk."""

@@ -1,0 +1,143 @@
+"""Frames on disk for sets larger than the memory: one map, built once, opened read-only.
+
+A staged set is a folder ``<cache>/<key>`` with ``frames.npy``, ``scan.npz`` and ``complete``. The
+key hashes the sources' paths, sizes and modification times and the settings, so a change builds
+a new set. Building happens in a private folder that is renamed at the end: a second process, or
+another rank, either finds the finished set or builds its own and gives it up; a killed build
+leaves no set. Uncompressed canonical files need no staging (``from_file(mapped=True)``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.scan.npz_format import FRAME_KEYS, is_mappable, write_scan
+
+logger = logging.getLogger(__name__)
+
+MARKER = "complete"
+OFFSET_PX = 64.0  # empty pixels between scans that are joined into one set
+
+
+def staging_key(sources: Sequence[Path], settings: Mapping[str, Any] | None = None) -> str:
+    """Hash of the sources' identity and the settings, 16 hexadecimal digits."""
+    facts = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources
+    ]
+    text = json.dumps([facts, dict(settings or {})], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _build(sources: Sequence[Path], folder: Path) -> None:
+    """Copy the sources' frames one file at a time and join their positions side by side.
+
+    A single source keeps its positions, object and labels.
+    """
+    counts, tables, filled = [], [], 0
+    target: np.memmap | None = None
+    for path in sources:
+        with np.load(path, allow_pickle=False) as archive:
+            counts.append(len(archive["xcoords"]))
+    shift = 0.0
+    for path, count in zip(sources, counts, strict=True):
+        scan = RawDataTorch.from_file(path, mapped=True)
+        if target is None:
+            shape = (sum(counts), scan.N, scan.N)
+            target = np.lib.format.open_memmap(
+                folder / "frames.npy", mode="w+", dtype=np.float32, shape=shape
+            )
+        for start in range(0, count, 256):
+            stop = min(start + 256, count)
+            target[filled + start : filled + stop] = scan.diff3d[start:stop]
+        filled += count
+        tables.append((scan.xcoords - scan.xcoords.min() + shift, scan.ycoords, scan.probeGuess))
+        shift = float(tables[-1][0].max()) + scan.N + OFFSET_PX
+    assert target is not None  # there is at least one source
+    target.flush()
+    if len(sources) == 1:
+        arrays = scan.stored_arrays()
+        del arrays[FRAME_KEYS[0]]
+    else:
+        arrays = {
+            "xcoords": np.concatenate([t[0] for t in tables]),
+            "ycoords": np.concatenate([t[1] for t in tables]),
+            "probeGuess": tables[0][2],
+        }
+    write_scan(folder / "scan.npz", arrays)
+    (folder / MARKER).write_text("\n".join(map(str, sources)) + "\n")
+
+
+def stage(
+    sources: Sequence[str | Path], cache: str | Path, settings: Mapping[str, Any] | None = None
+) -> Path:
+    """The folder of the staged set, built if it is not there.
+
+    Raises:
+        FileNotFoundError: a source is missing.
+        ValueError: there is no source.
+    """
+    paths = [Path(path) for path in sources]
+    if not paths:
+        raise ValueError("sources: none given; give at least one canonical NPZ scan")
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; give canonical NPZ scans")
+    folder = Path(cache) / staging_key(paths, settings)
+    if (folder / MARKER).is_file():
+        return folder
+    private = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    private.mkdir(parents=True, exist_ok=True)
+    try:
+        _build(paths, private)
+        try:
+            private.rename(folder)
+        except OSError:
+            if not (folder / MARKER).is_file():
+                raise
+            logger.info("%s: built by another process meanwhile", folder)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    return folder
+
+
+def open_mapped(path: str | Path, cache: str | Path) -> RawDataTorch:
+    """A scan with its frames on disk: mapped where they lie uncompressed, else staged first.
+
+    Staging reads a compressed file as a whole, once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
+    if path.suffix == ".bz2":
+        raise ValueError(f"{path}: cannot be mapped; unpack it first (bunzip2)")
+    if is_mappable(path):
+        return RawDataTorch.from_file(path, mapped=True)
+    folder = stage([path], cache)
+    logger.info("%s: compressed frames, unpacked into %s", path, folder)
+    return open_staged(folder)
+
+
+def open_staged(folder: str | Path) -> RawDataTorch:
+    """A staged set, its frames mapped read-only.
+
+    Raises:
+        ValueError: the folder holds no finished set.
+    """
+    folder = Path(folder)
+    if not (folder / MARKER).is_file():
+        raise ValueError(f"{folder}: not a finished staged set; stage it again")
+    with np.load(folder / "scan.npz", allow_pickle=False) as archive:
+        arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    arrays[FRAME_KEYS[0]] = np.load(folder / "frames.npy", mmap_mode="r")
+    arrays["measurement_domain"] = np.array("amplitude")
+    return RawDataTorch.from_arrays(arrays, str(folder))

@@ -1,0 +1,1 @@
+"""The generator network, the physics-informed model, and TensorFlow's weights."""

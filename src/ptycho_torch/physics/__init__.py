@@ -1,0 +1,1 @@
+"""Far-field ptychography: forward model, scales, canvas, image metrics, simulated scans."""

@@ -1,0 +1,1 @@
+"""From a model or none to an object: inference, refinement, both, and saved models."""

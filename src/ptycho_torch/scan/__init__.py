@@ -1,0 +1,1 @@
+"""A scan on disk and in groups: the canonical NPZ, and which frames form a group."""

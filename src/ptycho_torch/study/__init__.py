@@ -1,0 +1,1 @@
+"""Beside one run: command lines, evaluation, ensembles, uncertainty, conversion, archives."""

@@ -1,0 +1,1 @@
+"""One training: Lightning, callbacks, identity, report and the workflow around them."""

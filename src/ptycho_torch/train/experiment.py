@@ -1,0 +1,197 @@
+"""One ptychography training from a configuration to a reconstruction: ``run(config)``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ptycho_torch.config.canonical import TrainingConfig
+from ptycho_torch.config.execution import ExecutionConfig
+from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.recon.pipeline import Method
+from ptycho_torch.recon.refine import RefineSettings
+from ptycho_torch.scan.npz_format import read_arrays
+from ptycho_torch.train.callbacks import check_epochs, newest_checkpoint
+from ptycho_torch.train.report import save_outputs, write_config
+from ptycho_torch.train.run_identity import check_identity, identity_of
+from ptycho_torch.train.workflows import (
+    build_model,
+    check_inputs,
+    preparation_of,
+    run_cdi_example_with_backend,
+    training_part,
+)
+from trainrig.errors import DivergedError
+from trainrig.processes import process_rank
+from trainrig.run_status import RunResult, read_result
+from trainrig.runs import RunDirectory, locked, naming_lost_loaders, remove_run
+from trainrig.stopping import Interruption, StopRequest
+
+SPLITS = ("train", "val")
+
+
+def run(
+    config: TrainingConfig,
+    execution: ExecutionConfig | None = None,
+    *,
+    scan: RawDataTorch | None = None,
+    refinement: Method | None = None,
+    stitch: bool = True,
+    resume: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> RunResult:
+    """Train on ``config.train_data_file``, reconstruct, and write both below ``config.output_dir``.
+
+    Of several processes, the first does so and the others train on their shares of its batches.
+
+    Args:
+        config: the training; ``backend`` is ``pytorch`` for this package's own.
+        execution: hardware, loaders, logging, checkpoints.
+        scan: the training scan, where it has been read already.
+        refinement: iterations after the network; none where None.
+        stitch: write a reconstruction, of ``config.test_data_file`` if there is one.
+        resume: continue a killed run; without, it starts anew.
+        say: receives a line on each part that is done.
+
+    Returns:
+        ``path`` is the output folder; ``step`` counts epochs; ``metrics`` holds the last training
+        and validation loss, and the network's ``patterns_per_s``. ``diverged`` is a training whose
+        loss became infinite or NaN. A process that followed another has no ``path`` and wrote
+        nothing.
+
+    Raises:
+        ValueError: a setting out of range, a scan that does not fit it, another process at work in
+            the folder, or a run to resume that was begun otherwise.
+        FileNotFoundError: no scan.
+        BackendMissingError: the backend's package is not installed.
+    """
+    execution, say = execution or ExecutionConfig(), say or _silent
+    if scan is None:
+        if config.train_data_file is None:
+            raise ValueError("TrainingConfig.train_data_file: missing; give a canonical NPZ scan")
+        scan = RawDataTorch.from_file(config.train_data_file)
+    test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
+    check_inputs(scan, test, config, execution.overlap_frames)
+    method = refinement or Method(RefineSettings(epochs=0))
+    parts = (config, execution, scan, test, method if stitch else None, resume, say)
+    if process_rank() > 0:
+        return _follow(*parts)
+    out = Path(config.output_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if resume:
+            _check_begun(config, execution, scan, test)
+        else:
+            remove_run(out)  # or its checkpoints might be taken for the new run's
+        write_config(out / "config.yaml", config, execution)
+        directory = RunDirectory(out, StopRequest())
+        directory.set_status("running", epochs=config.nepochs)
+        try:
+            with naming_lost_loaders():
+                result = _train_and_reconstruct(*parts)
+        except DivergedError as error:
+            directory.set_status("diverged", message=str(error))
+            return read_result(out)
+        except BaseException as error:
+            directory.record_stop(error)
+            raise
+        timeless = {split: v for split, v in result.metrics.items() if split != "network"}
+        ended = {"epoch": result.step, "epochs": config.nepochs, "metrics": timeless}
+        if stitch:
+            ended["refinement"] = method.describe()
+        directory.set_status("complete", **ended)
+        return result
+
+
+def run_identity(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
+) -> dict[str, Any]:
+    """Return what ``config.json`` of this run holds; reads and writes no file."""
+    part = training_part(config, scan)
+    model = build_model(config, execution)
+    return identity_of(model, part, execution, preparation_of(config, part), test)
+
+
+def _check_begun(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
+) -> None:
+    """Refuse to go on with a training that was begun otherwise, or has had more epochs."""
+    out = Path(config.output_dir)
+    checkpoint = newest_checkpoint(out / "checkpoints")[0]
+    if checkpoint is not None and config.backend == "pytorch":
+        check_identity(out, run_identity(config, execution, scan, test), execution)
+        check_epochs(checkpoint, config.nepochs)
+
+
+def _follow(*parts: Any) -> RunResult:
+    """Train in a process that follows another, which keeps the folder and speaks for both."""
+    config, execution, scan, test, _, resume, _ = parts
+    if resume and "RANK" in os.environ:  # of torchrun; Lightning starts others after the check
+        _check_begun(
+            config, execution, scan, test
+        )  # or it would wait for a process 0 that is refused
+    options: dict[str, Any] = {"do_stitching": False}
+    if config.backend == "pytorch":
+        options |= {"execution_config": execution, "overrides": {"resume": resume}}
+    status, losses = "complete", []
+    try:
+        results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+        losses = results["history"]["loss"]
+    except Interruption:
+        status = "interrupted"
+    except DivergedError:
+        status = "diverged"
+    return RunResult(path=None, status=status, step=len(losses), counts="epoch")
+
+
+def _train_and_reconstruct(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    scan: RawDataTorch,
+    test: RawDataTorch | None,
+    method: Method | None,
+    resume: bool,
+    say: Callable[[str], None],
+) -> RunResult:
+    """Do what ``run`` promises; without a method no reconstruction is written."""
+    out = Path(config.output_dir)
+    options: dict[str, Any] = {"do_stitching": method is not None, "M": 20 if scan.N == 64 else 32}
+    if config.backend == "pytorch":
+        options |= {"execution_config": execution, "overrides": {"resume": resume}}
+    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
+    history = results["history"]
+    epochs = len(history["train_loss"])
+    final = f", loss {history['train_loss'][-1]:.5f}" if epochs else ""
+    say(f"{out}: trained {epochs} epochs on {len(scan)} frames{final}")
+    metrics = {
+        split: {"loss": values[-1]} for split in SPLITS if (values := history.get(f"{split}_loss"))
+    }
+    if method is not None and "reconstruction" in results:
+        found = results["reconstruction"]
+        say(f"network: {found.patterns_per_s:.0f} patterns/s")
+        metrics["network"] = {"patterns_per_s": found.patterns_per_s}
+        for line in save_outputs(
+            method,
+            test or scan,
+            found,
+            out,
+            seed=execution.seed,
+            preview_every_epochs=execution.preview_every_epochs,
+        ):
+            say(line)
+        if method.settings.epochs:
+            losses = read_arrays(out / "refinement.npz")["losses"]
+            metrics["refinement"] = {"loss": float(losses[-1])}
+    return RunResult(path=out, status="complete", step=epochs, counts="epoch", metrics=metrics)
+
+
+def _silent(line: str) -> None:
+    """Swallow a line."""
