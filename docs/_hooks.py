@@ -1,7 +1,8 @@
-"""What the documentation site computes when it is built: help texts and the dependency drawing."""
+"""What the documentation site computes when built: help texts, import drawing, module list."""
 
 from __future__ import annotations
 
+import ast
 import html
 import os
 import subprocess
@@ -16,12 +17,28 @@ TRAINRIG = (("doctor",), ("data", "list"), ("data", "get"), ("data", "verify"), 
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in the markers ``<!-- commands -->`` and ``<!-- dependencies -->``."""
+    """Fill in the markers ``commands``, ``dependencies`` and ``modules``, each an HTML comment."""
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", command_reference())
     if "<!-- dependencies -->" in markdown:
         markdown = markdown.replace("<!-- dependencies -->", dependency_drawing())
+    if "<!-- modules -->" in markdown:
+        markdown = markdown.replace("<!-- modules -->", module_list())
     return markdown
+
+
+def module_list() -> str:
+    """Return one table per package: each module with the first line of its docstring."""
+    tables = []
+    for package in sorted(p.parent for p in (ROOT / "src").glob("*/__init__.py")):
+        rows = []
+        for path in sorted(package.rglob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            first = text.partition("\n")[0].replace("|", "\\|")
+            rows.append(f"| `{path.relative_to(package.parent).as_posix()}` | {first} |")
+        head = f"### `{package.name}`\n\n| module | what it holds |\n|---|---|"
+        tables.append("\n".join([head, *rows]))
+    return "\n\n".join(tables)
 
 
 def command_reference() -> str:
