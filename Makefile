@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint docs figures dashboard full clean
+.PHONY: sweep test prove lint docs figures dashboard full clean
 
 sweep: $(VENV)/installed  ## the main job on the embedded default: figures in minutes on a CPU
 	$(BIN)/python analysis/run_adamw_sweep_torch.py --preset quick
 
 test: $(VENV)/installed  ## all tests that CI runs
 	$(BIN)/python -m pytest -q -m "not slow and not network"
+
+prove: $(VENV)/installed  ## all parity proofs with 1 and 2 threads and every vector instruction set
+	$(BIN)/python scripts/prove.py
 
 full: $(VENV)/installed  ## everything, the slow tests included
 	$(BIN)/python -m pytest -q -m "not network"

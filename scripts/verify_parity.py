@@ -14,6 +14,7 @@ import importlib
 from pathlib import Path
 
 from trainrig.cli import Parser, entry
+from trainrig.parity import describe_processor
 
 #: system: (module with ``run(golden_dir) -> Report``, help)
 SYSTEMS = {
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     options = vars(parse_args(argv))  # torch is imported after this line: --help is instant
     module, _ = SYSTEMS[options.pop("system")]
     report = importlib.import_module(module).run(options.pop("golden"), **options)
+    print(describe_processor())
     print(report.table())
     return report.exit_code
 

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
+
+#: A report's last line, and the line that says what it was computed with.
+SUMMARY = re.compile(r"(\d+) passed, (\d+) failed, (\d+) unchecked")
+PROCESSOR = re.compile(r"torch \S+, CPU capability (.+), threads: (\d+)")
+
+
+def describe_processor() -> str:
+    """Return torch's version, its vector instructions in use and its threads, as one line."""
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    return f"torch {torch.__version__}, CPU capability {capability}, threads: {threads}"
 
 
 @dataclass(frozen=True, slots=True)
