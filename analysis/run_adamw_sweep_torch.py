@@ -22,7 +22,7 @@ from pytorch_port.sweep.flags import (
     resolve,
     runtime_options,
 )
-from pytorch_port.sweep.grid import PRESETS, Grid, plan_runs
+from pytorch_port.sweep.grid import PRESETS, Grid, found_in, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         seeds=tuple(arguments.seeds or [base.seed]),
         l2_modes=tuple(arguments.l2_modes or [base.optimizer.l2_mode]),
     )
-    runs = plan_runs(base, grid)
+    runs = found_in(output, plan_runs(base, grid, unnamed=traced.base))
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.config.runtime import Runtime

@@ -22,7 +22,7 @@ from pytorch_port.sweep.flags import (
     resolve,
     runtime_options,
 )
-from pytorch_port.sweep.grid import FIGURE3A_PRESETS, Grid, plan_runs
+from pytorch_port.sweep.grid import FIGURE3A_PRESETS, Grid, found_in, plan_runs
 from trainrig.cli import Parser, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         weight_decays=(base.optimizer.weight_decay,),
         seeds=tuple(arguments.seeds or [base.seed]),
     )
-    runs = plan_runs(base, grid)
+    runs = found_in(output, plan_runs(base, grid, unnamed=traced.base))
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.config.runtime import Runtime

@@ -182,6 +182,7 @@ class Traced(Generic[T]):
     Attributes:
         config: the tree of dataclasses, or of mappings.
         origins: dotted key → file, flag or what else said it; a key not in it has its default.
+        base: the configuration before flags, where there was a file or a preset.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -194,6 +195,7 @@ class Traced(Generic[T]):
 
     config: T
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    base: T | None = None
 
     def then(self, config: T, named: Mapping[str, str], derived: str = "derived") -> Traced[T]:
         """Return what ``config`` became.
@@ -212,7 +214,7 @@ class Traced(Generic[T]):
                 origins[key] = named[given[-1]]
             elif key not in before or before[key] != value:
                 origins[key] = derived
-        return Traced(config, origins)
+        return Traced(config, origins, self.base)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return ``(key, value, where from)`` of every value, in the order of the dataclasses."""

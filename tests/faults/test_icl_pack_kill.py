@@ -24,7 +24,7 @@ def get_config():
     }
 """
 #: Four runs, one of which diverges at the first row: its place in the pack stays.
-NAMES = [f"class12_wd{tag}_seed{seed}" for tag in ("0", "1e+39") for seed in (0, 1)]
+NAMES = [f"class12_wd{tag}_seed{seed}_sum_squares" for tag in ("0", "1e+39") for seed in (0, 1)]
 #: (point, n-th time): in the first run's checkpoint, between two runs' checkpoints, when one of two
 #: has dropped its old one, between rows, and when one run's status is complete.
 KILLS = [

@@ -15,6 +15,7 @@ from typing import Any
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.sweep.grid import SweepRun
 from trainrig.config import apply_overrides
+from trainrig.summaries import exact
 
 FIGURES = ("2", "3", "6", "7")
 AUGMENTED = 12_800
@@ -60,8 +61,8 @@ class Condition:
         """The run's folder: equal for equal settings, whatever the figure."""
         common = "" if self.n_common is None else f"_common{self.n_common}"
         return (
-            f"bursty{self.p_bursty:g}_classes{self.classes}{common}_zipf{self.zipf_exponent:g}"
-            f"_{self.seq_model}"
+            f"bursty{exact(self.p_bursty)}_classes{self.classes}{common}"
+            f"_zipf{exact(self.zipf_exponent)}_{self.seq_model}"
         )
 
     def overrides(self) -> dict[str, Any]:

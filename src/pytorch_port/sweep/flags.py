@@ -6,6 +6,7 @@ Nothing here imports torch, so that ``--help`` is instant. A flag left out keeps
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,7 @@ def resolve(
     if preset:
         named = dict.fromkeys(preset, f"--preset {arguments.preset}")
         traced = traced.then(apply_overrides(traced.config, preset), named)
+    traced = dataclasses.replace(traced, base=traced.config)
     keys = dotted_keys(parser)
     named = {key: flag for key, flag in given_flags(parser, arguments).items() if key in keys}
     named |= dict.fromkeys(parse_assignments(arguments.assignments), "--set")

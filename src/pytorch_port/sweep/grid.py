@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_port.config.schema import IclConfig
-from trainrig.config import apply_overrides
+from trainrig.config import apply_overrides, to_dict
+from trainrig.summaries import names_in
 
 #: The most runs that are trained as one program, or as many as the memory holds.
 PackSize = int | Literal["auto"]
@@ -61,21 +62,30 @@ class SweepRun:
     config: IclConfig
 
 
-def plan_runs(base: IclConfig, grid: Grid) -> list[SweepRun]:
+def plan_runs(base: IclConfig, grid: Grid, *, unnamed: IclConfig | None = None) -> list[SweepRun]:
     """Return the grid's runs, few classes (the quick ones) first.
+
+    A run's name depends on its own configuration, not on the rest of the grid: it says the class
+    count, λ, and the seed and mode where they are not those of the configuration file.
+
+    Args:
+        base: every run's configuration but for what the grid varies.
+        grid: what is varied.
+        unnamed: the configuration whose seed and mode a name leaves out: that of the file, before
+            flags; default ``base``.
 
     Raises:
         ValueError: a class count too small for the common and holdout classes, a bad λ or seed.
     """
-    runs = []
+    runs, unnamed = [], unnamed or base
     for count, mode, decay, seed in itertools.product(
         grid.class_counts, grid.l2_modes, grid.weight_decays, grid.seeds
     ):
         name = run_name(
             count,
             decay,
-            seed=seed if len(grid.seeds) > 1 else None,
-            l2_mode=mode if len(grid.l2_modes) > 1 else None,
+            seed=seed if seed != unnamed.seed else None,
+            l2_mode=mode if mode != unnamed.optimizer.l2_mode else None,
         )
         overrides = {
             "data.generator_config.n_rare_classes": rare_classes(base, count),
@@ -89,6 +99,13 @@ def plan_runs(base: IclConfig, grid: Grid) -> list[SweepRun]:
             SweepRun(name=name, class_count=count, config=apply_overrides(base, overrides, name))
         )
     return runs
+
+
+def found_in(folder: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """Return the runs under the names that ``folder`` holds them by; see ``summaries.names_in``."""
+    configs = {run.name: to_dict(run.config) for run in runs}
+    names = names_in(folder, configs, ("training.engine", "data.source"))
+    return [replace(run, name=names[run.name]) for run in runs]
 
 
 def rare_classes(base: IclConfig, class_count: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -9,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytorch_port.config.schema import IclConfig
-from pytorch_port.sweep.grid import PRESETS, Grid, plan_runs, run_name, weight_decay_tag
-from trainrig.config import apply_overrides
+from pytorch_port.sweep.grid import PRESETS, Grid, found_in, plan_runs, run_name, weight_decay_tag
+from trainrig.config import apply_overrides, to_dict
 
 BASE = apply_overrides(IclConfig(), {"optimizer.name": "adamw"})
 
 
 def grid(**values):
-    return Grid(**({"class_counts": (100,), "weight_decays": (0.0,), "seeds": (1,)} | values))
+    return Grid(**({"class_counts": (100,), "weight_decays": (0.0,), "seeds": (42,)} | values))
 
 
 @pytest.mark.parametrize(
@@ -43,17 +44,56 @@ def test_names_and_configurations():
     for run in runs:
         assert run.config.num_classes == run.class_count
         assert run.config.data.generator_config.n_rare_classes == run.class_count - 20
-        assert run.config.seed == 1
+        assert run.config.seed == 42
     assert [run.config.optimizer.weight_decay for run in runs] == [0.0, 0.1, 0.0, 0.1]
 
 
-def test_seed_and_mode_appear_where_they_vary():
+def test_a_name_says_what_differs_from_the_file():
     modes = ("decoupled", "sum_norms")
-    runs = plan_runs(BASE, grid(seeds=(0, 7), l2_modes=modes))
+    runs = plan_runs(BASE, grid(seeds=(0, 42), l2_modes=modes))
     assert {run.name for run in runs} == {
-        f"class100_wd0_seed{seed}_{mode}" for seed in (0, 7) for mode in modes
-    }
+        "class100_wd0_seed0", "class100_wd0_seed0_sum_norms",
+        "class100_wd0", "class100_wd0_sum_norms",
+    }  # fmt: skip
     assert run_name(5, 0.5) == "class5_wd0p5"
+    flagged = apply_overrides(BASE, {"seed": 7})
+    (run,) = plan_runs(flagged, grid(seeds=(7,)), unnamed=BASE)
+    assert run.name == "class100_wd0_seed7"
+
+
+axes = st.fixed_dictionaries(
+    {
+        "class_counts": st.lists(st.integers(21, 1623), min_size=1, max_size=2, unique=True),
+        "weight_decays": st.lists(st.floats(0, 100), min_size=1, max_size=2, unique=True),
+        "seeds": st.lists(st.integers(0, 2**62), min_size=1, max_size=2, unique=True),
+        "l2_modes": st.lists(
+            st.sampled_from(("decoupled", "sum_squares", "sum_norms")), min_size=1, unique=True
+        ),
+    }
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(axes, axes)
+def test_runs_of_two_grids_share_a_name_exactly_if_they_are_equal(one, two):
+    grids = [Grid(**{key: tuple(values) for key, values in axis.items()}) for axis in (one, two)]
+    runs = [run for each in grids for run in plan_runs(BASE, each)]
+    by_name = {run.name: run.config for run in runs}
+    by_config = {run.config.seed: {} for run in runs}
+    for run in runs:
+        assert by_name[run.name] == run.config  # never two configurations in one folder
+        names = by_config[run.config.seed].setdefault(str(to_dict(run.config)), set())
+        names.add(run.name)
+        assert len(names) == 1  # nor two folders for one configuration
+
+
+def test_a_run_is_found_by_its_configuration_whatever_its_name(tmp_path):
+    old, new = plan_runs(BASE, grid(seeds=(0, 1)))
+    stored = to_dict(old.config)
+    stored["training"]["engine"] = "eager"  # what auto stood for
+    (tmp_path / "renamed").mkdir()
+    (tmp_path / "renamed/config.json").write_text(json.dumps({**stored, "device": "cpu"}))
+    assert [run.name for run in found_in(tmp_path, [old, new])] == ["renamed", new.name]
 
 
 def test_symbols_are_as_many_as_classes():

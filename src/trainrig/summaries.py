@@ -1,0 +1,136 @@
+"""What the summary of a folder of runs needs: every run that is there, under whatever name.
+
+Several sweeps may write one folder, one after the other or at once. So a summary lists the folder,
+not the runs of the call that writes it, and is rebuilt and drawn under the folder's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainrig.config import diff, flatten
+from trainrig.files import read_json
+
+
+@contextlib.contextmanager
+def summary_lock(folder: Path) -> Iterator[None]:
+    """Be the only process that rebuilds the summary of ``folder``; waits for another one.
+
+    Whoever holds the lock last has seen every run, so that of two sweeps in one folder the later
+    summary is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".runs.csv.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run_configs(
+    folder: Path, is_ours: Callable[[Mapping[str, Any]], bool]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the configuration of every run directly in ``folder``, by the run's name.
+
+    Args:
+        folder: of the runs.
+        is_ours: says of a ``config.json`` whether it is of the experiment that asks.
+
+    Returns:
+        Name → ``config.json``, in the order of names; and a message for each that cannot be read.
+    """
+    found, unread = {}, []
+    for file in sorted(folder.glob("*/config.json")):
+        try:
+            config = read_json(file)
+        except (ValueError, OSError) as error:
+            unread.append(f"left out: {error}")
+            continue
+        if isinstance(config, dict) and is_ours(config):
+            found[file.parent.name] = config
+    return found, unread
+
+
+def names_in(
+    folder: Path, configs: Mapping[str, Mapping[str, Any]], free: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return under which name ``folder`` holds each run.
+
+    A run is known by its configuration. One that lies there under another name (it was renamed, or
+    planned with another file) is that run: it is continued, not trained a second time.
+
+    Args:
+        folder: of the runs.
+        configs: name → configuration as plain data; further keys there (the device) may differ.
+        free: dotted keys that are left out of the comparison, because ``auto`` is settled later.
+
+    Returns:
+        Name → the name of the folder that holds the run, or the same name where none does.
+    """
+    absent = [name for name in configs if not (folder / name / "config.json").exists()]
+    if not absent:
+        return {name: name for name in configs}
+    present, unread = run_configs(folder, lambda _: True)
+    warn(unread)
+    keys = next(iter(configs.values())).keys()
+    known: dict[str, str] = {}
+    for name, config in present.items():
+        if name not in configs:
+            known.setdefault(
+                _fingerprint({k: v for k, v in config.items() if k in keys}, free), name
+            )
+    return {
+        name: known.get(_fingerprint(configs[name], free), name) if name in absent else name
+        for name in configs
+    }
+
+
+def _fingerprint(config: Mapping[str, Any], free: Sequence[str]) -> str:
+    """Return a text that is equal for equal configurations, but for the ``free`` keys."""
+    kept = {key: value for key, value in flatten(config).items() if key not in free}
+    return json.dumps(kept, sort_keys=True)
+
+
+def exact(value: float) -> str:
+    """Return the shortest text of a number that no other has, for a folder's name.
+
+    >>> exact(0.1), exact(1.0), exact(1e-05), exact(0.30000000000000004)
+    ('0.1', '1', '1e-05', '0.30000000000000004')
+    """
+    return repr(float(value)).removesuffix(".0")
+
+
+def differences(
+    reference: Mapping[str, Any], config: Mapping[str, Any], free: Sequence[str]
+) -> str:
+    """Return what sets a run apart from those that a figure compares, ``""`` if nothing does.
+
+    Args:
+        reference: ``config.json`` of a run of the grid.
+        config: of the run in question.
+        free: dotted keys, or sections, that may differ.
+
+    >>> differences({"steps": 9, "seed": 1}, {"steps": 5, "seed": 2}, ["seed"])
+    'steps: 9 -> 5'
+    """
+    lines = [
+        line
+        for line in diff(reference, config)
+        if not any(_within(line.partition(": ")[0], key) for key in free)
+    ]
+    more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return "; ".join(lines[:3]) + more
+
+
+def _within(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")
+
+
+def warn(messages: Sequence[str]) -> None:
+    """Print messages on stderr, a line each."""
+    for message in messages:
+        print(message, file=sys.stderr)  # noqa: T201 - what it is for
