@@ -16,7 +16,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in ("analysis", "scripts"):
+for folder in ("analysis", "scripts", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
 torch.set_num_threads(1)
 

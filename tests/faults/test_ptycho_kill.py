@@ -8,7 +8,7 @@ pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
 import simulate_ptycho
 
-from trainrig.soak import Command, soak
+from kills import Command, soak
 
 KILLS = 6
 FLAGS = """

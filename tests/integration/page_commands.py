@@ -112,7 +112,7 @@ TOY = {
     r"^python scripts/estimate_deepobs_runtime\.py": (
         "--test_problem quadratic_deep -N 1 --num_runs 1"
     ),
-    r"^python analysis/measure_deepobs\.py": "--batches 2 --repeats 1 --seeds 1",
+    r"^python benchmarks/measure_deepobs\.py": "--batches 2 --repeats 1 --seeds 1",
     r"^python scripts/simulate_ptycho\.py": "--rows 10",
     r"scripts/(train|ensemble)_ptycho\.py": f"--nepochs 1 --n_groups 16 {PTYCHO_TOY}",
     r"^python scripts/ensemble_ptycho\.py": "--seeds 0 1",
@@ -122,8 +122,8 @@ TOY = {
     r"^python scripts/benchmark\.py": "--repeats 1 --steps 1",
     r"^python scripts/benchmark\.py icl$": "--cases symbolic",
     r"^python scripts/soak\.py": "--minutes 0.01 --kills 1 --systems deepobs",
-    r"^python scripts/measure_launchers\.py": "--tasks 1",
-    r"^python scripts/measure_manifest\.py": "--runs 10",
+    r"^python benchmarks/measure_launchers\.py": "--tasks 1",
+    r"^python benchmarks/measure_manifest\.py": "--runs 10",
     r"^python scripts/dashboard\.py": "--once --no-browser",
     # tests/faults/test_clusters.py launches on both.
     r"--launcher (slurm|ray)(?!.*--attach)": "--launcher local",

@@ -12,10 +12,10 @@ import subprocess
 import pytest
 import torch
 
+from kills import fingerprint
 from trainrig.files import read_json, write_json
 from trainrig.run_status import read_status
 from trainrig.runs import FORCE_RESUME
-from trainrig.soak import fingerprint
 
 SYSTEMS = ("icl", "optimizer_quality", "deepobs", "ptycho")
 #: ICL's own, more thorough ones are in tests/faults.

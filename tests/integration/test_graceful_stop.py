@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from kills import fingerprint
 from trainrig.runs import read_status
-from trainrig.soak import fingerprint
 from trainrig.stopping import EXIT_REQUEUE, EXIT_TERMINATED, StopRequest, job_end_time
 
 SYSTEMS = ("icl", "optimizer_quality", "deepobs", "ptycho", "cifar_pack", "deepobs_pack")

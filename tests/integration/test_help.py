@@ -16,6 +16,7 @@ from trainrig.cli import Parser
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (*ROOT.glob("analysis/*.py"), *ROOT.glob("scripts/*.py"))
+FILES = (*FILES, *ROOT.glob("benchmarks/measure_*.py"))
 FILES = (*FILES, ROOT / "src/pytorch_port/sanity_check.py")  # run by `python -m`
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in FILES)
 HELP = """

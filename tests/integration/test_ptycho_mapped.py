@@ -10,9 +10,8 @@ import pytest
 pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
 
 import measure_ptycho_memory
-
+from mapped_memory import peak_anonymous, write_large_scan
 from ptycho_torch.data.staging import open_mapped
-from ptycho_torch.mapped_memory import peak_anonymous, write_large_scan
 from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.raw_data import RawDataTorch
 

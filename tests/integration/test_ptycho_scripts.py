@@ -20,11 +20,11 @@ import infer_ptycho
 import simulate_ptycho
 import train_ptycho
 
+from kills import fingerprint
 from ptycho_torch.study.archive import redraw
 from trainrig import watch
 from trainrig.files import write_json
 from trainrig.run_status import read_status
-from trainrig.soak import fingerprint
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import read_table
 

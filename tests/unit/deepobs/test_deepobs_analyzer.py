@@ -226,7 +226,7 @@ def test_figures_can_be_drawn(folder):
 
 
 def test_a_first_loss_without_a_published_one_is_refused():
-    from deepobs.pytorch.measurements import first_losses
+    from deepobs_measurements import first_losses
 
     with pytest.raises(ValueError, match="cifar100_3c3d: no published baseline"):
         next(first_losses(["cifar100_3c3d"], 1, 1))

@@ -3,9 +3,9 @@
 Times are CPU seconds of this process on one thread, so that a busy machine does not blur them.
 
 Examples:
-    python analysis/measure_deepobs.py first-losses --data_dir DATA
-    python analysis/measure_deepobs.py overhead --data_dir DATA
-    python analysis/measure_deepobs.py pipelines --data_dir DATA
+    python benchmarks/measure_deepobs.py first-losses --data_dir DATA
+    python benchmarks/measure_deepobs.py overhead --data_dir DATA
+    python benchmarks/measure_deepobs.py pipelines --data_dir DATA
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     """Measure one thing and print it."""
     args = parse_args(argv)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("deepobs.pytorch.measurements").setLevel(logging.INFO)
+    logging.getLogger("deepobs_measurements").setLevel(logging.INFO)
     import torch
 
     from deepobs.pytorch import config
-    from deepobs.pytorch.measurements import FIRST_LOSSES, first_losses, overhead, pipelines
+    from deepobs_measurements import FIRST_LOSSES, first_losses, overhead, pipelines
 
     torch.set_num_threads(1)
     if args.data_dir is not None:

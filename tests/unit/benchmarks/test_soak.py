@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from trainrig.soak import Command, fingerprint, soak
+from kills import Command, fingerprint, soak
 
 SCRIPT = """
     import os, subprocess, sys, time
@@ -60,7 +60,7 @@ def test_a_lost_row_is_a_mismatch(command, tmp_path):
 
 
 def test_a_child_that_outlives_its_parent_is_a_leak(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainrig.soak._ORPHAN_PATIENCE_S", 0.1)
+    monkeypatch.setattr("kills._ORPHAN_PATIENCE_S", 0.1)
     assert tally(command("leaves a child"), tmp_path / "soak", 1).leaked >= 1
 
 

@@ -1,7 +1,7 @@
 """Measure how long the rebuild of a sweep's ``runs.csv`` takes over many run folders.
 
 Example:
-    python scripts/measure_manifest.py --runs 1000 10000 100000
+    python benchmarks/measure_manifest.py --runs 1000 10000 100000
 """
 
 from __future__ import annotations

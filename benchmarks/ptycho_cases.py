@@ -20,8 +20,8 @@ from ptycho_torch.network.generator import Generator
 from ptycho_torch.network.pinn import pinn_loss
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.recon.inference import FrameStream
-from trainrig.benchmark import Case, Cases, Loop, Options, training_loop
-from trainrig.roofline import Work
+from roofline import Work
+from timing import Case, Cases, Loop, Options, training_loop
 
 BATCH_SIZE = {"cpu": 32, "cuda": 1024}
 SIZE = 64

@@ -17,8 +17,8 @@ from deepobs.pytorch.runners.hyperparameters import find_optimizer
 from deepobs.pytorch.runners.pack import Pack, fuse
 from deepobs.pytorch.runners.session import SaveClock, Session
 from deepobs.pytorch.runners.sinks import Sinks
-from trainrig.benchmark import Case, Cases, Loop, Options
-from trainrig.roofline import count_work
+from roofline import count_work
+from timing import Case, Cases, Loop, Options
 
 PROBLEM = "mnist_mlp"
 OPTIMIZERS = ("SGD", "Momentum", "Adam")
@@ -28,7 +28,7 @@ GRID = 36
 
 
 def cases(options: Options) -> Cases:
-    """Return the cases by name; see ``trainrig.benchmark``."""
+    """Return the cases by name; see ``timing``."""
     builders: dict[str, Callable[[], Case]] = {}
     for optimizer in OPTIMIZERS:
         for count in (4, GRID):

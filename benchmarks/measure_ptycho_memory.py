@@ -4,7 +4,7 @@ Writes the set (repeated simulated frames) into a temporary folder, trains one e
 from the whole of it, and prints the peak of the process's anonymous memory for both runs. Linux.
 
 Example:
-    python scripts/measure_ptycho_memory.py --gib 2 --config configs/ptycho/train.yaml
+    python benchmarks/measure_ptycho_memory.py --gib 2 --config configs/ptycho/train.yaml
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     args = parse_args(argv)
-    from ptycho_torch.mapped_memory import compare
+    from mapped_memory import compare
 
     if not args.gib > 0:
         raise ValueError(f"--gib {args.gib}: give a positive number")
     flags = ["--accelerator", "cpu"]
     flags += [] if args.config is None else ["--config", str(args.config)]
-    for line in compare(Path(__file__).with_name("train_ptycho.py"), args.gib, args.groups, flags):
+    for line in compare(
+        Path(__file__).resolve().parent.parent / "scripts" / "train_ptycho.py",
+        args.gib,
+        args.groups,
+        flags,
+    ):
         print(line, flush=True)
     return 0
 

@@ -10,12 +10,12 @@ from torch import nn
 
 from optimizer_quality.data import TorchvisionBatches
 from optimizer_quality.models import build_model
-from trainrig.benchmark import Case, Cases, Loop, Options, training_loop
+from roofline import count_work
+from timing import Case, Cases, Loop, Options, training_loop
 from trainrig.data.device_loader import Augmentation, ImageBatches, Layout
 from trainrig.data.shapes import draw_shapes
 from trainrig.device import Precision
 from trainrig.optim import make_optimizer
-from trainrig.roofline import count_work
 from trainrig.vectorized import Stack, StackedOptimizer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -31,7 +31,7 @@ MODES: dict[str, tuple[bool, Precision, bool]] = {
 
 
 def cases(options: Options) -> Cases:
-    """Return the cases by name; see ``trainrig.benchmark``."""
+    """Return the cases by name; see ``timing``."""
     builders: dict[str, Callable[[], Case]] = {"data path": _data_path}
     for mode in MODES:
         builders[f"{MODEL} {mode}"] = partial(_mode, mode, options)

@@ -26,11 +26,11 @@ from pytorch_port.data.loading import SequenceDataset
 from pytorch_port.sweep.pack_steps import pack_steps
 from pytorch_port.train.experiment import build, run
 from pytorch_port.train.steps import make_loss, resolve_engine, training_steps
-from trainrig.benchmark import Case, Cases, Loop, Options
+from roofline import Work, count_work
+from timing import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
 from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
-from trainrig.roofline import Work, count_work
 from trainrig.vectorized import Stack, StackedOptimizer
 
 REFERENCE = "reference-style"
@@ -48,7 +48,7 @@ STEPS = {"symbolic": 20, "28 px": 8, "105 px": 2, "105 px, batch 8": 4}
 
 
 def cases(options: Options) -> Cases:
-    """Return the cases by name; see ``trainrig.benchmark``."""
+    """Return the cases by name; see ``timing``."""
     builders: dict[str, Callable[[], Case]] = {}
     for name in SETTINGS:
         builders[name] = partial(_single, name, options)

@@ -1,7 +1,7 @@
 """Measure a checkpoint's cost in each system, as a share of the time between two of them.
 
 Example:
-    python scripts/measure_checkpoints.py
+    python benchmarks/measure_checkpoints.py
 
 Printed are the median CPU time of a training step, the median wall time of a durable checkpoint on
 the file system of the current folder, and their ratio at the default interval: on a busy machine,
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from trainrig.cli import Parser, entry
 
 if TYPE_CHECKING:
-    from trainrig.checkpoint_cost import Cost
+    from checkpoint_cost import Cost
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,12 +30,12 @@ def icl() -> Cost:
     """``--preset quick`` and its interval."""
     import torch
 
+    from checkpoint_cost import checkpoint_cost
     from pytorch_port.config.files import load_icl_config
     from pytorch_port.data.inputs import load_inputs
     from pytorch_port.sweep.grid import PRESETS
     from pytorch_port.train.experiment import build
     from pytorch_port.train.steps import make_loss
-    from trainrig.checkpoint_cost import checkpoint_cost
     from trainrig.config import apply_overrides
 
     preset = PRESETS["quick"]
@@ -52,10 +52,10 @@ def optimizer_quality() -> Cost:
     import torch
     from torch.nn.functional import cross_entropy
 
+    from checkpoint_cost import checkpoint_cost
     from optimizer_quality.config import CifarConfig
     from optimizer_quality.session import make_model
     from optimizer_quality.utils import get_optimizer
-    from trainrig.checkpoint_cost import checkpoint_cost
 
     config = CifarConfig()
     model = make_model(config, 3)
@@ -70,10 +70,10 @@ def deepobs() -> Cost:
     """A network of 3.2 million values under Adam, once a minute."""
     import torch
 
+    from checkpoint_cost import checkpoint_cost
     from deepobs.pytorch import testproblems
     from deepobs.pytorch.config import set_data_dir
     from deepobs.pytorch.runners.smoke import write_generated_data
-    from trainrig.checkpoint_cost import checkpoint_cost
 
     with tempfile.TemporaryDirectory() as data:
         write_generated_data(Path(data), examples=160)
@@ -91,10 +91,10 @@ def ptychography() -> Cost:
     """N = 64; Lightning writes two checkpoints after an epoch of 512 groups in batches of 16."""
     import torch
 
+    from checkpoint_cost import checkpoint_cost
     from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
     from ptycho_torch.config.execution import ExecutionConfig
     from ptycho_torch.train.workflows import build_model
-    from trainrig.checkpoint_cost import checkpoint_cost
 
     net = build_model(TrainingConfig(model=ModelConfig(N=64)), ExecutionConfig()).net
     frames, relative = 3 * torch.rand(16, 1, 64, 64), torch.zeros(16, 1, 2)

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from roofline import Peaks, Work, describe_hardware, peak_memory
 from trainrig.device import Precision
-from trainrig.roofline import Peaks, Work, describe_hardware, peak_memory
 from trainrig.runs import describe_environment
 
 Loop = Callable[[int], object]

@@ -1,8 +1,8 @@
 """Measure what a launcher adds to each task: jobs that import torch and do nothing else.
 
 Examples:
-    python scripts/measure_launchers.py --tasks 8 --jobs 1
-    python scripts/measure_launchers.py --tasks 8 --launcher slurm
+    python benchmarks/measure_launchers.py --tasks 8 --jobs 1
+    python benchmarks/measure_launchers.py --tasks 8 --launcher slurm
 
 Printed are the seconds from launch to last outcome, and these times the slots over the tasks.
 """

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainrig import benchmark, roofline
-from trainrig.benchmark import Case, Options, describe_results, format_results, run_cases
+import roofline
+import timing
+from roofline import Peaks, Work, count_work
+from timing import Case, Options, describe_results, format_results, run_cases
 from trainrig.plotting.speed import SCHEMA, draw_results, redraw
-from trainrig.roofline import Peaks, Work, count_work
 from trainrig.tracking.tables import read_table
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ PEAKS = Peaks({"fp32": 100.0}, 10.0)
 def clock(monkeypatch):
     """A clock that only the loops advance, and fixed peaks."""
     now = [0.0]
-    monkeypatch.setattr(benchmark.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
     return now
 
 
