@@ -165,8 +165,6 @@ def published_points(ax: Axes, panel: Panel, code: Encoding, step: int) -> set[i
         if curve is None:
             continue
         nearest, accuracy = min(curve.points, key=lambda point: abs(point[0] - step))
-        if nearest == 0:  # an untrained model says nothing about λ; take the first trained one
-            nearest, accuracy = curve.points[1]
         _star(ax, [code.position(0.0)], [accuracy], code.colours[class_count], line="none")
         drawn.add(nearest)
     return drawn
@@ -206,7 +204,7 @@ def step_panel(ax: Axes, panel: Panel, curves: Rows, look: StepLook) -> None:
     for class_count in code.class_counts if look.published else ():
         curve = figure3_curve(panel.regime, class_count)
         if curve is not None and class_count in ends:
-            steps, accuracies = zip(*(point for point in curve.points if point[0]), strict=True)
+            steps, accuracies = zip(*curve.points, strict=True)
             colour = INK if look.by_lambda else code.colours[class_count]
             _star(ax, steps, accuracies, colour, line=(0, (1, 1)))
             ends[class_count] = dataclasses.replace(ends[class_count], y=accuracies[-1])

@@ -33,7 +33,7 @@ class Curve:
         regime: ``in_context`` (holdout classes) or ``in_weights`` (trained classes).
         class_count: training classes.
         p_bursty: share of bursty training sequences.
-        points: (optimizer step, accuracy in [0, 1]), ascending.
+        points: readings (optimizer step, accuracy in [0, 1]), ascending; nothing else.
     """
 
     figure: str
@@ -43,7 +43,7 @@ class Curve:
     points: tuple[tuple[int, float], ...]
 
     def at(self, step: int) -> float | None:
-        """Return the accuracy at ``step``, linear between points, ``None`` outside of them."""
+        """Return the accuracy at ``step``, linear between readings, ``None`` outside of them."""
         for (s0, a0), (s1, a1) in itertools.pairwise(self.points):
             if s0 <= step <= s1:
                 return a0 + (a1 - a0) * (step - s0) / (s1 - s0)
@@ -70,22 +70,24 @@ FIGURE2 = (
     _curve("2", "in_weights", 1600, 1.0, {100: 0.0, 200: 0.0, 300: 0.0, 500: 0.0}),
 )
 
-#: Fig. 3: class count varied at p_bursty 0.9. Only these three counts were published.
+#: Fig. 3: class count varied at p_bursty 0.9. Only these three counts were published. Where the
+#: curves leave the axis on the left (0.58 with 1600 classes) no step can be read, so that there is
+#: no value before the first of these steps.
 FIGURE3 = (
-    _curve("3", "in_context", 100, 0.9, {0: 0.5, 60: 0.5, 100: 0.5, 200: 0.5, 300: 0.5, 500: 0.5}),
+    _curve("3", "in_context", 100, 0.9, {60: 0.5, 100: 0.5, 200: 0.5, 300: 0.5, 500: 0.5}),
     _curve(
         "3",
         "in_context",
         1600,
         0.9,
-        {0: 0.58, 60: 0.78, 100: 0.77, 200: 0.74, 300: 0.71, 500: 0.66},
+        {60: 0.78, 100: 0.77, 200: 0.74, 300: 0.71, 500: 0.66},
     ),
     _curve(
         "3",
         "in_context",
         12800,
         0.9,
-        {0: 0.5, 30: 0.5, 60: 0.70, 100: 0.76, 200: 0.88, 300: 0.91, 500: 0.93},
+        {30: 0.5, 60: 0.70, 100: 0.76, 200: 0.88, 300: 0.91, 500: 0.93},
     ),
     _curve(
         "3",
@@ -134,26 +136,6 @@ FIGURE7 = {
     "lstm": ((0.50, 0.58), (0.50, 0.50)),
     "vanilla_rnn": ((0.50, 0.50), (0.50, 0.50)),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """A range that a faithful run reaches at ``step`` (p_bursty 0.9, λ = 0)."""
-
-    class_count: int
-    regime: Regime
-    step: int
-    low: float
-    high: float
-
-
-#: What is cheap to check of Fig. 3 within a sweep of 50,000 steps.
-EXPECTATIONS = (
-    Expectation(100, "in_weights", 50_000, 0.95, 1.0),
-    Expectation(100, "in_context", 50_000, 0.48, 0.52),
-    Expectation(1600, "in_context", 50_000, 0.70, 0.80),
-    Expectation(1600, "in_weights", 50_000, 0.0, 0.03),
-)
 
 
 def figure3_curve(regime: Regime, class_count: int) -> Curve | None:

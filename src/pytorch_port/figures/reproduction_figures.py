@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_port.config.schema import IclConfig
-from pytorch_port.figures.published import CITATION, FIGURE7, READ_ERROR
+from pytorch_port.figures.published import CITATION, READ_ERROR
 from pytorch_port.figures.reproduction import Condition, Planned
-from pytorch_port.figures.reproduction_files import is_published_setting, published_points
+from pytorch_port.figures.reproduction_files import (
+    is_published_setting,
+    published_points,
+    published_range,
+)
 from trainrig.plotting.style import (
     INK,
     MUTED,
@@ -148,8 +152,9 @@ def _steps(ax: Axes, plan: Sequence[Planned], rows: Sequence[Row] | None, quanti
         points: Sequence[tuple[float, float]]
         if rows is None:
             points = [(s, v) for q, s, v in published_points(condition) if q == quantity]
-            ranges = FIGURE7[condition.seq_model] if condition.figure == "7" else ()
-            _published_line(ax, sorted(points), ranges if quantity == "in_context" else (), colour)
+            _published_line(ax, sorted(points), colour)
+            if (found := published_range(condition)) is not None and found[0] == quantity:
+                points = [_published_bar(ax, *found[1:], colour)]
         else:
             mine = [row for row in rows if row["label"] == condition.label]
             points = _mean_line(ax, mine, quantity, colour)
@@ -189,15 +194,16 @@ def _mean_line(
     return [(step, mean) for step, (mean, _) in zip(steps, summary, strict=True)]
 
 
-def _published_line(ax: Axes, points: Sequence[Any], ranges: Sequence[Any], colour: Any) -> None:
-    if ranges:
-        _, (low, high) = ranges
-        middle = (low + high) / 2
-        error = [[middle - low], [high - middle]]
-        ax.errorbar([500_000], [middle], error, fmt="o", color=colour, capsize=2)
-    elif points:
+def _published_line(ax: Axes, points: Sequence[Any], colour: Any) -> None:
+    if points:
         x, y = zip(*points, strict=True)
         ax.plot(x, y, color=colour, linestyle="--", marker="o", markersize=3, linewidth=1)
+
+
+def _published_bar(ax: Axes, step: int, low: float, high: float, colour: Any) -> tuple[int, float]:
+    """Draw a range that was published without a value in it; return where its label stands."""
+    ax.plot([step, step], [low, high], color=colour, marker="_", markersize=6, linewidth=1.2)
+    return step, (low + high) / 2
 
 
 def _exponents(

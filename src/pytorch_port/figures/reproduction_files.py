@@ -8,7 +8,7 @@ the published setting, at their end; ``comparable`` says which. Then one figure 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +36,8 @@ COMPARISON_COLUMNS = (
     "quantity",
     "published_step",
     "published",
+    "published_low",
+    "published_high",
     "our_step",
     "ours_mean",
     "ours_sd",
@@ -146,10 +148,15 @@ def published_points(condition: Condition) -> list[tuple[str, int, float]]:
         names = ("in_context", "common", "rare")
         values = FIGURE6[condition.zipf_exponent]
         points = [(n, 500_000, v) for n, v in zip(names, values, strict=True)]
-    if condition.figure == "7":
-        _, (low, high) = FIGURE7[condition.seq_model]
-        points = [("in_context", 500_000, (low + high) / 2)]
     return points
+
+
+def published_range(condition: Condition) -> tuple[str, int, float, float] | None:
+    """Return what was published as a range: (quantity, step, lowest, highest accuracy)."""
+    if condition.figure != "7":
+        return None
+    _, (low, high) = FIGURE7[condition.seq_model]
+    return "in_context", 500_000, low, high
 
 
 def comparison_rows(
@@ -159,7 +166,7 @@ def comparison_rows(
     comparable = all(is_published_setting(planned.run.config) for planned in plan)
     rows = []
     for condition in dict.fromkeys(planned.condition for planned in plan):
-        for quantity, step, value in published_points(condition):
+        for quantity, step, published in _published(condition):
             ours = _ours(condition, quantity, step if comparable else None, curves, finals)
             mean, sd = mean_and_sd(list(ours.values())) if ours else (None, None)
             rows.append(
@@ -168,7 +175,7 @@ def comparison_rows(
                     "label": condition.label,
                     "quantity": quantity,
                     "published_step": step,
-                    "published": value,
+                    **published,
                     "our_step": max((s for _, s in ours), default=None),
                     "ours_mean": mean,
                     "ours_sd": sd,
@@ -177,6 +184,15 @@ def comparison_rows(
                 }
             )
     return rows
+
+
+def _published(condition: Condition) -> Iterator[tuple[str, int, dict[str, float | None]]]:
+    """Yield what was published for a condition: (quantity, step, columns of the comparison)."""
+    for quantity, step, value in published_points(condition):
+        yield quantity, step, {"published": value, "published_low": None, "published_high": None}
+    if (found := published_range(condition)) is not None:
+        quantity, step, low, high = found
+        yield quantity, step, {"published": None, "published_low": low, "published_high": high}
 
 
 def _ours(

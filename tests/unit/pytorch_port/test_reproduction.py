@@ -15,6 +15,7 @@ from pytorch_port.figures.reproduction_files import (
     curve_rows,
     is_published_setting,
     published_points,
+    published_range,
 )
 from trainrig.config import apply_overrides
 
@@ -79,9 +80,17 @@ def test_toy_runs_are_shown_at_their_end(tmp_path):
 
 
 def test_what_was_published_is_found_for_every_condition():
-    assert all(published_points(condition) for condition in CONDITIONS)
+    assert all(published_points(c) or published_range(c) for c in CONDITIONS)
     burst = replace(CONDITIONS[0], p_bursty=0.5)
     assert ("in_weights", 500_000, 0.79) in published_points(burst)
+
+
+def test_no_value_is_made_up_inside_a_published_range():
+    plan = make_plan(IclConfig(), ["7"], [0])
+    rows = comparison_rows(plan, [], [])
+    (row,) = (r for r in rows if r["label"] == plan[0].condition.label)
+    assert row["published"] is None
+    assert (row["published_low"], row["published_high"]) == (0.58, 0.66)
 
 
 def test_shared_conditions_are_one_run():
