@@ -160,7 +160,9 @@ class SequenceLoader:
             )
 
     def _index_batches(self) -> Iterator[IndexBatch]:
-        if self.num_workers == 0:
+        if self.num_workers == 0 or self.dataset.fast is not None:
+            # The fast samplers draw thousands of batches at once, so a process would not pay; and
+            # their torch.Generator cannot be sent to one that is spawned.
             return (self.dataset[step] for step in self.steps)
         own = torch.Generator()  # or the loader would draw from the global stream
         own.manual_seed(derive_seed(self.dataset.seed, "loader"))
@@ -191,8 +193,8 @@ def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of 
 ) -> SequenceLoader:
     """Return an iterable over the batches of steps ``start_step`` and following.
 
-    Indices are drawn on the CPU (in ``num_workers`` processes, which pays for the exact sampler
-    only), copied to ``device`` and turned into examples there. The same batches come in the same
+    Indices are drawn (by the exact sampler in ``num_workers`` processes, by the others in this
+    one), copied to ``device`` and turned into examples there. The same batches come in the same
     order whatever ``num_workers``.
 
     Args:
@@ -200,7 +202,7 @@ def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of 
         images: the bank, see ``gather_examples``; moved to ``device`` if it is elsewhere.
         start_step: first batch, 0 in a fresh run.
         n_steps: how many; to the dataset's end by default.
-        num_workers: processes that draw; 0 draws in this one.
+        num_workers: processes in which the exact sampler draws; 0 draws in this one.
         device: of the batches.
         channels: repeat the grey channel this often.
         noise_scale: standard deviation of pixel noise; a function of (seed, step) too.
