@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from trainrig.errors import CheckpointError, DivergedError, nearest
 from trainrig.processes import alone, process_count, process_rank
 from trainrig.stopping import Interruption, stop_at_once
+from trainrig.streams import outlive_readers
 
 #: What a user's mistake, or the world, can raise; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, KeyError, OSError, CheckpointError, DivergedError, ImportError)
@@ -166,6 +167,7 @@ def entry(
     """Decorate a script's ``main``: a user's mistake becomes one line on stderr and status 1.
 
     A run that was asked to stop ends with one line too, and the status of its ``Interruption``.
+    Output that nobody reads is dropped, see ``trainrig.streams``.
 
     Args:
         main: the function; without one, a decorator is returned.
@@ -176,6 +178,7 @@ def entry(
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
+        outlive_readers()
         if not team and process_count() > 1:
             return _refuse_team()
         try:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from trainrig.processes import process_count
 from trainrig.seeding import capture_rng, restore_rng
+from trainrig.stopping import EXIT_CODES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,7 +103,7 @@ class Team:
     def train(self, optimizer: torch.optim.Optimizer) -> None:
         """From here on average all gradients before each update; the leader listens to signals."""
         if not self.leads:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in EXIT_CODES:
                 signal.signal(number, signal.SIG_IGN)  # the leader saves, then dismisses
         optimizer.register_step_pre_hook(lambda chosen, *_: average_gradients(chosen))
 

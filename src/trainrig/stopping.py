@@ -1,9 +1,9 @@
 """Stopping on request: a run ends after its current step, with a checkpoint, and says how.
 
-What asks: SIGTERM (an operator, a scheduler that takes the node back), SIGUSR1 (a scheduler that
-will run the job again), or the end of the time that the job was given. The training loop looks at
-``StopRequest.due()`` between two steps; outside a run a signal stops the process at once, as Ctrl-C
-does.
+What asks: SIGTERM (an operator, a scheduler that takes the node back), SIGHUP (the terminal was
+closed), SIGUSR1 (a scheduler that will run the job again), or the end of the time that the job was
+given. The training loop looks at ``StopRequest.due()`` between two steps; outside a run a signal
+stops the process at once, as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from typing import Any
 EXIT_TERMINATED = 143
 #: Exit status of a job that wants to be run again: SLURM's custom, ``RequeueExit=85``.
 EXIT_REQUEUE = 85
-EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGUSR1: EXIT_REQUEUE}
+#: Exit status after SIGHUP: 128 + 1.
+EXIT_HUNG_UP = 129
+EXIT_CODES = {
+    signal.SIGTERM: EXIT_TERMINATED,
+    signal.SIGHUP: EXIT_HUNG_UP,
+    signal.SIGUSR1: EXIT_REQUEUE,
+}
 #: Seconds that must remain of a job's time beyond those that its slowest steps took.
 RESERVE_S = 15.0
 
@@ -31,7 +37,7 @@ class Interruption(BaseException):
     """A run that was asked to stop, and did; like ``KeyboardInterrupt``, it is no error.
 
     Attributes:
-        exit_code: of the process, ``EXIT_TERMINATED`` or ``EXIT_REQUEUE``.
+        exit_code: of the process, one of ``EXIT_CODES``.
     """
 
     def __init__(self, reason: str, exit_code: int) -> None:
@@ -87,7 +93,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
-    """Within, SIGTERM and SIGUSR1 only set the yielded request (in the main thread)."""
+    """Within, the signals of ``EXIT_CODES`` only set the yielded request (in the main thread)."""
     request = StopRequest(job_end_time())
     with _handlers(request.receive):
         yield request
@@ -110,12 +116,18 @@ def _handlers(handler: Callable[[int, Any], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in EXIT_CODES}
+    previous = {number: signal.signal(number, handler) for number in _heard()}
     try:
         yield
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+def _heard() -> list[signal.Signals]:
+    """Return the signals to listen to: all, but for a SIGHUP that ``nohup`` has this one ignore."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in EXIT_CODES if number != signal.SIGHUP or not ignored]
 
 
 def job_end_time(environment: Mapping[str, str] = os.environ) -> float | None:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.cli import USER_ERRORS, describe
+from trainrig.streams import outlive_readers
 
 #: Seconds for workers to finish their steps; schedulers kill 30 s after their SIGTERM.
 STOP_PATIENCE_S = 25.0
@@ -175,6 +176,7 @@ def _start_worker(parent: int, slots: Any, lock: Any) -> None:
     if os.getppid() != parent:  # the parent died before the line above
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides on Ctrl-C
+    outlive_readers()
     from tqdm import tqdm
 
     tqdm.set_lock(lock)

@@ -11,7 +11,7 @@ COLOURS = {"ok": "green", "found": "green", "note": "yellow", "missing": "yellow
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows below their headings, on a terminal with the last column broken into lines."""
+    """Print rows below their headings, on a terminal with the widest columns broken into lines."""
     if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
         for line in plain_table(headings, rows):
             print(line)  # noqa: T201 - the table itself
@@ -22,7 +22,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
+        table.add_column(heading, overflow="fold")  # the widest give way first
     for row in rows:
         table.add_row(*(_coloured(escape(cell), COLOURS.get(cell)) for cell in row))
     Console(highlight=False).print(table)

@@ -5,6 +5,7 @@ Nothing is locked and no file of a run is opened for writing, so a run never not
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainrig.files import read_json
 from trainrig.report.describers import Metric, Watched, owner
 from trainrig.report.records import run_directories
 from trainrig.run_status import Progress, observe_status
+from trainrig.terminal import print_table
 from trainrig.tracking.progress import last_rows, speed
 
 if TYPE_CHECKING:
@@ -85,26 +87,51 @@ def _values(
     return values
 
 
-def table(lines: Sequence[Progress]) -> Table:
-    """Return the lines as a rich table."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    headings = dict.fromkeys(heading for line in lines for heading in line.values)
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("run", overflow="fold")
-    for heading in ("status", "done", "speed", "left", *headings):
-        shown.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
-    colours = {"running": "cyan", "complete": "green", "failed": "red", "diverged": "red"}
+def columns(lines: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
+    """Return headings, the run's name first, and one row of cells per line."""
+    metrics = dict.fromkeys(heading for line in lines for heading in line.values)
+    rows = []
     for line in lines:
         total = f"/{line.total}" if line.total else ""
         speed = f"{line.per_second:.3g} {line.unit}s/s" if line.per_second else ""
         left = duration(line.seconds_left) if line.seconds_left is not None else ""
-        colour = colours.get(line.status, "yellow")
-        cells = [f"{line.values[h]:.4g}" if h in line.values else "" for h in headings]
-        state = f"[{colour}]{line.status}[/]"
-        shown.add_row(escape(line.name), state, f"{line.done}{total}", speed, left, *cells)
+        cells = [f"{line.values[h]:.4g}" if h in line.values else "" for h in metrics]
+        rows.append([line.name, line.status, f"{line.done}{total}", speed, left, *cells])
+    return ["run", "status", "done", "speed", "left", *metrics], rows
+
+
+def table(lines: Sequence[Progress], width: int) -> Table:
+    """Return the lines as a rich table of at most ``width`` characters.
+
+    Names are always shown whole, on several lines if need be. Columns on the right that leave no
+    room for them are named below the table instead.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    headings, rows = columns(lines)
+    count = _fitting(headings, rows, width)
+    shown = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    shown.add_column("run", overflow="fold")
+    for heading in headings[1:count]:
+        shown.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
+    colours = {"running": "cyan", "complete": "green", "failed": "red", "diverged": "red"}
+    for name, status, *cells in rows:
+        state = f"[{colours.get(status, 'yellow')}]{status}[/]"
+        shown.add_row(*[escape(name), state, *map(escape, cells)][:count])
+    if count < len(headings):
+        shown.caption = f"a wider terminal shows {escape(', '.join(headings[count:]))}"
     return shown
+
+
+def _fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return how many columns fit beside names that are broken after no less than 24 characters."""
+    widths = [max(len(row[i]) for row in (headings, *rows)) for i in range(len(headings))]
+    used, count = min(widths[0], 24), 1
+    while count < len(headings) and used + 2 + widths[count] <= width:
+        used += 2 + widths[count]
+        count += 1
+    return count
 
 
 def duration(seconds: float) -> str:
@@ -126,16 +153,20 @@ def watch(folder: Path, every_s: float) -> None:
 
     Between two runs of a sweep none is at work for a moment, so several quiet looks end it.
     """
+    lines = look(folder)
+    if not sys.stdout.isatty():
+        print_table(*columns(lines))
+        return
     from rich.console import Console
     from rich.live import Live
 
     console, quiet = Console(), QUIET_LOOKS
-    with Live(table(look(folder)), console=console, auto_refresh=False) as live:
+    with Live(table(lines, console.width), console=console, auto_refresh=False) as live:
         while True:
             lines = look(folder)
-            live.update(table(lines), refresh=True)
+            live.update(table(lines, console.width), refresh=True)
             at_work = any(line.status in ("running", "new") for line in lines)
             quiet = 0 if at_work else quiet + 1
-            if not console.is_terminal or quiet > QUIET_LOOKS:
+            if quiet > QUIET_LOOKS:
                 return
             time.sleep(every_s)

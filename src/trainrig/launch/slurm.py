@@ -44,8 +44,21 @@ class SlurmWork:
         except Interruption as stop:
             print(stop, flush=True)  # noqa: T201 - the job's log
             if stop.exit_code == EXIT_REQUEUE:
-                subprocess.run(["scontrol", "requeue", _own_id()], check=False)
+                _requeue()
             raise SystemExit(stop.exit_code) from None
+
+
+def _requeue() -> None:
+    """Ask SLURM to run this job again, as far as the node can; its exit status asks as well."""
+    try:
+        subprocess.run(["scontrol", "requeue", _own_id()], check=False)
+    except (OSError, KeyError) as error:
+        reason = f"no {error.args[0]} in the environment" if isinstance(error, KeyError) else error
+        print(  # noqa: T201 - the job's log
+            f"scontrol requeue: {reason}; SLURM runs the job again if its RequeueExit has "
+            f"{EXIT_REQUEUE}, else the same command resumes it",
+            flush=True,
+        )
 
 
 def _own_id() -> str:

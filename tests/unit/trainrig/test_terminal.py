@@ -25,3 +25,15 @@ def test_a_terminal_gets_colours_and_text_in_brackets_stays(capsys, monkeypatch)
     assert "a [b] c" in out
     assert "\x1b[32mok" in out
     assert "\x1b[31mbad" in out
+
+
+def test_a_narrow_terminal_cuts_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    key, value, source = "training.key." + "k" * 20, "/data/" + "v" * 60, "configs/" + "f" * 30
+    print_table(("key", "value", "from"), [(key, value, source)])
+    out = "".join(capsys.readouterr().out.split())
+    assert [out.count(letter) - (letter in "keyvaluefrom") for letter in "kv"] >= [20, 60]
+    assert "…" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import watch as script
 from trainrig.report.describers import find_runs
 from trainrig.results import load
 from trainrig.tracking.progress import TAIL_BYTES, last_rows
-from trainrig.watch import look, read_line
+from trainrig.watch import look, read_line, table
 
 ICL = {"data": {"generator_config": {"n_holdout_classes": 10}}, "training_steps": 400}
 CIFAR = {"train_val_split": 0.9, "num_epochs": 3}
@@ -174,3 +175,37 @@ def test_watching_imports_no_torch():
         "assert len(describers()) >= 4"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NAMES = [f"class100_wd1.5_seed{seed}_sum_squares_from_a_grid" for seed in range(2)]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for name in NAMES:
+        write(tmp_path / name, {"status": "running"}, ROWS, pid=os.getpid())
+    return tmp_path
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 200])
+def test_names_are_whole_at_every_width(sweep, width):
+    from rich.console import Console
+
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table(look(sweep), console.width))
+    text = console.file.getvalue()
+    column = [line.split("  ")[0].strip() for line in text.splitlines()]
+    assert all(name in "".join(column) for name in NAMES)
+    for heading in ("done", "speed", "left", "loss", "in-context", "|w|", "|g|"):
+        assert heading in text  # as a column, or in the line below
+    assert "…" not in text
+    assert ("a wider terminal shows" in text) == (width < 200)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_pipe_gets_every_name_on_one_line(sweep, capsys):
+    assert script.main([str(sweep)]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split()[:5] == ["run", "status", "done", "speed", "left"]
+    assert [line.split()[0] for line in lines] == NAMES
+    assert all(line.split()[1] == "running" for line in lines)

@@ -11,10 +11,12 @@ import trainrig.launch.jobs as jobs
 import trainrig.launch.launcher as launcher
 from trainrig.cli import Parser
 from trainrig.files import write_json
+from trainrig.launch import slurm
 from trainrig.launch.jobs import JobFolder, follow, perform_job
 from trainrig.launch.launcher import carry_out, launch
 from trainrig.launch.options import LaunchOptions, add_launch_flags, launch_options
 from trainrig.launch.plan import describe_plan
+from trainrig.stopping import EXIT_REQUEUE, Interruption
 from trainrig.sweep import Outcome, Task
 
 
@@ -185,3 +187,21 @@ def test_a_failed_task_is_an_outcome_in_its_file(tmp_path):
     (outcome,) = follow([Task(name="x/y", path=tmp_path, work=int)], folder, set)
     assert outcome.status == "failed"
     assert outcome.name == "x/y"
+
+
+@pytest.mark.parametrize("job", [{"SLURM_JOB_ID": "7"}, {}], ids=["no scontrol", "no job"])
+def test_a_job_that_cannot_requeue_itself_keeps_its_exit_status(
+    tasks, tmp_path, monkeypatch, capsys, job
+):
+    def stopped(*_):
+        raise Interruption("stopped (SIGUSR1)", EXIT_REQUEUE)
+
+    monkeypatch.setattr(slurm, "perform_job", stopped)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        slurm.SlurmWork(tasks[1], tmp_path)()
+    assert ended.value.code == EXIT_REQUEUE
+    assert "scontrol requeue:" in capsys.readouterr().out
