@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainrig.checkpoint import save_checkpoint
+from trainrig.files import scratch_folder
 from trainrig.seeding import capture_rng
 
 REPEATS = 7
@@ -71,14 +71,14 @@ def checkpoint_cost(
         optimizer.step()
 
     step_s = _median_s(step, time.process_time)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with scratch_folder(folder, "cost") as place:
 
         def save() -> None:
             state = {"optimizer": optimizer.state_dict(), "rng": capture_rng()}
-            save_checkpoint(Path(place), 1, model.state_dict(), state)
+            save_checkpoint(place, 1, model.state_dict(), state)
 
         save_s = _median_s(save, time.perf_counter)
-        size = sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
+        size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     return Cost(step_s, save_s, size, interval(step_s))
 
 

@@ -7,10 +7,8 @@ reference's generator in a DataLoader without worker processes. Ours are the ste
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +27,7 @@ from pytorch_port.train.steps import make_loss, resolve_engine, training_steps
 from roofline import Work, count_work
 from timing import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
+from trainrig.files import scratch_folder
 from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.vectorized import Stack, StackedOptimizer
@@ -137,7 +136,7 @@ def _whole_run(options: Options) -> Case:
     config = _config("symbolic")
 
     def whole(steps: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             settings = {"training_steps": steps, "evaluation.batches": 1}
             runtime = Runtime(
                 device=str(options.device),
@@ -145,7 +144,7 @@ def _whole_run(options: Options) -> Case:
                 tracker="none",
                 show_progress=False,
             )
-            run(apply_overrides(config, settings), runtime, path=Path(folder) / "run")
+            run(apply_overrides(config, settings), runtime, path=folder / "run")
 
     bare = _bare_loop(config, options, ready=True, query_only=True)
     return Case(

@@ -17,6 +17,7 @@ import numpy as np
 
 from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.scan.npz_format import write_scan
+from trainrig.files import scratch_folder
 
 BLOCK = 100  # simulated frames, repeated to fill a set
 PERIOD_S = 0.005
@@ -28,9 +29,9 @@ def write_large_scan(path: Path, frames: int) -> int:
     images = np.asarray(block["diff3d"], np.float32)
     side = int(np.ceil(np.sqrt(frames)))
     x, y = (6.0 * part.ravel()[:frames] for part in np.meshgrid(*2 * [np.arange(side)]))
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy") as scratch:
+    with scratch_folder(path.parent, path.name) as scratch:
         shape = (frames, *images.shape[1:])
-        target = np.lib.format.open_memmap(scratch.name, "w+", np.float32, shape)
+        target = np.lib.format.open_memmap(scratch / "frames.npy", "w+", np.float32, shape)
         for start in range(0, frames, BLOCK):
             target[start : start + BLOCK] = images[: min(BLOCK, frames - start)]
         arrays = {"diff3d": target, "xcoords": x, "ycoords": y, "probeGuess": block["probeGuess"]}
@@ -68,9 +69,9 @@ def compare(script: Path, gib: float, groups: int, flags: Sequence[str]) -> Iter
     """
     size = 4 * SimulationSettings().size ** 2
     peaks = []
-    with tempfile.TemporaryDirectory(prefix="mapped_") as folder:
+    with scratch_folder(name="mapped") as folder:
         for frames in (BLOCK, max(BLOCK, round(gib * 2**30 / size))):
-            scan = Path(folder) / "scan.npz"
+            scan = folder / "scan.npz"
             held = write_large_scan(scan, frames)
             command: list[str | Path] = [
                 sys.executable,
@@ -79,7 +80,7 @@ def compare(script: Path, gib: float, groups: int, flags: Sequence[str]) -> Iter
                 scan,
                 "--mapped",
             ]
-            command += ["--output_dir", Path(folder) / "run", "--nepochs", "1"]
+            command += ["--output_dir", folder / "run", "--nepochs", "1"]
             command += ["--n_groups", str(groups), "--no-do_stitching", *flags]
             began = time.perf_counter()
             peaks.append(peak_anonymous(command))

@@ -11,11 +11,10 @@ an upper bound.
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainrig.cli import Parser, entry
+from trainrig.files import scratch_folder
 
 if TYPE_CHECKING:
     from checkpoint_cost import Cost
@@ -75,8 +74,8 @@ def deepobs() -> Cost:
     from deepobs.pytorch.config import set_data_dir
     from deepobs.pytorch.runners.smoke import write_generated_data
 
-    with tempfile.TemporaryDirectory() as data:
-        write_generated_data(Path(data), examples=160)
+    with scratch_folder() as data:
+        write_generated_data(data, examples=160)
         set_data_dir(data)
         problem = testproblems.mnist_2c2d(128)
         problem.set_up()

@@ -10,11 +10,11 @@ Printed are the seconds from launch to last outcome, and these times the slots o
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
 from trainrig.cli import Parser, entry, positive_int
+from trainrig.files import scratch_folder
 from trainrig.launch.options import add_launch_flags, launch_options
 
 
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     from trainrig.sweep import Task
 
     options = launch_options(arguments)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        base = Path(folder).resolve()
+    with scratch_folder(Path()) as folder:
+        base = folder.resolve()
         tasks = [Task(name=str(k), path=base / str(k), work=idle) for k in range(arguments.tasks)]
         started = time.perf_counter()
         statuses = {outcome.status for outcome in launch(tasks, options, base)}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 
 from trainrig.cli import Parser, entry, positive_int
+from trainrig.files import scratch_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,8 +30,8 @@ def manifest(runs: int) -> None:
     from trainrig.runs import LATEST
 
     config = load_icl_config(Path("configs/icl/quick.py"))
-    with tempfile.TemporaryDirectory(dir="runs") as folder:
-        base, planned = Path(folder), []
+    with scratch_folder(Path("runs")) as folder:
+        base, planned = folder, []
         for k in range(runs):
             (base / str(k) / LATEST / "step_1000").mkdir(parents=True)
             (base / str(k) / "config.json").write_text(json.dumps({"images": {}}))

@@ -10,11 +10,10 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import tempfile
 import webbrowser
-from pathlib import Path
 
 from trainrig.cli import Parser, add_look_flags, entry
+from trainrig.files import scratch_folder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     from trainrig.dashboard import Mirror, make_board
     from trainrig.report.content import plural
 
-    with tempfile.TemporaryDirectory(prefix="trainrig-dashboard-") as scratch:
+    with scratch_folder(name="dashboard") as scratch:
         project = arguments.folder.resolve().name
-        board = make_board(arguments.tracker, project, Path(scratch))
+        board = make_board(arguments.tracker, project, scratch)
         mirror = Mirror(arguments.folder, board)
         count = mirror.update()
         address = board.serve(arguments.port)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from optimizer_quality.train import train
 from optimizer_quality.utils import set_seed
 from trainrig.device import choose_device, set_threads
 from trainrig.files import read_json
+from trainrig.locks import lock
 from trainrig.run_status import FINAL, RunResult, read_result, read_status
 from trainrig.runs import RunDirectory, describe_environment, open_run
 from trainrig.tracking.tables import write_table
@@ -126,7 +126,7 @@ def _remove_final_files(path: Path, log_path: Path) -> None:
 
 def write_runs_csv(folder: Path) -> Path:
     """Rebuild ``folder/runs.csv`` from the run directories in it, safely beside other writers."""
-    with _csv_lock(folder):
+    with lock(folder / ".runs.csv.lock", wait=True):
         rows = [
             _row(path.parent)
             for path in sorted(folder.glob("*/config.json"))
@@ -167,10 +167,3 @@ def _row(path: Path) -> dict[str, Any]:
         "seconds": metrics.get("timing", {}).get("seconds"),
         "synthetic": int(config["images"]["synthetic"]),
     }
-
-
-@contextlib.contextmanager
-def _csv_lock(folder: Path) -> Iterator[None]:
-    with (folder / ".runs.csv.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

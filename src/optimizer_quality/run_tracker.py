@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from trainrig.checkpoint import latest_checkpoint, remove_leftovers, save_checkpoint
+from trainrig.checkpoint import latest_checkpoint, save_checkpoint
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json, write_atomically
 from trainrig.runs import RunDirectory
@@ -84,7 +84,6 @@ class RunTracker:
         Raises:
             CheckpointError: none is valid, or it does not fit the model or the optimizer.
         """
-        remove_leftovers(self.directory.checkpoints)
         device = next(model.parameters()).device
         found, self.messages = latest_checkpoint(self.directory.checkpoints, device)
         if found is None:

@@ -28,7 +28,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from trainrig.errors import CheckpointError
-from trainrig.files import fsync_directory, write_durably
+from trainrig.files import fsync_directory, temporary_name, write_durably
 
 FILES = ("weights.pt", "state.pt")
 _NAME = re.compile(r"step_(\d+)(_interim)?")
@@ -68,8 +68,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / (f"step_{step}_interim" if interim else f"step_{step}")
-    temporary = folder / f".step_{step}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_name(folder / f"step_{step}")
     temporary.mkdir()
     try:
         manifest: dict[str, Any] = {"step": step, "files": {}}

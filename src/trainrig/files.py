@@ -1,13 +1,129 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and whose temporary forms do not outlive a kill for long.
+
+Whatever is written under a temporary name first is written through ``replacing`` (a file),
+``scratch_folder`` or ``temporary_name``. Such a name carries the key of its writer,
+
+    .<name>.<place>-<pid>-<start>-<number>.tmp
+
+so that the next process that writes into the folder removes what a killed one left there, and
+never what a living one is writing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from trainrig.processes import is_running, process_key
+
+#: Seconds without a write after which a temporary file counts as left behind, if its writer cannot
+#: be seen: it ran on another host, in another container, or before a reboot.
+ABANDONED_S = 24 * 3600.0
+_TEMPORARY = re.compile(r"\..+\.(?P<key>[0-9a-f]{12}-\d+-\d+)-\d+\.tmp")
+_numbers = itertools.count()
+#: Folders that this process has looked through.
+_swept: set[Path] = set()
+#: What a file system says that cannot make a folder's entries durable.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name of this process for what is renamed to ``path`` when it is whole.
+
+    The first call for a folder removes what killed processes left in it.
+    """
+    folder = path.parent
+    if folder not in _swept:
+        _swept.add(folder)
+        remove_abandoned(folder)
+    name = path.name.encode()[:150].decode(errors="ignore")  # a file's name has 255 bytes
+    return folder / f".{name}.{process_key()}-{next(_numbers)}.tmp"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files and folders in ``folder`` whose writers are no longer at work.
+
+    One whose writer cannot be seen from here is removed when nothing was written to it for a day.
+    """
+    try:
+        found = [Path(entry) for entry in os.scandir(folder) if entry.name.endswith(".tmp")]
+    except OSError:  # no such folder, or none of ours to look into
+        return
+    for path in found:
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and _is_abandoned(path, match["key"]):
+            remove_quietly(path)
+
+
+def _is_abandoned(path: Path, key: str) -> bool:
+    running = is_running(key)
+    if running is not None:
+        return not running
+    try:
+        return time.time() - path.lstat().st_mtime > ABANDONED_S
+    except OSError:
+        return False
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file or a folder as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write what becomes ``path`` when the block ends well; else it is removed.
+
+    The file is on the disk before it gets its name, and its name before this returns.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is unchanged then, and
+            the error names it.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        with naming(path, temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
+    fsync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path | None = None, name: str = "scratch") -> Iterator[Path]:
+    """Yield a new folder within ``folder`` (default: the system's for temporary files).
+
+    It is removed at the end; after a kill, by the next process that makes one beside it.
+    """
+    parent = Path(tempfile.gettempdir()) if folder is None else folder
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(parent)
+    made = temporary_name(parent / name)
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        remove_quietly(made)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -19,12 +135,18 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let an ``OSError`` of a write (a full disk) say which file it is about."""
+def naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
+    """Let an ``OSError`` of a write (a full disk) say which file it is about.
+
+    Args:
+        path: the file.
+        instead_of: a temporary name of it, which means nothing to a reader.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        unnamed = error.filename is None or error.filename == str(instead_of)
+        if unnamed and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
@@ -48,21 +170,17 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise ValueError(f"{path}: not a readable {what} ({reason})") from None
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace ``path`` by ``content`` in one step: temporary file, fsync, rename.
+def write_atomically(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
+    """Replace ``path`` by ``content``, or by what that writes to a file, in one step.
 
     Raises:
         OSError: the disk is full or the folder is not writable; ``path`` is unchanged then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_durably(temporary, content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,9 +204,16 @@ def read_json(path: Path) -> Any:
 
 
 def fsync_directory(path: Path) -> None:
-    """Make renames inside ``path`` durable, where the platform can."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make renames inside ``path`` durable, where the file system can; others do without."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not listed
+        return
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
+from trainrig.processes import number_is_running
 
 #: Statuses of a run that will not go on.
 FINAL = ("complete", "diverged")
@@ -121,10 +122,4 @@ def is_alive(path: Path) -> bool:
         return False
     if host.strip() != platform.node():
         return True
-    try:
-        os.kill(int(pid), 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return pid.isdecimal() and number_is_running(int(pid))

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -24,9 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainrig.checkpoint import list_checkpoints
+from trainrig.checkpoint import list_checkpoints, remove_leftovers
 from trainrig.config import diff
-from trainrig.files import read_json, write_json
+from trainrig.files import read_json, remove_abandoned, write_json
+from trainrig.locks import Held, lock
 from trainrig.processes import process_count
 from trainrig.run_status import FINAL, read_status, this_process
 from trainrig.stopping import Interruption, StopRequest, graceful_stop
@@ -201,8 +201,8 @@ def open_run(
         if overwrite:
             remove_run(path)
         check_config(path, config, anew)  # again: another process may have made the run meanwhile
-        for leftover in path.glob(".*.tmp"):  # of a writer that was killed
-            leftover.unlink(missing_ok=True)
+        remove_abandoned(path)
+        remove_leftovers(path / LATEST)
         if list_checkpoints(path / LATEST) and read_status(path)["status"] not in FINAL:
             environment = check_environment(path, environment)
         run = RunDirectory(path, stop)
@@ -234,9 +234,6 @@ def naming_lost_loaders() -> Iterator[None]:
         ) from None
 
 
-_LOCKS: set[Any] = set()
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Be the only writer of the run directory ``path``; the lock dies with the process.
@@ -244,34 +241,13 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         ValueError: another process is working on the run.
     """
-    with (path / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise ValueError(
-                f"{path}: another process ({owner}) is working on this run; wait for it or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(this_process())
-        file.flush()
-        _LOCKS.add(file)
-        try:
+    try:
+        with lock(path / ".lock", owner=this_process()):
             yield
-        finally:
-            _LOCKS.discard(file)
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _forget_locks() -> None:
-    """In a forked child: close the parent's locks, or they would outlive a killed parent."""
-    for file in _LOCKS:
-        file.close()
-    _LOCKS.clear()
-
-
-os.register_at_fork(after_in_child=_forget_locks)
+    except Held as held:
+        raise ValueError(
+            f"{path}: another process ({held}) is working on this run; wait for it or stop it"
+        ) from None
 
 
 def remove_run(path: Path) -> None:

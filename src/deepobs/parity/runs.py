@@ -6,8 +6,6 @@ import contextlib
 import io
 import json
 import re
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from deepobs.pytorch.datasets.generated import generated_data
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
 from deepobs.pytorch.testproblems import TESTPROBLEMS
+from trainrig.files import scratch_folder
 from trainrig.parity import Report
 
 DATA_FREE = ("quadratic", "two_d")
@@ -167,7 +166,7 @@ def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     state, device = torch.get_rng_state(), config._settings.get("device")
     config.set_default_device("cpu")
     try:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(console):
+        with scratch_folder() as folder, contextlib.redirect_stdout(console):
             runner.run(
                 expected["testproblem"],
                 chosen,
@@ -181,7 +180,7 @@ def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
                 lr_sched_epochs=expected["lr_sched_epochs"],
                 lr_sched_factors=expected["lr_sched_factors"],
             )
-            (file,) = Path(folder).rglob("random_seed__*.json")
+            (file,) = folder.rglob("random_seed__*.json")
             output = json.loads(file.read_text(encoding="utf-8"))
     finally:
         torch.set_rng_state(state)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
-from trainrig.files import reading
+from trainrig.files import reading, replacing
 
 DIFFRACTION, PRODUCT = "diffraction.h5", "product.h5"
 HC_EV_M = 1.239841984e-6  # Planck constant times speed of light, in eV·m (CODATA 2018)
@@ -50,13 +50,8 @@ def _create(path: Path) -> Iterator[Any]:
     """A new HDF5 file that appears under its name only when it is whole."""
     import h5py
 
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        yield file
 
 
 def read_pair(folder: Path) -> RawDataTorch:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scan.npz_format import FRAME_KEYS, is_mappable, write_scan
+from trainrig.files import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +94,7 @@ def stage(
     folder = Path(cache) / staging_key(paths, settings)
     if (folder / MARKER).is_file():
         return folder
-    private = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    private.mkdir(parents=True, exist_ok=True)
-    try:
+    with scratch_folder(folder.parent, folder.name) as private:
         _build(paths, private)
         try:
             private.rename(folder)
@@ -105,8 +102,6 @@ def stage(
             if not (folder / MARKER).is_file():
                 raise
             logger.info("%s: built by another process meanwhile", folder)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainrig.files import reading
+from trainrig.files import reading, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -231,10 +231,11 @@ def write_scan(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = 
 
     Uncompressed by default, so that large sets can be mapped.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w", kind, allowZip64=True) as archive:
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", kind, allowZip64=True) as archive,
+    ):
         for name, value in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = kind
@@ -242,4 +243,3 @@ def write_scan(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = 
                 array = np.asanyarray(value)
                 array = array if array.ndim == 0 else np.ascontiguousarray(array)
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    partial.replace(path)

@@ -21,7 +21,7 @@ from ptycho_torch.raw_data import RawDataTorch
 from trainrig.checkpoint import no_valid
 from trainrig.distributed import Team
 from trainrig.errors import DivergedError
-from trainrig.files import write_atomically
+from trainrig.files import replacing, temporary_name, write_atomically
 from trainrig.tracking.progress import format_line
 
 logger = logging.getLogger(__name__)
@@ -29,15 +29,12 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def appearing_whole(path: Path, trainer: Any) -> Iterator[Path]:
-    """Yield where to write what shall be ``path``; an error names that, and leaves nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        if trainer.is_global_zero:
-            temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    """Yield where the leading process writes what becomes ``path``, as ``replacing`` does."""
+    if trainer.is_global_zero:
+        with replacing(path) as temporary:
+            yield temporary
+    else:  # Lightning writes nothing here
+        yield temporary_name(path)
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -30,7 +30,6 @@ from trainrig.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
     prune,
-    remove_leftovers,
     save_checkpoint,
 )
 from trainrig.config import to_dict
@@ -294,7 +293,6 @@ class Trainer:
             if step > self.step and not ignored:  # passed over, though whole: see `restore`
                 shutil.rmtree(path)
         self.log.truncate(checkpoint.state["log_sizes"] if checkpoint else {})
-        remove_leftovers(folder)
         prune(folder, self.start_step, self.config.training.keep_last)  # if killed in between
         if checkpoint is not None:
             self.logger.info("resumed from %s", checkpoint.path)

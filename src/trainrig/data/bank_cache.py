@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from trainrig.data.image_bank import ImageBank, hash_pixels
 from trainrig.data.locations import cache_dir
+from trainrig.files import remove_abandoned, write_atomically
 
 FORMAT = 1  # raised when the meaning of a cached file changes
 _FACTS = ("source", "synthetic", "sha256", "order", "class_names")
@@ -46,6 +45,7 @@ def fetch_bank(
     full_key = {"format": FORMAT, **key}
     digest = hashlib.sha256(json.dumps(full_key, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir()
+    remove_abandoned(folder)  # of a process killed while it wrote what is whole by now
     tensor_path, manifest_path = (folder / f"{name}-{digest}{end}" for end in (".pt", ".json"))
     if manifest_path.exists():
         try:
@@ -59,21 +59,6 @@ def fetch_bank(
     except OSError as error:
         log.warning("%s: cannot be cached in %s (%s); going on without", name, folder, error)
     return bank
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it; never a partial file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read(tensor_path: Path, manifest_path: Path, key: Mapping[str, Any]) -> ImageBank:
@@ -105,5 +90,4 @@ def _write(bank: ImageBank, tensor_path: Path, manifest_path: Path, key: Mapping
         "dictionary_order": None if order is None else order.tolist(),
     }
     write_atomically(tensor_path, lambda file: torch.save(bank.images.contiguous(), file))
-    text = json.dumps(manifest, indent=1).encode()
-    write_atomically(manifest_path, lambda file: file.write(text))
+    write_atomically(manifest_path, json.dumps(manifest, indent=1))

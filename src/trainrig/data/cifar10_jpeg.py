@@ -6,15 +6,13 @@ The pixels have been through JPEG: good for comparisons, not for published numbe
 from __future__ import annotations
 
 import io
-import os
 import tarfile
-import tempfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from trainrig.data.cifar10 import PIXELS
-from trainrig.files import reading
+from trainrig.files import reading, write_atomically
 
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -40,11 +38,8 @@ def write_batches(archive: Path, folder: Path) -> int:
     batches = {"test_batch.bin": splits["test"]}
     for number, part in enumerate(np.split(splits["train"], 5), start=1):
         batches[f"data_batch_{number}.bin"] = part
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".get-") as scratch:
-        for name, records in batches.items():
-            records.tofile(Path(scratch) / name)
-            os.replace(Path(scratch) / name, folder / name)
+    for name, records in batches.items():
+        write_atomically(folder / name, records.tobytes())
     return len(batches)
 
 

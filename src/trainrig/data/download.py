@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+
+from trainrig.files import replacing
 
 _CHUNK_BYTES = 1 << 18
 
@@ -46,10 +46,8 @@ def download_file(
         ValueError: another size or hash than published.
         OSError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
             try:
                 n_bytes, digest = _fetch(url, file, upstream, timeout_s)
             except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
@@ -57,17 +55,11 @@ def download_file(
                     f"{url}: download failed ({getattr(error, 'reason', error)}); check the "
                     f"network, or put {upstream.name} into {by_hand or path.parent} by hand"
                 ) from error
-            os.fsync(file.fileno())
         if (n_bytes, digest) != (upstream.n_bytes, upstream.sha256):
             raise ValueError(
                 f"{url}: got {n_bytes:,} bytes with SHA-256 {digest}; "
                 f"expected {upstream.n_bytes:,} bytes with SHA-256 {upstream.sha256}"
             )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _fetch(url: str, file: IO[bytes], upstream: Upstream, timeout_s: float) -> tuple[int, str]:
@@ -87,5 +79,4 @@ def _fetch(url: str, file: IO[bytes], upstream: Upstream, timeout_s: float) -> t
             digest.update(chunk)
             n_bytes += len(chunk)
             bar.update(len(chunk))
-    file.flush()
     return n_bytes, digest.hexdigest()

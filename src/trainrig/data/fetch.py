@@ -6,7 +6,6 @@ import gzip
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from trainrig.data.cifar10_jpeg import write_batches
 from trainrig.data.download import download_file
 from trainrig.data.locations import put_root
 from trainrig.data.published_files import file_digest
-from trainrig.files import reading
+from trainrig.files import reading, replacing, scratch_folder
 
 
 def get(
@@ -92,8 +91,8 @@ def _get_archive(data_set: DataSet, root: Path, source: Path | None) -> str:
     root.mkdir(parents=True, exist_ok=True)
     (file,) = data_set.files
     target = root / data_set.archives[file.name]
-    with tempfile.TemporaryDirectory(dir=root, prefix=".get-") as scratch:
-        archive = Path(scratch) / file.name
+    with scratch_folder(root, file.name) as scratch:
+        archive = scratch / file.name
         download_file(f"{data_set.url}/{file.name}", archive, file, by_hand=root)
         return f"{_unpack(archive, target)} files in {target}"
 
@@ -127,26 +126,23 @@ def _below(folder: Path | None, name: str) -> Iterator[Path]:
 
 
 def _copy(found: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".get-") as scratch:
-        shutil.copyfile(found, Path(scratch) / target.name)
-        os.replace(Path(scratch) / target.name, target)
+    with replacing(target) as temporary:
+        shutil.copyfile(found, temporary)
 
 
 def _unpack(archive: Path, folder: Path) -> int:
     """Put the plain files of an archive flat into ``folder``: whole ones only, nowhere else."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".get-") as scratch:
+    with scratch_folder(folder.parent, folder.name) as scratch:
         with reading(archive, "archive; fetch it again"), tarfile.open(archive) as tar:
             for member in tar:
                 name = Path(member.name).name
                 if member.isfile() and not name.startswith("."):
                     content = tar.extractfile(member)
                     assert content is not None  # a plain file
-                    with (Path(scratch) / name).open("wb") as out:
+                    with (scratch / name).open("wb") as out:
                         shutil.copyfileobj(content, out)
         folder.mkdir(exist_ok=True)
-        files = sorted(Path(scratch).iterdir())
+        files = sorted(scratch.iterdir())
         for path in files:
             if not (folder / path.name).exists():
                 os.replace(path, folder / path.name)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainrig.files import scratch_folder
 
 SIDE_PX = 105
 PARTS = {"train": "images_background", "test": "images_evaluation"}
@@ -129,14 +130,14 @@ def read_part_with_torchvision(part: Path, split: str, expected: str) -> Drawing
         def _check_integrity(self) -> bool:
             return True
 
-    with tempfile.TemporaryDirectory(prefix="trainrig-omniglot-") as scratch:
-        root = Path(scratch) / _FOLDER
+    with scratch_folder(name="omniglot") as scratch:
+        root = scratch / _FOLDER
         root.mkdir()
         if part.is_file():
             _unpack(part, root / PARTS[split], expected)
         else:
             (root / PARTS[split]).symlink_to(part.resolve(), target_is_directory=True)
-        dataset = LocalOmniglot(scratch, background=split == "train")
+        dataset = LocalOmniglot(str(scratch), background=split == "train")
         folder = Path(dataset.target_folder)
         entries = []
         for name, character in dataset._flat_character_images:

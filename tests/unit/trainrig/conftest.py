@@ -1,7 +1,8 @@
-"""Work for the sweep's worker processes, importable there by file name."""
+"""Work for the sweep's worker processes, importable there by file name; a process that ended."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 
@@ -56,3 +57,11 @@ def sweep_work(tmp_path_factory):
 
     yield sweep_work_for_tests
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def dead_key():
+    """The key of a process that is no longer at work."""
+    program = "from trainrig.processes import process_key; print(process_key())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return done.stdout.strip()

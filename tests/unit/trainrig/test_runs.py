@@ -13,7 +13,7 @@ import pytest
 
 from trainrig import runs
 from trainrig.checkpoint import save_checkpoint
-from trainrig.files import read_json
+from trainrig.files import read_json, temporary_name
 from trainrig.runs import LATEST, OWNED, check_config, open_run, read_status, remove_run
 
 CONFIG = {"lr": 0.1, "part": {"steps": 3}, "list": [1, 2]}
@@ -133,10 +133,15 @@ def test_the_lock_of_another_process_goes_with_it(tmp_path, holder):
         pass
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    tmp_path.joinpath(".status.json.77.tmp").write_text('{"sta')
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path, dead_key):
+    checkpoints = tmp_path / LATEST
+    checkpoints.mkdir(parents=True)
+    (checkpoints / f".step_3.{dead_key}-0.tmp").mkdir()
+    tmp_path.joinpath(f".status.json.{dead_key}-0.tmp").write_text('{"sta')
+    theirs = temporary_name(tmp_path / "report.html")  # a report that is being written meanwhile
+    theirs.write_text("<ht")
     with opened(tmp_path):
-        assert not list(tmp_path.glob(".*.tmp"))
+        assert list(tmp_path.rglob(".*.tmp")) == [theirs]
 
 
 def test_overwrite_removes_what_is_ours_and_nothing_else(tmp_path):

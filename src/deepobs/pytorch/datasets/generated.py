@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from deepobs.pytorch import config
 from trainrig.data.mnist import FILES
 from trainrig.data.tolstoi import VOCABULARY
+from trainrig.files import scratch_folder
 
 
 def write_generated_data(folder: Path, examples: int = 64, seed: int = 0) -> None:
@@ -37,8 +37,8 @@ def write_generated_data(folder: Path, examples: int = 64, seed: int = 0) -> Non
 def generated_data(examples: int, seed: int = 0) -> Iterator[None]:
     """Let the configured data folder be one of generated data, for a while."""
     before = config._settings.get("data_dir")
-    with tempfile.TemporaryDirectory() as folder:
-        write_generated_data(Path(folder), examples, seed)
+    with scratch_folder() as folder:
+        write_generated_data(folder, examples, seed)
         config.set_data_dir(folder)
         try:
             yield

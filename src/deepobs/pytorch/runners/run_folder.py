@@ -19,7 +19,6 @@ from deepobs.pytorch.runners.settings import RunSettings
 from trainrig.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
-    remove_leftovers,
     save_checkpoint,
 )
 from trainrig.runs import FINAL, LATEST, RunDirectory, describe_environment, open_run, read_status
@@ -62,7 +61,6 @@ def open_session(
     environment = describe_environment("deepobs", device=device, threads=torch.get_num_threads())
     options: dict[str, Any] = {"overwrite": _starts_anew(work), "anew": f"remove {work}"}
     with open_run(work, plain, environment, **options) as directory:
-        remove_leftovers(directory.checkpoints)
         log = MetricLog(directory.logs, COLUMNS)
         session.log, session.stop = log, directory.stop
         _resume(session, directory, say)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets.generated import write_generated_data
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.testproblems import TESTPROBLEMS, TestProblem
+from trainrig.files import scratch_folder
 from trainrig.processes import alone, process_count
 from trainrig.seeding import set_seed
 
@@ -69,8 +69,8 @@ def smoke_all(
     for name in names:
         check_testproblem(name)
     outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
-        write_generated_data(Path(folder), examples=32)
+    with scratch_folder() as folder:
+        write_generated_data(folder, examples=32)
         for name in names or TESTPROBLEMS:
             outcome = _in_process_of_its_own(name, folder) if is_big(name) else smoke(name, folder)
             outcomes.append(outcome)
@@ -133,6 +133,7 @@ import sys
 import torch
 torch.set_num_threads(int(sys.argv[3]))
 from deepobs.pytorch.runners.smoke import smoke
+from trainrig.files import scratch_folder
 outcome = smoke(sys.argv[1], sys.argv[2])
 print(f"{outcome.steps}|{outcome.loss}|{outcome.seconds}|{outcome.problem}")
 """
