@@ -22,6 +22,7 @@ from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.session import SaveClock, Session, evaluate
 from deepobs.pytorch.runners.sinks import Sinks
 from deepobs.pytorch.testproblems._families import Classification
+from trainrig.stats import mean_and_sd
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,11 @@ def first_losses(names: Sequence[str], batches: int | None, seeds: int) -> Itera
             raise ValueError(f"{name}: no published baseline to compare with")
         published, spread = (curve[0] for curve in band)
         values = np.array([first_loss(name, seed, batches) for seed in range(42, 42 + seeds)])
-        mean = values.mean()
+        mean, sd = mean_and_sd(values)
         means = generator.choice(values, (DRAWS, PUBLISHED_SEEDS)).mean(1)
         as_far = (abs(means - mean) >= abs(published - mean)).mean()
         yield (
-            f"{name:18} {mean:9.4f} +- {values.std():.4f} ({values.min():.4f} to "
+            f"{name:18} {mean:9.4f} +- {sd:.4f} ({values.min():.4f} to "
             f"{values.max():.4f})  published {published:9.4f} +- {spread:.4f}  "
             f"{100 * (mean / published - 1):+.2f} %  ({seeds} seeds; of means of "
             f"{PUBLISHED_SEEDS} of them {100 * as_far:.2g} % lie as far from ours)"

@@ -11,7 +11,7 @@ import numpy as np
 from deepobs.analyzer.aggregate import choose_metric
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results, Run, Setting, read_results
-from deepobs.analyzer.tables import make_rows
+from deepobs.analyzer.tables import make_rows, tests_note
 from trainrig.report.content import Chart, Section, Series, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord, last_values
@@ -74,8 +74,8 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     problems, count = ", ".join(results.testproblems), len(results.testproblems)
     text = (
         "Best setting of each optimizer by its final value; published: DeepOBS baselines v1.1, ten "
-        "seeds. Speed: epochs to the problem's convergence performance."
-    )
+        "seeds. Speed: epochs to the problem's convergence performance. "
+    ) + tests_note(rows)
     table = [
         {
             "problem": row.testproblem,

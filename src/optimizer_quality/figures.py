@@ -14,11 +14,11 @@ from trainrig.plotting.style import (
     MUTED,
     TEXT_IN,
     colours,
-    mean_and_sd,
     new_figure,
     paper_style,
     save_figure,
 )
+from trainrig.stats import mean_and_sd
 from trainrig.tracking.tables import read_table
 
 if TYPE_CHECKING:

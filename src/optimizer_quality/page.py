@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from optimizer_quality.figures import pair_groups
-from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import Picture, Section, Table
 from trainrig.report.describers import Description
+from trainrig.stats import mean_and_sd
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 CAPTIONS = {

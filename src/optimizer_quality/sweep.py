@@ -1,8 +1,9 @@
 """Optimizers by learning rates by seeds: plan, run side by side, choose on validation, compare.
 
 The learning rate of each optimizer is the one with the highest mean validation accuracy; the test
-set decides nothing. Two optimizers whose test accuracies do not differ by Welch's t-test at the 5 %
-level are marked "not distinguishable".
+set decides nothing. Each is compared with the best one by Welch's t-test over seeds at the 5 %
+level, Holm-corrected for the number of comparisons; "not distinguishable" marks those that do not
+differ.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from optimizer_quality.session import Runtime
 from trainrig.files import read_json, write_atomically
 from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
-from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import FINAL, check_config, read_status
+from trainrig.stats import LEVEL, holm, mean_and_sd, welch
 from trainrig.sweep import Outcome, Task
 from trainrig.tracking.tables import write_table
 
@@ -37,12 +38,7 @@ SUMMARY_COLUMNS = (
     "test_accuracy_sd",
     "chosen",
     "against_best",
-)
-#: Two-sided 5 % critical values of Student's t for 1..30 degrees of freedom.
-T_CRITICAL = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+    "p_value",
 )
 
 
@@ -224,35 +220,15 @@ def _compare(chosen: list[tuple[dict[str, Any], list[float]]]) -> None:
     if not chosen:
         return
     best, best_values = max(chosen, key=lambda pair: pair[0]["test_accuracy_mean"])
-    for row, values in chosen:
-        if row is best:
-            row["against_best"] = "best"
-        elif distinguishable(values, best_values):
-            row["against_best"] = "worse"
+    best["against_best"] = "best"
+    others = [(row, values) for row, values in chosen if row is not best]
+    corrected = holm([welch(values, best_values).p for _, values in others])
+    for (row, _), p in zip(others, corrected, strict=True):
+        if math.isnan(p):
+            row["against_best"] = "not tested: one seed"
         else:
-            row["against_best"] = "not distinguishable"
-
-
-def distinguishable(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Say whether two samples' means differ by Welch's t-test at the two-sided 5 % level.
-
-    Source: B. L. Welch, Biometrika 34 (1947); degrees of freedom by Welch-Satterthwaite, rounded
-    down. Samples of one value are never distinguishable.
-
-    >>> distinguishable([0.90, 0.91, 0.92], [0.70, 0.71, 0.72])
-    True
-    >>> distinguishable([0.90], [0.10])
-    False
-    """
-    if min(len(a), len(b)) < 2:
-        return False
-    (mean_a, sd_a), (mean_b, sd_b) = mean_and_sd(a), mean_and_sd(b)
-    var_a, var_b = sd_a**2 / len(a), sd_b**2 / len(b)
-    if var_a + var_b == 0:
-        return mean_a != mean_b
-    freedom = (var_a + var_b) ** 2 / (var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1))
-    critical = T_CRITICAL[min(int(freedom), len(T_CRITICAL)) - 1]
-    return abs(mean_a - mean_b) > critical * math.sqrt(var_a + var_b)
+            row["against_best"] = "worse" if p < LEVEL else "not distinguishable"
+            row["p_value"] = p
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -268,6 +244,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             f"| {row['optimizer']} | {row['lr']:g} | {row['n_seeds']} | {val} | {test} "
             f"| {row['against_best']} |"
         )
+    tested = sum(row["p_value"] is not None for row in chosen)
+    among = f", Holm-corrected over {tested} comparisons" if tested > 1 else ""
+    if tested:
+        lines += ["", f"Welch's t-test of the test accuracies over seeds, 5 % level{among}."]
     return "\n".join(lines) + "\n"
 
 

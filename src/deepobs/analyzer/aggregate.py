@@ -16,9 +16,8 @@ import numpy as np
 
 from deepobs.analyzer.baselines import load_baselines
 from deepobs.analyzer.results import CURVES, Results, Setting
+from trainrig.stats import Moments, t_interval
 
-#: Two-sided 97.5 % points of Student's t by degrees of freedom, then the normal's.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
 MODES = ("final", "best", "most")
 
 
@@ -29,6 +28,7 @@ class Summary:
     Attributes:
         n: number of runs.
         mean, std: final values over runs, population deviation.
+        sd: their sample deviation, which tests use (NaN for one run).
         best: extremum of the mean curve.
         low, high: 95 % confidence interval of the mean (Student's t; NaN for one run).
         speed: epochs to the threshold; None without one.
@@ -39,12 +39,18 @@ class Summary:
     n: int
     mean: float
     std: float
+    sd: float
     best: float
     low: float
     high: float
     speed: float | None
     reached: int
     diverged: int
+
+    @property
+    def moments(self) -> Moments:
+        """What tests compare: number, mean and sample deviation."""
+        return Moments(self.n, self.mean, self.sd)
 
 
 def choose_metric(setting: Setting, metric: str | None = None) -> str:
@@ -89,16 +95,6 @@ def mean_and_std(setting: Setting, metric: str) -> tuple[np.ndarray, np.ndarray]
     return rows.mean(0), rows.std(0)
 
 
-def confidence_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t."""
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    factor = _T[n - 2] if n - 2 < len(_T) else 1.96 + 2.4 / (n - 1)
-    half = factor * float(values.std(ddof=1)) / math.sqrt(n)
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
 def threshold_of(testproblem: str, metric: str) -> float | None:
     """Return the published convergence threshold of a problem's test metric, or None."""
     value = load_baselines().thresholds.get(testproblem)
@@ -120,12 +116,14 @@ def summarise(setting: Setting, metric: str) -> Summary:
     speed, reached = None, 0
     if threshold is not None:
         speed, reached = _speed(rows, threshold, loss)
-    low, high = confidence_interval(final)
+    moments = Moments.of(final)
+    low, high = t_interval(moments)
     diverged = sum(run.status == "diverged" for run in setting.runs)
     return Summary(
-        len(rows),
-        float(final.mean()),
-        float(final.std()),
+        moments.n,
+        moments.mean,
+        moments.population_sd,
+        moments.sd,
         best,
         low,
         high,
@@ -176,13 +174,6 @@ def best_setting(
     return rank_settings(settings, choose_metric(settings[0], metric), mode)[0]
 
 
-def distinguishable(ours: Summary, low: float, high: float) -> bool:
-    """Say whether two confidence intervals are disjoint; one run alone never is."""
-    if any(math.isnan(value) for value in (ours.low, ours.high, low, high)):
-        return False
-    return ours.high < low or ours.low > high
-
-
 def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
     """Return a published curve's mean and population deviation at an epoch, or at its end."""
     band = load_baselines().band(row["tp"], row["opt"], metric)
@@ -192,12 +183,9 @@ def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float
     return float(mean[last]), float(std[last])
 
 
-def published_interval(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
-    """Return the 95 % interval of a published mean from its deviation and number of seeds."""
-    (mean, std), n = published_value(row, metric, epoch), row["n"]
-    spread = std * math.sqrt(n / (n - 1)) if n > 1 else math.nan
-    half = (_T[n - 2] if n > 1 else math.nan) * spread / math.sqrt(n)
-    return mean - half, mean + half
+def published_moments(row: dict[str, Any], metric: str, epoch: int) -> Moments:
+    """Return number of seeds, mean and sample deviation of a published curve at an epoch."""
+    return Moments.of_population(row["n"], *published_value(row, metric, epoch))
 
 
 def sensitivity(

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from deepobs.analyzer.aggregate import (
     Summary,
     best_setting,
     choose_metric,
-    distinguishable,
     is_loss,
-    published_interval,
+    published_moments,
     published_value,
     summarise,
 )
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results, optimizer_order
+from trainrig.stats import LEVEL, holm, t_interval, welch
 
 PUBLISHED = "published"
 
@@ -36,6 +36,8 @@ class Row:
         speed: epochs to the convergence threshold.
         tunability: the setting, e.g. ``lr 1.58e-02, momentum 0.99``.
         verdict: against the best published baseline on this problem after as many epochs.
+        p_value: of Welch's test behind the verdict, Holm-corrected over the table; None where
+            nothing was tested.
     """
 
     testproblem: str
@@ -51,17 +53,42 @@ class Row:
     speed: float | None
     tunability: str
     verdict: str
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """With the published optimizer that is best on this problem after as many epochs."""
+
+    name: str
+    better: bool
+    p: float
+
+    def verdict(self, p: float) -> str:
+        """Return the words for a corrected p-value."""
+        if math.isnan(p):
+            return f"not tested against published {self.name}: one seed"
+        if p >= LEVEL:
+            return f"not distinguishable from published {self.name}"
+        return f"{'better' if self.better else 'worse'} than published {self.name}"
 
 
 def make_rows(results: Results, mode: str = "most", metric: str | None = None) -> list[Row]:
-    """Return a row per problem and optimizer, and the published ones of the same problems."""
-    rows = []
+    """Return a row per problem and optimizer, and the published ones of the same problems.
+
+    The verdicts of all rows are one family: their p-values are Holm-corrected together.
+    """
+    rows: list[Row] = []
+    compared: dict[int, _Comparison] = {}
     for problem in results.testproblems:
         for optimizer in results.optimizers(problem):
             setting = best_setting(results, problem, optimizer, mode, metric)
             assert setting is not None  # the optimizer has runs
             chosen = choose_metric(setting, metric)
-            summary = summarise(setting, chosen)
+            summary, epochs = summarise(setting, chosen), setting.runs[0].num_epochs
+            found = _compare(problem, chosen, summary, epochs)
+            if isinstance(found, _Comparison):
+                compared[len(rows)] = found
             rows.append(
                 Row(
                     problem,
@@ -69,18 +96,31 @@ def make_rows(results: Results, mode: str = "most", metric: str | None = None) -
                     "run",
                     chosen,
                     summary.n,
-                    setting.runs[0].num_epochs,
+                    epochs,
                     summary.mean,
                     summary.std,
                     summary.low,
                     summary.high,
                     summary.speed,
                     describe(setting.hyperparams),
-                    _verdict(problem, chosen, summary, setting.runs[0].num_epochs),
+                    found if isinstance(found, str) else "",
                 )
             )
         rows += _published_rows(problem)
+    corrected = holm([comparison.p for comparison in compared.values()])
+    for (place, comparison), p in zip(compared.items(), corrected, strict=True):
+        tested = None if math.isnan(p) else p
+        rows[place] = replace(rows[place], verdict=comparison.verdict(p), p_value=tested)
     return rows
+
+
+def tests_note(rows: list[Row]) -> str:
+    """Return the sentence that says how the verdicts were reached; empty where there are none."""
+    count = sum(row.p_value is not None for row in rows)
+    if not count:
+        return ""
+    among = f", Holm-corrected over the {count} comparisons of this table" if count > 1 else ""
+    return f"Verdicts: Welch's t-test over seeds at the 5 % level{among}."
 
 
 def describe(hyperparams: dict[str, Any]) -> str:
@@ -96,7 +136,7 @@ def _published_rows(problem: str) -> list[Row]:
         if row["tp"] != problem:
             continue
         metric = "test_accuracies" if "test_accuracies" in row else "test_losses"
-        low, high = published_interval(row, metric, row["N"])
+        low, high = t_interval(published_moments(row, metric, row["N"]))
         rows.append(
             Row(
                 problem,
@@ -117,8 +157,8 @@ def _published_rows(problem: str) -> list[Row]:
     return sorted(rows, key=lambda r: optimizer_order(r.optimizer))
 
 
-def _verdict(problem: str, metric: str, summary: Summary, epochs: int) -> str:
-    """Compare with the published optimizer that is best on this problem after as many epochs."""
+def _compare(problem: str, metric: str, summary: Summary, epochs: int) -> _Comparison | str:
+    """Compare with the best published optimizer, or say why there is no comparison."""
     candidates = [row for row in load_baselines().rows if row["tp"] == problem and metric in row]
     if not candidates:
         return "no published baseline"
@@ -129,11 +169,8 @@ def _verdict(problem: str, metric: str, summary: Summary, epochs: int) -> str:
     best = min(range(len(means)), key=means.__getitem__)
     name = OPTIMIZERS[candidates[best]["opt"]]
     early = f" at epoch {epochs}" if epochs < candidates[best]["N"] else ""
-    low, high = published_interval(candidates[best], metric, epochs)
-    if not distinguishable(summary, low, high):
-        return f"not distinguishable from published {name}{early}"
-    better = sign * summary.mean < means[best]
-    return f"{'better' if better else 'worse'} than published {name}{early}"
+    test = welch(summary.moments, published_moments(candidates[best], metric, epochs))
+    return _Comparison(name + early, sign * summary.mean < means[best], test.p)
 
 
 HEADER = (
@@ -169,7 +206,8 @@ def to_markdown(rows: list[Row]) -> str:
     """Return a Markdown table."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    note = tests_note(rows)
+    return "\n".join(lines) + "\n" + (f"\n{note}\n" if note else "")
 
 
 def to_csv(rows: list[Row]) -> str:

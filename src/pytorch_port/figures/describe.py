@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
-from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord
+from trainrig.stats import mean_and_sd
 
 METRICS = (
     Metric("holdout", "accuracy_closed", "in-context accuracy (of 2 labels)", percent=True),

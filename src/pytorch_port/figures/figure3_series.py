@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytorch_port.sweep.figure3_tables import run_key
-from trainrig.plotting.style import LINE_STYLES, MARKERS, colours, mean_and_sd
+from trainrig.plotting.style import LINE_STYLES, MARKERS, colours
+from trainrig.stats import mean_and_sd
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -27,12 +27,12 @@ from trainrig.plotting.style import (
     EndLabel,
     colours,
     label_line_ends,
-    mean_and_sd,
     new_figure,
     paper_style,
     save_figure,
     sequence,
 )
+from trainrig.stats import mean_and_sd
 from trainrig.tracking.tables import Row
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _mean_line(
     steps = sorted(by_step)
     summary = [mean_and_sd(by_step[step]) for step in steps]
     ax.plot(steps, [m for m, _ in summary], color=colour)
-    if any(sd for _, sd in summary):
+    if any(sd > 0 for _, sd in summary):
         low, high = ([m + sign * sd for m, sd in summary] for sign in (-1, 1))
         ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     return [(step, mean) for step, (mean, _) in zip(steps, summary, strict=True)]

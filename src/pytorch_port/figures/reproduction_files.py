@@ -21,8 +21,8 @@ from pytorch_port.figures.reproduction import BASE_JSON, Condition, Planned
 from pytorch_port.train.evaluation import evaluate_run
 from trainrig.config import to_dict
 from trainrig.files import write_json
-from trainrig.plotting.style import mean_and_sd
 from trainrig.runs import read_status
+from trainrig.stats import mean_and_sd
 from trainrig.tracking.tables import Row, write_table
 
 #: Behind Fig. 6, which has no curves.
@@ -178,7 +178,7 @@ def comparison_rows(
                     **published,
                     "our_step": max((s for _, s in ours), default=None),
                     "ours_mean": mean,
-                    "ours_sd": sd,
+                    "ours_sd": sd if len(ours) > 1 else None,
                     "n_seeds": len(ours),
                     "comparable": "yes" if comparable and ours else "no",
                 }

@@ -216,9 +216,3 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
         blocks.append((mean, members))
     flat = [mean for mean, members in blocks for _ in range(members)]
     return [value + gap * rank for rank, value in enumerate(flat)]
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation (0 for a single value)."""
-    array = np.asarray(values, dtype=np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else 0.0

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.config import flatten
-from trainrig.plotting.style import mean_and_sd
 from trainrig.report.content import (
     Chart,
     Folded,
@@ -26,6 +25,7 @@ from trainrig.report.content import (
 )
 from trainrig.report.describers import Description, Metric
 from trainrig.report.records import RunRecord
+from trainrig.stats import mean_and_sd
 
 MAX_METRICS = 10
 #: Columns of differing keys in the table of runs; all of them are in the table of differences.
@@ -207,8 +207,8 @@ def mean_series(
         shared,
         [mean for mean, _ in spreads],
         colour,
-        low=[mean - sd for mean, sd in spreads],
-        high=[mean + sd for mean, sd in spreads],
+        low=[mean - sd for mean, sd in spreads] if len(tables) > 1 else (),
+        high=[mean + sd for mean, sd in spreads] if len(tables) > 1 else (),
     )
 
 

@@ -12,9 +12,7 @@ from deepobs.analyzer import plots, tables
 from deepobs.analyzer.aggregate import (
     best_setting,
     choose_metric,
-    confidence_interval,
-    distinguishable,
-    published_interval,
+    published_moments,
     rank_settings,
     sensitivity,
     summarise,
@@ -23,6 +21,7 @@ from deepobs.analyzer.aggregate import (
 from deepobs.analyzer.baselines import load_baselines
 from deepobs.analyzer.profiles import performance_profile, profile_score, times_to_threshold
 from deepobs.analyzer.results import read_results
+from trainrig.stats import holm, welch
 
 
 def write(root, problem, optimizer, lr, seed, test, *, schema="1.1", accuracy=False, **extra):
@@ -132,13 +131,7 @@ def test_sensitivity_is_relative_to_the_best(folder):
     np.testing.assert_allclose(y, [1.0, 87.1 / 95, 0.0])
 
 
-def test_confidence_interval_is_students():
-    low, high = confidence_interval(np.array([1.0, 2.0, 3.0]))
-    assert (low, high) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
-    assert all(math.isnan(v) for v in confidence_interval(np.array([1.0])))
-
-
-def test_overlapping_intervals_are_not_distinguishable(tmp_path):
+def test_verdicts_are_welch_tests_holm_corrected_over_the_table(tmp_path):
     for seed in range(10):
         for name, final in (("Same", 87.05), ("Better", 86.9), ("Worse", 88.0)):
             curve = [350.0] * 100 + [final + 0.01 * (seed % 2)]
@@ -147,12 +140,27 @@ def test_overlapping_intervals_are_not_distinguishable(tmp_path):
     assert rows["Same"].verdict == "not distinguishable from published Momentum"
     assert rows["Better"].verdict == "better than published Momentum"
     assert rows["Worse"].verdict == "worse than published Momentum"
-    row = load_baselines().row("quadratic_deep", "Momentum")
-    one_run = summarise(
-        next(iter(read_results(tmp_path).settings["quadratic_deep"]["Same"].values())),
-        "test_losses",
+    published = published_moments(
+        load_baselines().row("quadratic_deep", "Momentum"), "test_losses", 100
     )
-    assert not distinguishable(one_run, *published_interval(row, "test_losses", 100))
+    finals = {
+        name: [final + 0.01 * (seed % 2) for seed in range(10)]
+        for name, final in (("Same", 87.05), ("Better", 86.9), ("Worse", 88.0))
+    }
+    p_values = dict(
+        zip(finals, holm([welch(v, published).p for v in finals.values()]), strict=True)
+    )
+    assert {name: rows[name].p_value for name in finals} == pytest.approx(p_values)
+    assert "Holm-corrected over the 3 comparisons" in tables.to_markdown(list(rows.values()))
+
+
+def test_one_seed_is_not_tested(tmp_path):
+    write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, [350.0] * 100 + [10.0])
+    row = tables.make_rows(read_results(tmp_path))[0]
+    assert (row.verdict, row.p_value) == (
+        "not tested against published Momentum: one seed",
+        None,
+    )
 
 
 def test_a_short_run_is_compared_at_its_own_length(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 
 from optimizer_quality.config import CifarConfig
 from optimizer_quality.sweep import (
-    distinguishable,
     markdown,
     parse_grid,
     plan_runs,
@@ -14,6 +13,7 @@ from optimizer_quality.sweep import (
     write_summary,
 )
 from trainrig.files import write_json
+from trainrig.stats import welch
 from trainrig.tracking.tables import Column, read_table
 
 
@@ -56,16 +56,27 @@ def test_diverged_seeds_count_as_absent(recorded):
     assert rows["sgd", 0.01]["chosen"] == 1
 
 
-def test_welch_agrees_with_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    cases = [
-        ([0.1, 0.2, 0.3], [0.35, 0.36, 0.40]),
-        ([0.1, 0.2, 0.3], [0.5, 0.52, 0.9]),
-        ([1.0, 1.1, 1.2, 1.3], [2.0, 2.1]),
-        ([0.5, 0.5, 0.6, 0.7], [0.9, 1.0, 1.1, 0.95]),
-    ]
-    for a, b in cases:
-        assert distinguishable(a, b) == (stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05)
+def test_a_difference_that_only_an_uncorrected_test_sees_is_not_called_worse(tmp_path):
+    best, near, shift = 0.80, 0.7769, 0.01
+    optimizers = ("sgd", "adamw", "adam", "lion")
+    runs = plan_runs(CifarConfig(), {name: (1e-3,) for name in optimizers}, (0, 1, 2))
+    for seed in range(3):
+        for name, mean in zip(optimizers, (best, near, near, near), strict=True):
+            record(tmp_path, f"{name}_lr0.001_seed{seed}", 0.6, mean + shift * (seed - 1))
+    rows = summarise(runs, tmp_path)
+    alone = welch([best - shift, best, best + shift], [near - shift, near, near + shift]).p
+    assert alone < 0.05 < 3 * alone
+    assert [row["against_best"] for row in rows] == ["best", *["not distinguishable"] * 3]
+    assert [row["p_value"] for row in rows[1:]] == pytest.approx([3 * alone] * 3)
+    assert "Holm-corrected over 3 comparisons" in markdown(rows)
+
+
+def test_one_seed_is_not_tested(tmp_path):
+    runs = plan_runs(CifarConfig(), {"sgd": (0.1,), "adamw": (1e-3,)}, (0,))
+    record(tmp_path, "sgd_lr0.1_seed0", 0.6, 0.6)
+    record(tmp_path, "adamw_lr0.001_seed0", 0.6, 0.1)
+    marks = {row["optimizer"]: row["against_best"] for row in summarise(runs, tmp_path)}
+    assert marks == {"sgd": "best", "adamw": "not tested: one seed"}
 
 
 def test_grid_mistakes_are_named():

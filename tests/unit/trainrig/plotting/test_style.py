@@ -22,11 +22,6 @@ def test_spread_keeps_order_and_distance(positions, gap):
         assert np.allclose(moved, positions)
 
 
-def test_mean_and_sample_deviation():
-    assert style.mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
-    assert style.mean_and_sd([0.5]) == (0.5, 0.0)
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shades_and_sequences_get_strictly_different_luminance(count):
     for colours in (style.shades("#0072B2", count), style.sequence(count)):
