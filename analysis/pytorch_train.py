@@ -63,13 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if result.status == "diverged":
         raise ValueError(f"{path}: diverged at step {result.step}: {result.message}")
-    for regime, scalars in result.metrics.items():
-        shown = "  ".join(
-            f"{name} {scalars[name]:.4f}"
-            for name in ("loss", "accuracy_query", "accuracy_closed")
-            if name in scalars
-        )
-        print(f"{regime:<11} {shown}")
+    from pytorch_port.figures.headlines import headline_lines
+
+    for line in headline_lines(path):
+        print(line)
     print(f"{path}: {result.status} at step {result.step}")
     return 0
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
-from trainrig.report.records import RunRecord
+from trainrig.report.records import HEADLINE_EVALUATIONS, RunRecord
 from trainrig.stats import mean_and_sd
 
+#: Every evaluation draws sequences of its own, so that one alone is no headline.
+_accuracy = partial(Metric, percent=True, average=HEADLINE_EVALUATIONS)
+
 METRICS = (
-    Metric("holdout", "accuracy_closed", "in-context accuracy (of 2 labels)", percent=True),
-    Metric("no_support", "accuracy_query", "in-weights accuracy", percent=True),
-    Metric("holdout", "accuracy_query", "in-context accuracy (of all labels)", percent=True),
+    _accuracy("holdout", "accuracy_closed", "in-context accuracy (of 2 labels)"),
+    _accuracy("no_support", "accuracy_query", "in-weights accuracy"),
+    _accuracy("holdout", "accuracy_query", "in-context accuracy (of all labels)"),
     Metric("holdout", "loss", "in-context loss / nats"),
     Metric("no_support", "loss", "in-weights loss / nats"),
     Metric("train", "loss", "training loss / nats"),
@@ -90,36 +94,44 @@ def _title(runs: Sequence[RunRecord]) -> str:
 def _lead(runs: Sequence[RunRecord]) -> str:
     parts = []
     for metric in METRICS[:2]:
-        found = [(v, run.name) for run in runs if (v := _final(run, metric)) is not None]
+        found = [
+            (value, error or 0.0, run.name)
+            for run in runs
+            for value, error in [metric.of(run)]
+            if value is not None
+        ]
         if found:
-            value, name = max(found)
+            value, error, name = max(found)
             where = f" ({name})" if len(runs) > 1 else ""
-            parts.append(f"{metric.label.partition(' (')[0]} {100 * value:.1f} %{where}")
+            spread = f" ± {100 * error:.1f}" if error else ""
+            parts.append(f"{metric.label.partition(' (')[0]} {100 * value:.1f}{spread} %{where}")
     if not parts:
         return "No evaluation has been logged yet."
     return ("Highest at the end: " if len(runs) > 1 else "At the end: ") + "; ".join(parts) + "."
 
 
-def _final(run: RunRecord, metric: Metric) -> float | None:
-    return run.value(metric.split, metric.key)
-
-
 def _tiles(runs: Sequence[RunRecord]) -> list[Tile]:
-    """Per class count at the smallest weight decay: final and highest accuracies, over seeds."""
+    """Per class count at the smallest weight decay: both accuracies, over seeds.
+
+    With one seed the spread is the standard error of its own evaluations.
+    """
     tiles = []
     for count in sorted({class_count(run) for run in runs}):
         own = [run for run in runs if class_count(run) == count]
         least = min(run.config["optimizer"]["weight_decay"] for run in own)
         own = [run for run in own if run.config["optimizer"]["weight_decay"] == least]
         for metric in METRICS[:2]:
-            values = [100 * v for run in own if (v := _final(run, metric)) is not None]
-            if not values:
+            found = [(v, error) for v, error in map(metric.of, own) if v is not None]
+            if not found:
                 continue
-            mean, sd = mean_and_sd(values)
-            spread = f" ± {sd:.1f}" if len(values) > 1 else ""
+            mean, spread = mean_and_sd([100 * value for value, _ in found])
+            what = "s.d. over seeds"
+            if len(found) == 1:
+                spread, what = 100 * (found[0][1] or 0.0), "s.e. of its last evaluations"
             label = f"{metric.label.partition(' (')[0]}, {count} classes"
-            note = f"λ = {least:g}, {plural(len(values), 'seed')}"
-            tiles.append(Tile(label, f"{mean:.1f}{spread} %", note))
+            note = f"λ = {least:g}, {plural(len(found), 'seed')}{f', ± {what}' if spread else ''}"
+            shown = f"{mean:.1f} ± {spread:.1f} %" if spread else f"{mean:.1f} %"
+            tiles.append(Tile(label, shown, note))
     return tiles[:8]
 
 
@@ -130,20 +142,24 @@ def _published(runs: Sequence[RunRecord]) -> list[Section]:
         if run.config["optimizer"]["weight_decay"] != 0:
             continue
         for regime, metric in REGIMES.items():
-            curve, ours = figure3_curve(regime, class_count(run)), _final(run, metric)
+            curve, (ours, error) = figure3_curve(regime, class_count(run)), metric.of(run)
             if curve is not None and ours is not None:
-                rows.append(_published_row(run, metric, curve, ours))
+                rows.append(_published_row(run, metric, curve, ours, error))
     if not rows:
         return []
     text = (
         f"{SOURCE}, good to about ± {100 * READ_ERROR:.0f} points. There: 12 layers, 105-px "
         "Omniglot, batches of 32, Adam, class counts without the holdout classes. A value at "
-        "another step, model or image set is no reproduction."
+        "another step, model or image set is no reproduction. Ours: mean of the last "
+        f"{HEADLINE_EVALUATIONS} evaluations ± its standard error. No value was published before "
+        "the first reading of a curve."
     )
     return [Section("Beside published values", [Table(rows)], text)]
 
 
-def _published_row(run: RunRecord, metric: Metric, curve: Curve, ours: float) -> dict[str, Any]:
+def _published_row(
+    run: RunRecord, metric: Metric, curve: Curve, ours: float, error: float | None
+) -> dict[str, Any]:
     there = curve.at(run.step)
     last_step, last = curve.points[-1]
     return {
@@ -152,6 +168,7 @@ def _published_row(run: RunRecord, metric: Metric, curve: Curve, ours: float) ->
         "what": metric.label,
         "step": run.step,
         "ours / %": round(100 * ours, 2),
+        "±": None if error is None else round(100 * error, 2),
         "published at this step / %": None if there is None else round(100 * there, 1),
         f"published at step {last_step} / %": round(100 * last, 1),
     }

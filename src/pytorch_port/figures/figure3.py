@@ -36,6 +36,7 @@ from pytorch_port.figures.figure3_series import (
     seeds_text,
     summarize,
 )
+from pytorch_port.figures.headlines import headline
 from pytorch_port.sweep.figure3_tables import read_metrics, write_metrics
 from trainrig.plotting.style import MUTED, TEXT_IN, new_figure, paper_style, save_figure
 
@@ -95,7 +96,9 @@ def plot_lambda_panels(rows: Rows, *, curves: Rows = (), overlay: Overlay | None
                 stars |= published_points(ax, panel, code, step)
             ax.set_title(f"({letter}) {panel.title}")
             legend_above(ax, metric_handles(panel), lines=2)
-        axes[0, 0].set_ylabel("accuracy after training")
+        averaged = any(headline(row, "accuracy_holdout")[1] for row in every_row)
+        what = "accuracy at the end" + (", mean of 3" if averaged else "")
+        axes[0, 0].set_ylabel(what)
         if every_curve:
             look = StepLook(code=code, by_lambda=False, published=overlay.published)
             _second_row(axes[1], every_curve, look)

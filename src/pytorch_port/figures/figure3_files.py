@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytorch_port.figures.figure3 import Overlay
 from pytorch_port.figures.figure3_sources import CURVES_CSV, METRICS_CSV, draw
+from pytorch_port.figures.headlines import with_headlines
 from pytorch_port.sweep.figure3_tables import (
     collect_metrics,
     curves_of_run,
@@ -70,6 +71,7 @@ def draw_runs(
         for run in runs
         for row in curves_of_run(run, run_directory(run["checkpoint"]) / "logs/progress.txt")
     ]
+    rows = with_headlines(rows, curves)
     write_metrics(rows, metrics_csv)
     write_curves(curves, output_dir / CURVES_CSV)
     figures = draw(merge_metrics(rows, extra_rows), curves, output_dir, overlay)

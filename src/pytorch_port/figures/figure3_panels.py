@@ -75,7 +75,7 @@ class StepLook:
 
 
 def lambda_panel(ax: Axes, panel: Panel, rows: Rows, code: Encoding) -> None:
-    """Draw accuracy at the last step against λ (categorical, equally spaced).
+    """Draw the mean of the last evaluations against λ (categorical, equally spaced).
 
     A grey row below the axis gives exp(-λΣlr), so that a reader sees which λ can have an effect.
     """
@@ -124,7 +124,7 @@ def _draw_at_lambdas(ax: Axes, series: Series, code: Encoding, *, main: bool) ->
     ax.errorbar(
         [code.position(point.x) + shift for point in series.points],
         [point.mean for point in series.points],
-        yerr=[point.sd for point in series.points] if series.repeated else None,
+        yerr=bars if any(bars := [point.bar for point in series.points]) else None,
         color=code.colours[series.class_count],
         marker=code.marker(series.variant),
         markerfacecolor=None if main else "white",

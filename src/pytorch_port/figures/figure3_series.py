@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytorch_port.figures.headlines import headline
 from pytorch_port.sweep.figure3_tables import run_key
 from trainrig.plotting.style import LINE_STYLES, MARKERS, colours
 from trainrig.stats import mean_and_sd
@@ -22,12 +23,21 @@ INERT = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Mean and sample standard deviation over ``n`` seeds at ``x``."""
+    """Mean and sample standard deviation over ``n`` seeds at ``x``.
+
+    ``error``: standard error of the value itself where ``n`` is 1 and it is a mean.
+    """
 
     x: float
     mean: float
     sd: float
     n: int
+    error: float = 0.0
+
+    @property
+    def bar(self) -> float:
+        """Half length of an error bar: over seeds, or within the only one."""
+        return self.sd if self.n > 1 else self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +106,21 @@ def summarize(rows: Rows, value: str, *, x: str) -> list[Series]:
 
     Args:
         rows: metrics rows (``x="weight_decay"``) or curve rows (``x="step"``).
-        value: the column to average; rows without a finite value there are left out.
+        value: the column to average; rows without a finite value there are left out. Of metrics
+            rows it is the headline of that column (``headlines``).
         x: the column along the horizontal axis.
 
     Returns:
         Series in ascending class count and λ; points in ascending x.
     """
-    cells: dict[tuple[int, str, float | None], dict[float, list[float]]] = {}
+    cells: dict[tuple[int, str, float | None], dict[float, list[tuple[float, float]]]] = {}
     for row in rows:
-        if not finite(row.get(value)):
+        found, error = headline(row, value)
+        if not finite(found):
             continue
         decay = None if x == "weight_decay" else row.get("weight_decay")
         line = cells.setdefault((row["class_count"], variant(row), decay), defaultdict(list))
-        line[row[x]].append(row[value])
+        line[row[x]].append((found, error))
     return [
         Series(count, name, decay, tuple(_point(at, line[at]) for at in sorted(line)))
         for (count, name, decay), line in sorted(
@@ -117,9 +129,9 @@ def summarize(rows: Rows, value: str, *, x: str) -> list[Series]:
     ]
 
 
-def _point(x: float, values: list[float]) -> Point:
-    mean, sd = mean_and_sd(values)
-    return Point(x, mean, sd, len(values))
+def _point(x: float, found: list[tuple[float, float]]) -> Point:
+    mean, sd = mean_and_sd([value for value, _ in found])
+    return Point(x, mean, sd, len(found), found[0][1] if len(found) == 1 else 0.0)
 
 
 def finite(value: Any) -> bool:
@@ -142,8 +154,7 @@ def diverged(rows: Rows) -> list[tuple[int, float]]:
 def peak_in_context(curves: Rows) -> list[dict[str, Any]]:
     """Return each run's best mean of two consecutive in-context evaluations.
 
-    Two, because one evaluation's noise is about 0.015 at 1,000 sequences and the best of many is
-    biased upwards.
+    Two, because single evaluations scatter (``headlines``) and the best of many is biased upwards.
 
     Args:
         curves: curve rows (``figure3_tables.read_curves``).
@@ -242,7 +253,9 @@ def range_text(values: Iterable[int]) -> str:
 
 def seeds_text(series: Iterable[Series]) -> str:
     """Return how many seeds stand behind the points, and what the bars are."""
-    counts = [point.n for line in series for point in line.points]
+    points = [point for line in series for point in line.points]
+    counts = [point.n for point in points]
     if not counts or max(counts) == 1:
-        return "n = 1 seed"
+        bars = any(point.error for point in points)
+        return "n = 1 seed" + (", bars: s.e. of its last 3 evaluations" if bars else "")
     return f"n = {range_text(counts)} seeds, mean ± s.d."

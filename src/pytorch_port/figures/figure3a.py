@@ -25,6 +25,7 @@ from pytorch_port.figures.figure3_axes import (
 )
 from pytorch_port.figures.figure3_panels import StepLook, step_panel
 from pytorch_port.figures.figure3_series import Encoding, Rows, seeds_text, summarize
+from pytorch_port.figures.headlines import headline_columns
 from trainrig.plotting.style import COLUMN_IN, new_figure, paper_style, save_figure
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
@@ -117,11 +118,21 @@ def _records(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def last_rows(rows: Rows) -> list[Row]:
-    """Return the last evaluation of each run (class count, and seed where there is one)."""
-    last: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    """Return the last evaluation of each run (class count, and seed where there is one).
+
+    The mean of its last three accuracies, and the standard error, stand beside them.
+    """
+    runs: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["step"]):
-        last[(row["class_count"], row.get("seed") or 0)] = row
-    return [dict(last[key]) for key in sorted(last)]
+        runs.setdefault((row["class_count"], row.get("seed") or 0), []).append(row)
+    return [
+        {
+            **runs[key][-1],
+            **headline_columns(runs[key], "accuracy_closed", "accuracy_closed"),
+            **headline_columns(runs[key], "accuracy_query", "accuracy_query"),
+        }
+        for key in sorted(runs)
+    ]
 
 
 def write_rows(rows: Rows, path: Path | str) -> None:

@@ -21,6 +21,7 @@ from pytorch_port.figures.reproduction import BASE_JSON, Condition, Planned
 from pytorch_port.train.evaluation import evaluate_run
 from trainrig.config import to_dict
 from trainrig.files import write_json
+from trainrig.report.records import HEADLINE_EVALUATIONS, mean_of_last
 from trainrig.runs import read_status
 from trainrig.stats import mean_and_sd
 from trainrig.tracking.tables import Row, write_table
@@ -202,14 +203,21 @@ def _ours(
     curves: Sequence[Row],
     finals: Sequence[Row],
 ) -> Mapping[tuple[int, int], float]:
-    """Return (seed, step) → our value at ``step``, or at the last step where that is None."""
+    """Return (seed, step) → our headline at ``step``, or at the last step where that is None.
+
+    It is the mean of the three evaluations up to that step; for Fig. 6 what ``finals`` holds.
+    """
     if condition.figure == "6":
         chosen = [r for r in finals if (r["label"], r["quantity"]) == (condition.label, quantity)]
         return {(r["seed"], r["step"]): r["value"] for r in chosen if step in (None, r["step"])}
     mine = [r for r in curves if (r["figure"], r["label"]) == (condition.figure, condition.label)]
-    last = {r["seed"]: r["step"] for r in mine}  # rows are in ascending steps
-    wanted = {seed: end if step is None else step for seed, end in last.items()}
-    return {(r["seed"], r["step"]): r[quantity] for r in mine if r["step"] == wanted[r["seed"]]}
+    found = {}
+    for seed in dict.fromkeys(row["seed"] for row in mine):
+        own = [r for r in mine if r["seed"] == seed and (step is None or r["step"] <= step)]
+        mean, _ = mean_of_last(own, quantity, HEADLINE_EVALUATIONS)  # rows are in ascending steps
+        if mean is not None and step in (None, own[-1]["step"]):
+            found[seed, own[-1]["step"]] = mean
+    return found
 
 
 def write_reproduction(plan: Sequence[Planned], folder: Path, runtime: Runtime) -> list[Path]:

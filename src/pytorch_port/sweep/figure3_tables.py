@@ -60,7 +60,15 @@ METRICS_REQUIRED = {
 #: ... then these (those that some row has) and any further ones, sorted by name.
 METRICS_EXTRA = {
     "accuracy_closed_holdout": _FLOAT_OR_NONE,
+    "accuracy_closed_holdout_last3": _FLOAT_OR_NONE,
+    "accuracy_closed_holdout_last3_se": _FLOAT_OR_NONE,
     "accuracy_closed_no_support": _FLOAT_OR_NONE,
+    "accuracy_closed_no_support_last3": _FLOAT_OR_NONE,
+    "accuracy_closed_no_support_last3_se": _FLOAT_OR_NONE,
+    "accuracy_holdout_last3": _FLOAT_OR_NONE,
+    "accuracy_holdout_last3_se": _FLOAT_OR_NONE,
+    "accuracy_no_support_last3": _FLOAT_OR_NONE,
+    "accuracy_no_support_last3_se": _FLOAT_OR_NONE,
     "backend": _WORD,
     "example_type": _WORD_OR_NONE,
     "l2_mode": _WORD_OR_NONE,

@@ -34,12 +34,20 @@ class Metric:
         key: its name there.
         label: what a reader calls it.
         percent: a share in 0..1, shown in per cent.
+        average: rows that a run's figure is the mean of: the last ones.
     """
 
     split: str
     key: str
     label: str
     percent: bool = False
+    average: int = 1
+
+    def of(self, run: RunRecord) -> tuple[float | None, float | None]:
+        """Return what a run reached, and its standard error where that is a mean."""
+        if self.average == 1:
+            return run.value(self.split, self.key), None
+        return run.headline(self.split, self.key, self.average)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

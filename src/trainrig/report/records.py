@@ -6,15 +6,19 @@ Reads only. A run at work may be read at any moment: a last line without its end
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
 from trainrig.run_status import observe_status
+from trainrig.stats import mean_and_sd
 
+#: Evaluations that a headline averages where each draws sequences of its own.
+HEADLINE_EVALUATIONS = 3
 #: Folders that hold no run directories.
 _INSIDE_RUNS = ("checkpoints", "logs", "trackio", "tensorboard", "previews", ".git", ".venv")
 
@@ -51,6 +55,16 @@ class RunRecord:
         """Return the final value of a scalar, or None where there is none."""
         value = self.final.get(split, {}).get(key)
         return value if _is_number(value) else None
+
+    def headline(self, split: str, key: str, count: int) -> tuple[float | None, float | None]:
+        """Return the mean of a scalar's last ``count`` rows and its standard error.
+
+        The final value, without an error, where the run logged no row or has diverged.
+        """
+        rows = [row for row in self.rows if row.get("split") == split]
+        if self.status == "diverged" or not rows:
+            return self.value(split, key), None
+        return mean_of_last(rows, key, count)
 
 
 def run_directories(path: Path, *, hidden: bool = False) -> Iterator[Path]:
@@ -120,6 +134,28 @@ def last_values(rows: tuple[Mapping[str, Any], ...]) -> dict[str, dict[str, Any]
         scalars = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
         final.setdefault(str(row.get("split", "")), {}).update(scalars)
     return final
+
+
+def mean_of_last(
+    rows: Sequence[Mapping[str, Any]], key: str, count: int
+) -> tuple[float | None, float | None]:
+    """Return the mean of a scalar over the last rows that have it, and its standard error.
+
+    At most ``count`` are averaged; one alone has no standard error. None and None where one of
+    them is not a number.
+
+    >>> rows = [{"accuracy": value} for value in (0.1, 0.5, 0.6, 0.7)]
+    >>> mean, error = mean_of_last(rows, "accuracy", 3)
+    >>> round(mean, 6), round(error, 6)
+    (0.6, 0.057735)
+    >>> mean_of_last(rows[:1], "accuracy", 3), mean_of_last(rows, "loss", 3)
+    ((0.1, None), (None, None))
+    """
+    values = [row[key] for row in rows if key in row][-count:]
+    if not values or not all(_is_number(v) and math.isfinite(v) for v in values):
+        return None, None
+    mean, sd = mean_and_sd(values)
+    return mean, sd / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def runs_page(folder: Path, runs: Sequence[RunRecord], description: Description)
         sections += _pictures(folder, description.captions)
         if runs:
             rows = [run_row(run, names, metrics) for run in runs]
-            sections.append(Section("Runs", [Table(rows)], "A click on a heading sorts."))
+            text = f"A click on a heading sorts.{_averages(metrics)}"
+            sections.append(Section("Runs", [Table(rows)], text))
             sections += _configuration(runs, varying)
             sections += _environment(runs)
     sections += _files(folder, runs)
@@ -137,9 +138,11 @@ def run_row(run: RunRecord, names: Mapping[str, str], metrics: Sequence[Metric])
     for key in list(names)[:MAX_KEYS]:
         row[names[key]] = cell(config.get(key))
     for metric in metrics:
-        value = run.value(metric.split, metric.key)
-        title = f"{metric.label} / %" if metric.percent else metric.label
-        row[title] = 100 * value if metric.percent and value is not None else value
+        value, error = metric.of(run)
+        title, scale = (f"{metric.label} / %", 100.0) if metric.percent else (metric.label, 1.0)
+        row[title] = None if value is None else scale * value
+        if metric.average > 1:
+            row[f"± {title}"] = None if error is None else scale * error
     return row
 
 
@@ -183,6 +186,15 @@ def setting_name(
         if key not in SEEDS and values[position] is not None
     ]
     return ", ".join(parts[:3])
+
+
+def _averages(metrics: Sequence[Metric]) -> str:
+    """Say which columns are means, and of what."""
+    counts = {metric.average for metric in metrics if metric.average > 1}
+    if not counts:
+        return ""
+    said = " and ".join(map(str, sorted(counts)))
+    return f" Columns with a ± are means of the last {said} evaluations, ± one standard error."
 
 
 def _brief(value: Any) -> str:

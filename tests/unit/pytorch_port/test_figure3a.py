@@ -38,8 +38,9 @@ def test_writes_tables_and_figure(rows, tmp_path):
         "figure3a_torch_timeseries.csv",
     ]
     assert files.metrics.read_text().splitlines()[0] == (
-        "class_count,step,accuracy_closed,accuracy_interim,accuracy_query,loss,loss_interim,"
-        "loss_query,source,progress_path"
+        "class_count,step,accuracy_closed,accuracy_closed_last3,accuracy_closed_last3_se,"
+        "accuracy_interim,accuracy_query,accuracy_query_last3,accuracy_query_last3_se,loss,"
+        "loss_interim,loss_query,source,progress_path"
     )
     series = figure3a.read_rows(files.timeseries)
     assert series == sorted(rows, key=lambda row: (row["class_count"], row["step"]))
