@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from trainrig.errors import CheckpointError
@@ -194,6 +195,19 @@ def _verified_content(path: Path, name: str, manifest: dict[str, Any]) -> bytes:
     if hashlib.sha256(content).hexdigest() != expected["sha256"]:
         raise CheckpointError(f"{path / name}: content does not match the manifest's SHA-256")
     return content
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights strictly.
+
+    Raises:
+        CheckpointError: naming the parameters that are missing, unknown or of another shape.
+    """
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint.path}: belongs to another model ({reason})") from None
 
 
 def latest_checkpoint(

@@ -27,6 +27,19 @@ def read_status(path: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
 
 
+def has_ended(path: Path, steps: int | None = None) -> bool:
+    """Say whether nothing is left to do for a run.
+
+    Args:
+        path: its directory.
+        steps: the length that it is to have; a complete run that is shorter has not ended.
+    """
+    status = read_status(path)
+    if status["status"] == "complete" and steps is not None:
+        return int(status.get("step", steps)) >= steps
+    return status["status"] in FINAL
+
+
 def observe_status(path: Path) -> dict[str, Any]:
     """Return a run's status as seen from outside: ``running`` without a process is ``stopped``."""
     status = read_status(path)

@@ -76,8 +76,13 @@ class RunDirectory:
 
 
 def check_config(
-    path: Path, config: Mapping[str, Any], anew: str = "--overwrite", *, partly: bool = False
-) -> None:
+    path: Path,
+    config: Mapping[str, Any],
+    anew: str = "--overwrite",
+    *,
+    partly: bool = False,
+    length: str | None = None,
+) -> tuple[Any, Any] | None:
     """Refuse a run directory that was made with another configuration.
 
     Args:
@@ -85,6 +90,10 @@ def check_config(
         config: the resolved configuration as plain data.
         anew: what to do to start anew, for the message.
         partly: whether keys that ``config`` lacks may have any value.
+        length: dotted key that says how long the run is; it may have become larger.
+
+    Returns:
+        The smaller length and the larger one, where only they differ.
 
     Raises:
         ValueError: naming each key that differs, old -> new; or checkpoints of an unknown one.
@@ -96,18 +105,35 @@ def check_config(
                 f"{file}: missing, but there are checkpoints; restore it, use another output "
                 f"directory, or {anew} to start anew"
             )
-        return
+        return None
     present = read_json(file)
     if not isinstance(present, dict):
         raise ValueError(f"{file}: holds {type(present).__name__}; a configuration is expected")
     if partly:
         present = {key: value for key, value in present.items() if key in config}
     changes = diff(present, config)
-    if changes:
-        raise ValueError(
-            f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
-            f"use another output directory, or {anew} to start anew"
-        )
+    if not changes:
+        return None
+    if length is not None and len(changes) == 1:
+        before, after = (_value_at(tree, length) for tree in (present, config))
+        if isinstance(before, int) and isinstance(after, int) and before < after:
+            return before, after
+        if before != after:
+            raise ValueError(
+                f"{path}: holds a run of {before} ({length}), which cannot become {after}; a run "
+                f"can only become longer. Use another output directory, or {anew} to start over"
+            )
+    raise ValueError(
+        f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
+        f"use another output directory, or {anew} to start anew"
+    )
+
+
+def _value_at(tree: Any, key: str) -> Any:
+    """Return the value at a dotted key, None where there is none."""
+    for name in key.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
 
 
 def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +158,11 @@ def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, A
             f"{path}: was begun under other conditions ({'; '.join(changes)}); go back to them, or "
             f"set {FORCE_RESUME}=1 to go on, no longer bit for bit"
         )
-    forced = [*before.get("forced_changes", []), *changes]
-    return {**environment, "forced_changes": forced} if forced else dict(environment)
+    history = {
+        "forced_changes": [*before.get("forced_changes", []), *changes],
+        "lengthened": before.get("lengthened", []),
+    }
+    return {**environment, **{key: value for key, value in history.items() if value}}
 
 
 def _kind(value: Any) -> Any:
@@ -177,6 +206,7 @@ def open_run(
     *,
     overwrite: bool = False,
     anew: str = "--overwrite",
+    length: str | None = None,
 ) -> Iterator[RunDirectory]:
     """Create or reopen ``path`` for one writer.
 
@@ -186,6 +216,8 @@ def open_run(
         environment: what ``describe_environment`` returns, plus device and threads.
         overwrite: remove an earlier run's files first.
         anew: what to do to start anew, for the message.
+        length: dotted key of ``config`` that says how long the run is; a larger value than that
+            of the run already there makes it longer, which ``environment.json`` records.
 
     Raises:
         ValueError: another configuration, another process at work on the run, or an unfinished
@@ -195,25 +227,53 @@ def open_run(
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; give a directory for the run")
     if not overwrite:
-        check_config(path, config, anew)
+        check_config(path, config, anew, length=length)
     path.mkdir(parents=True, exist_ok=True)
     with locked(path), graceful_stop() as stop:
         if overwrite:
             remove_run(path)
-        check_config(path, config, anew)  # again: another process may have made the run meanwhile
+        # Again: another process may have made the run meanwhile.
+        longer = check_config(path, config, anew, length=length)
         remove_abandoned(path)
         remove_leftovers(path / LATEST)
-        if list_checkpoints(path / LATEST) and read_status(path)["status"] not in FINAL:
+        going_on = longer is not None or read_status(path)["status"] not in FINAL
+        if list_checkpoints(path / LATEST) and going_on:
             environment = check_environment(path, environment)
+        if longer is not None:
+            environment = _lengthen(path, config, environment, longer)
         run = RunDirectory(path, stop)
         run.logs.mkdir(exist_ok=True)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         if not (path / "config.json").exists():
             write_json(path / "config.json", dict(config))
-        if run.status()["status"] not in FINAL:  # or it would not tell who made the run
+        if going_on:  # else it would not tell who made the run
             write_json(path / "environment.json", dict(environment))
         with naming_lost_loaders():
             yield run
+
+
+def _lengthen(
+    path: Path, config: Mapping[str, Any], environment: Mapping[str, Any], change: tuple[Any, Any]
+) -> dict[str, Any]:
+    """Replace a run's configuration by that of a longer one; return the environment to record.
+
+    Raises:
+        ValueError: the run has diverged, or its last checkpoint is gone.
+    """
+    status = read_status(path)["status"]
+    if status == "diverged" or (status in FINAL and not list_checkpoints(path / LATEST)):
+        why = "has diverged" if status == "diverged" else "has kept no checkpoint"
+        raise ValueError(
+            f"{path}: the run {why} and cannot go from {change[0]} to {change[1]}; "
+            "use another output directory"
+        )
+    record = {"from": change[0], "to": change[1]}
+    history = environment.get("lengthened", [])
+    if record not in history:  # else killed between the two files
+        environment = {**environment, "lengthened": [*history, record]}
+    write_json(path / "environment.json", dict(environment))
+    write_json(path / "config.json", dict(config))
+    return dict(environment)
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def on_call(owner: object, name: str, request: dict, when: str, matches=lambda *
 
 def install(request: dict) -> None:
     """Arm one fault."""
-    from pytorch_port.train import trainer
+    from trainrig import recorder
     from trainrig.runs import RunDirectory
     from trainrig.tracking.metric_log import MetricLog
 
@@ -65,7 +65,7 @@ def install(request: dict) -> None:
         "status written": (RunDirectory, "set_status", "after"),
         "rows appended, before checkpoint": (MetricLog, "sync", "before"),
         "rows durable, before checkpoint": (
-            trainer,
+            recorder,
             "save_checkpoint",
             "before",
         ),

@@ -129,9 +129,12 @@ def test_the_weight_decay_sweep(call_script, config, tmp_path):
     assert snapshot(output) == before
     assert (output / "figure3_adamw_metrics.csv").read_text() == text
 
-    changed = call_script("run_adamw_sweep_torch", [*words.split(), "--training_steps", "7"])
+    changed = call_script("run_adamw_sweep_torch", [*words.split(), "--max-lr", "0.5"])
     assert changed.code == 1
-    assert "training_steps: 6 -> 7" in changed.err
+    assert "max_lr" in changed.err
+    shorter = call_script("run_adamw_sweep_torch", [*words.split(), "--training_steps", "5"])
+    assert shorter.code == 1
+    assert "can only become longer" in shorter.err
     assert snapshot(output) == before
 
 

@@ -11,10 +11,10 @@ import torch
 
 from pytorch_port.config.files import load_icl_config
 from pytorch_port.config.runtime import Runtime
-from pytorch_port.train import trainer
 from pytorch_port.train.experiment import run
 from trainrig.checkpoint import latest_checkpoint
 from trainrig.config import apply_overrides
+from trainrig.recorder import Recorder
 from trainrig.runs import LATEST, read_status
 from trainrig.stopping import Interruption
 
@@ -51,14 +51,14 @@ def train(folder):
 
 
 def stop_after_three_steps(folder):
-    record = trainer.Trainer.record
+    settle = Recorder.settle
 
-    def stopping(self, row):
-        record(self, row)
-        if row.step == 3:
+    def stopping(self, step):
+        if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
+        settle(self, step)
 
-    trainer.Trainer.record = stopping
+    Recorder.settle = stopping
     if os.environ["RANK"] == "0":
         with pytest.raises(Interruption):
             run(config(), RUNTIME, path=folder)

@@ -13,7 +13,7 @@ from ptycho_torch.study import archive, runs_table
 from pytorch_port.figures import figure3a, reproduction_files
 from pytorch_port.sweep import figure3_tables
 from pytorch_port.sweep.pack_plan import PackPlan
-from pytorch_port.train.trainer import PROGRESS_COLUMNS
+from pytorch_port.train.rows import PROGRESS_COLUMNS
 
 WRITTEN = {
     "progress.txt": [PROGRESS_COLUMNS],

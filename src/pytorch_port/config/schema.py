@@ -263,6 +263,24 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InitConfig:
+    """What a run begins from, where that is another run.
+
+    Attributes:
+        run: ``RUN`` or ``RUN@STEP``, a run directory with checkpoints; None begins from the seed.
+        state: take over optimizer, random states and the step's number too, not the weights alone.
+    """
+
+    run: str | None = None
+    state: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the two go together."""
+        if self.state and self.run is None:
+            raise ValueError("init.state is true without init.run; name a run (--init-from RUN)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IclConfig:
     """One ICL run.
 
@@ -279,6 +297,7 @@ class IclConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     rnn: RnnConfig = field(default_factory=RnnConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     training_steps: int = 500_000
     seed: int = 42
 

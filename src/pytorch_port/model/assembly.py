@@ -10,8 +10,6 @@ from torch import nn
 
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.model.sequence_models import SEQ_MODELS, build_model
-from trainrig.checkpoint import Checkpoint
-from trainrig.errors import CheckpointError
 from trainrig.optim import make_optimizer
 
 
@@ -47,16 +45,3 @@ def make_icl_optimizer(config: IclConfig, model: nn.Module) -> torch.optim.Optim
     if chosen.name != "adam":
         options["weight_decay"] = chosen.weight_decay if chosen.l2_mode == "decoupled" else 0.0
     return make_optimizer(chosen.name, model.parameters(), lr=chosen.max_lr, **options)
-
-
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint's weights strictly.
-
-    Raises:
-        CheckpointError: naming the parameters that are missing, unknown or of another shape.
-    """
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{checkpoint.path}: belongs to another model ({reason})") from None

@@ -17,13 +17,15 @@ from pytorch_port.sweep.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.sweep.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
 from pytorch_port.train.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.train.experiment import run as train
+from pytorch_port.train.rows import LENGTH
 from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device
 from trainrig.files import read_json
 from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
-from trainrig.runs import FINAL, LATEST, check_config, read_status
+from trainrig.run_status import has_ended, read_status
+from trainrig.runs import LATEST, check_config
 from trainrig.sweep import Outcome, Paced, Task
 from trainrig.tracking.tables import write_table
 
@@ -55,7 +57,8 @@ def check_runs(
         pack = plan.pack_of(run.name) if plan else ()
         config = settle_engine(run.config, path, inputs, model, runtime, packed=bool(pack))
         if not runtime.overwrite:
-            check_config(path, run_identity(config, inputs))
+            identity, _ = run_identity(path, config, inputs)
+            check_config(path, identity, length=LENGTH)
             pack_record(path, pack, runtime)
         sources.add(inputs.describe()["image_source"])
     return sources
@@ -106,8 +109,8 @@ def _tasks(
     tasks, finished, packs = [], [], []
     for run in runs:
         path, pack = base_dir / run.name, plan.pack_of(run.name) if plan else ()
-        status = read_status(path)["status"]
-        if status in FINAL and not runtime.overwrite:
+        if has_ended(path, run.config.training_steps) and not runtime.overwrite:
+            status = read_status(path)["status"]
             finished.append(Outcome(run.name, path, status, "was finished before"))
         elif not pack:
             arguments = {"config": run.config, "path": path, "runtime": runtime}
@@ -129,7 +132,7 @@ def _pack_tasks(
     open_ones = [
         name
         for name in pack
-        if runtime.overwrite or read_status(base_dir / name)["status"] not in FINAL
+        if runtime.overwrite or not has_ended(base_dir / name, configs[name].training_steps)
     ]
     if not open_ones:
         return []
@@ -151,8 +154,8 @@ def _run_outcomes(outcome: Outcome, names: Sequence[str], base_dir: Path) -> Ite
         yield dataclasses.replace(outcome, name=names[0]) if names else outcome
         return
     for name in names:
-        status = read_status(base_dir / name)
-        if status["status"] in FINAL:
+        if has_ended(base_dir / name):
+            status = read_status(base_dir / name)
             yield Outcome(name, base_dir / name, status["status"], status.get("message", ""))
         else:
             yield dataclasses.replace(outcome, name=name, path=base_dir / name)

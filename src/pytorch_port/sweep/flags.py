@@ -93,6 +93,24 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_flags(group)
     _add(group, _TRAINING)
+    add_init_flags(parser)
+
+
+def add_init_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what a run begins from."""
+    group = parser.add_argument_group("beginning")
+    group.add_argument(
+        "--init-from",
+        dest="init.run",
+        metavar="RUN[@STEP]",
+        help="begin with the weights of another run (its newest checkpoint, or that of STEP)",
+    )
+    group.add_argument(
+        "--init-state",
+        dest="init.state",
+        action=argparse.BooleanOptionalAction,
+        help="take over optimizer, random states and the step's number as well",
+    )
 
 
 def add_engine_flags(group: Any) -> None:

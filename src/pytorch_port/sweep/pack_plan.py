@@ -30,7 +30,8 @@ from trainrig.config import to_dict
 from trainrig.device import choose_device
 from trainrig.files import read_json, write_json
 from trainrig.optim import resolve_optimizer
-from trainrig.runs import FINAL, LATEST, read_status
+from trainrig.run_status import has_ended
+from trainrig.runs import LATEST
 from trainrig.vectorized import ELEMENTWISE
 
 MANIFEST = "manifest.json"
@@ -87,7 +88,7 @@ class PackPlan:
             if base_dir is not None:
                 found = list_checkpoints(base_dir / run.name / LATEST)
                 step = found[-1][0] if found else 0
-                key = None if read_status(base_dir / run.name)["status"] in FINAL else key
+                key = None if has_ended(base_dir / run.name, run.config.training_steps) else key
             if key is None:
                 alone.append(run.name)
             else:
@@ -200,7 +201,7 @@ def _check_complete(plan: PackPlan, names: set[str], base_dir: Path) -> None:
     """
     for pack in plan.packs:
         others = set(pack) - names
-        done = all(read_status(base_dir / name)["status"] in FINAL for name in pack)
+        done = all(has_ended(base_dir / name) for name in pack)
         if others and len(others) < len(pack) and not done:
             raise ValueError(
                 f"{base_dir / MANIFEST}: {min(others)} is in a pack with runs of this command, but "

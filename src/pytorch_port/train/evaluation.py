@@ -19,9 +19,9 @@ from torch import nn
 
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import FINAL_REGIMES, REGIMES, IclInputs, load_inputs
-from pytorch_port.model.assembly import build_icl_model, load_weights
+from pytorch_port.model.assembly import build_icl_model
 from pytorch_port.model.losses import icl_scalars, make_targets
-from trainrig.checkpoint import latest_checkpoint
+from trainrig.checkpoint import latest_checkpoint, load_weights
 from trainrig.config import from_dict
 from trainrig.device import autocast, choose_device
 from trainrig.errors import CheckpointError
@@ -137,7 +137,9 @@ def read_run_config(path: Path) -> tuple[IclConfig, dict[str, Any]]:
         identity = read_json(path / "config.json")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: holds no run (no config.json)") from None
-    tree = {key: value for key, value in identity.items() if key not in ("device", "images")}
+    tree = {
+        key: value for key, value in identity.items() if key not in ("device", "images", "branch")
+    }
     return from_dict(IclConfig, tree, str(path / "config.json")), identity
 
 

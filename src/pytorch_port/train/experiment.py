@@ -1,7 +1,7 @@
 """One ICL run: ``run(config)`` trains, logs, evaluates, checkpoints and resumes.
 
-Everything that can be refused is built here, before anything is written; the training itself is in
-``trainer``.
+Everything that can be refused is built before anything is written. Opening, restoring, saving and
+ending a run is the core's (``trainrig.recorder``); what an ICL run records is in ``rows``.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_port.config.runtime import Runtime
+from pytorch_port.config.runtime import Runtime, progress_bar
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import IclInputs, load_inputs
 from pytorch_port.model.assembly import build_icl_model, make_icl_optimizer
+from pytorch_port.train.rows import announce, record_options, shown, write_rows
 from pytorch_port.train.steps import resolve_engine, training_steps
-from pytorch_port.train.trainer import Trainer
+from trainrig.branching import Branch, find_branch
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.distributed import Team, join_team
+from trainrig.engine import Engine
+from trainrig.errors import DivergedError
 from trainrig.files import read_json
-from trainrig.run_status import FINAL, RunResult, read_result, read_status
-from trainrig.runs import describe_environment, open_run, packing
+from trainrig.recorder import Interruption, Recorder, recorded
+from trainrig.run_status import RunResult, has_ended
+from trainrig.runs import describe_environment, packing
 from trainrig.seeding import make_deterministic, set_seed
-from trainrig.tracking.run_log import run_log
 
 
 def run(
@@ -69,20 +72,60 @@ def run(
     if team is not None and not team.leads:
         follow(config, inputs, model, optimizer, team, runtime.num_workers)
         return RunResult(path=None, status="complete", step=config.training_steps)
-    identity = run_identity(config, inputs)
+    identity, branch = run_identity(path, config, inputs)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
     environment |= pack_record(path, (), runtime)
-    with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
-        status = directory.status()
-        if status["status"] in FINAL:
-            if team is not None:
-                team.equalise(model, optimizer, config.training_steps)  # nothing left to follow
-            return read_result(path)
-        with run_log(directory.logs / "train.log") as logger:
-            trainer = Trainer(config, inputs, directory, runtime, logger, model, optimizer)
-            trainer.team = team
-            trainer.restore()
-            return trainer.train()
+    with recorded(
+        path,
+        identity,
+        environment,
+        overwrite=runtime.overwrite,
+        branch=branch,
+        **record_options(config, runtime),
+    ) as record:
+        start = record.restore(model, optimizer=optimizer)
+        announce(record, config, inputs, model)
+        batches = None
+        if team is not None:
+            team.equalise(model, optimizer, start)
+            first = start * config.training.accumulate
+            own = inputs.training_batches(first, num_workers=runtime.num_workers)
+            batches = team.shares(own)
+        steps = training_steps(
+            config,
+            inputs,
+            model,
+            optimizer,
+            engine=engine_of(config),
+            start_step=start,
+            num_workers=runtime.num_workers,
+            batches=batches,
+        )
+        with progress_bar(config, runtime, path.name, start) as bar, dismissing(team, record):
+            for step in steps:
+                write_rows(record, step, config, inputs, model)
+                record.settle(step.step)
+                bar.set_postfix(shown(record), refresh=False)
+                bar.update()
+    return record.result
+
+
+@contextlib.contextmanager
+def dismissing(team: Team | None, record: Recorder) -> Iterator[None]:
+    """End the processes that follow this one where it stops between two steps."""
+    try:
+        yield
+    except (DivergedError, Interruption):
+        if team is not None and record.step < record.total:
+            team.dismiss()
+        raise
+
+
+def engine_of(config: IclConfig) -> Engine:
+    """Return the engine that a run was given or has chosen."""
+    engine = config.training.engine
+    assert engine != "auto"  # settled before
+    return engine
 
 
 def for_team(config: IclConfig, team: Team) -> IclConfig:
@@ -180,16 +223,24 @@ def config_digest(config: IclConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_identity(config: IclConfig, inputs: IclInputs) -> dict[str, Any]:
+def run_identity(
+    path: Path, config: IclConfig, inputs: IclInputs
+) -> tuple[dict[str, Any], Branch | None]:
     """Return what must be equal for a run to be continued: configuration, device type, images.
+
+    Where the run in ``path`` begins from another run, its identity holds the digest of that
+    checkpoint, which is returned as well, unless the run has begun already.
 
     ``auto`` stands there as the source that it chose, so that naming this source continues the run.
     """
     tree, images = to_dict(config), inputs.describe()
+    del tree["init"]  # a path; what it led to is in ``branch``
     if tree["data"]["source"] == "auto":
         chosen = {"synthetic": "synthetic", "files": "omniglot"}
         tree["data"]["source"] = chosen.get(images["image_source"], "auto")
-    return {**tree, "device": inputs.device.type, "images": images}
+    branch, begun = find_branch(path, config.init.run, state=config.init.state)
+    identity = {**tree, "device": inputs.device.type, "images": images}
+    return (identity if begun is None else {**identity, "branch": begun}), branch
 
 
 def pack_record(path: Path, pack: Sequence[str], runtime: Runtime) -> dict[str, Any]:
@@ -198,6 +249,6 @@ def pack_record(path: Path, pack: Sequence[str], runtime: Runtime) -> dict[str, 
     Raises:
         ValueError: the unfinished run in ``path`` was begun otherwise.
     """
-    if runtime.overwrite or read_status(path)["status"] in FINAL:
+    if runtime.overwrite or has_ended(path):
         return {"pack": list(pack), "pack_changes": []}
     return packing(path, pack, force=runtime.force_engine_change)

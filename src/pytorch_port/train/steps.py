@@ -1,6 +1,6 @@
 """The optimizer steps of a run: what is minimised, on which batches, by which engine.
 
-The run (``trainer.py``) and the measurements (``benchmark.py``) go through the same iterator.
+The run (``experiment.py``) and the measurements (``benchmarks/icl_cases.py``) use this iterator.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +94,18 @@ class Tracker:
         except Exception as error:
             logger.warning("live tracking stopped (%s); the run goes on", error)
             self._sink = None
+
+
+def track_run(
+    project: str, config: Mapping[str, Any], kind: str
+) -> Callable[[Path, Iterable[Mapping[str, Any]]], Tracker]:
+    """Return what shows a run live: (run directory, rows so far) → its tracker."""
+
+    def open_tracker(path: Path, rows: Iterable[Mapping[str, Any]]) -> Tracker:
+        name = f"{path.parent.name}/{path.name}"
+        return Tracker(project, name, config, folder=path.parent, rows=rows, kind=kind)
+
+    return open_tracker
 
 
 def scalars_of(row: Mapping[str, Any]) -> dict[str, float]:

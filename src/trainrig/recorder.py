@@ -1,0 +1,542 @@
+"""The record of a run: the ``for`` loop of an experiment talks to it, and stays in sight.
+
+    with recorded(path, config, total=1000, intervals=Intervals(log=10, save=100)) as run:
+        start = run.restore(model=model, optimizer=optimizer)
+        for step in train_steps(model, optimizer, batches(start), loss_fn, start_step=start, ...):
+            if run.logs(step.step):
+                run.row("train", step.step, loss=step.loss.item())
+            run.settle(step.step)
+    return run.result
+
+``recorded`` opens the run directory: lock, identity, refusals. ``restore`` continues from the
+newest valid checkpoint and cuts the logs back to it. ``settle`` ends a step: rows are durable
+before the checkpoint of their step appears, so a checkpoint never knows more than the logs; then
+the run stops if it was asked to. Leaving the ``with`` block writes how the run ended. A run that is
+killed at any instant continues by the same command and ends with the same bits as an undisturbed
+one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from trainrig.branching import Branch
+from trainrig.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    load_weights,
+    prune,
+    remove_leftovers,
+    save_checkpoint,
+)
+from trainrig.errors import CheckpointError, DivergedError
+from trainrig.loop import every
+from trainrig.run_status import FINAL, RunResult, read_result
+from trainrig.runs import RunDirectory, open_run
+from trainrig.seeding import capture_rng, restore_rng
+from trainrig.stopping import Interruption
+from trainrig.tracking.metric_log import MetricLog
+from trainrig.tracking.run_log import run_log
+from trainrig.tracking.tracker import Tracker
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: an optimizer, a loader, sums of an epoch under way."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intervals:
+    """When a run logs, evaluates and saves; in steps, 0 is only at the end.
+
+    Attributes:
+        log: between rows of training.
+        evaluate: between evaluations; a step that is saved by its number is evaluated as well.
+        save: between checkpoints that stay.
+        save_seconds: between checkpoints in time, so that a slow run never loses more; such a one
+            is replaced by the next. 0 keeps none, and they take 2 % of the time at most.
+        keep_last: how many regular checkpoints stay.
+    """
+
+    log: int = 0
+    evaluate: int = 0
+    save: int = 0
+    save_seconds: float = 600.0
+    keep_last: int = 2
+
+
+#: A checkpoint by time waits this many times what the last one took: 2 % of the time.
+COST_FACTOR = 50
+
+
+class Recorder:
+    """One run at work. Use ``recorded``, which opens the directory and ends the record.
+
+    Attributes:
+        directory: the locked run directory.
+        total: the run's last step.
+        start: the step that it continues after.
+        step: the last step that was recorded.
+        latest: the newest scalars by split; written as the run's result.
+        logger: of ``logs/train.log``.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        total: int,
+        *,
+        intervals: Intervals | None = None,
+        columns: Sequence[str] = ("step", "split", "loss"),
+        logger: logging.Logger | None = None,
+        track: Callable[[Path, Iterable[Mapping[str, Any]]], Tracker] | None = None,
+        per_epoch: int | None = None,
+        branch: Branch | None = None,
+    ) -> None:
+        self.directory, self.total = directory, total
+        self.intervals = intervals or Intervals()
+        self.logger = logger or logging.getLogger(__name__)
+        self.start = self.step = self.last_finite_step = 0
+        self.latest: dict[str, dict[str, float]] = {}
+        self.log: MetricLog  # opened by `restore`
+        self._columns, self._track, self._per_epoch = tuple(columns), track, per_epoch
+        self._tracker: Tracker | None = None
+        self._branch = branch
+        self._parts: dict[str, Stateful] = {}
+        self._model: nn.Module | None = None
+        #: Rows that only the run's last step has, each with its part of the result.
+        self._ending: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+        self._elapsed_before = 0.0
+        self._began = self._saved = time.perf_counter()
+        self._cost = 0.0
+        self._ended = False
+
+    # --- beginning ---
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended before; a complete one of fewer steps goes on."""
+        status = self.directory.status()
+        if status["status"] == "complete":
+            return self._position(status) >= self.total
+        return status["status"] in FINAL
+
+    def restore(self, model: nn.Module, *, step: int | None = None, **parts: Stateful) -> int:
+        """Continue from the newest valid checkpoint; return the step to start after.
+
+        Of a run that has ended nothing is read and ``total`` is returned, so that a loop over the
+        remaining steps is empty.
+
+        Args:
+            model: gets the checkpoint's weights.
+            step: pass over checkpoints of later steps; 0 is the beginning.
+            **parts: the optimizer and whatever else has state, by the names they are saved under.
+
+        Raises:
+            CheckpointError: checkpoints, but no valid one; or one of another model or optimizer.
+            ValueError: a log is shorter than the checkpoint says.
+        """
+        self._model, self._parts = model, parts
+        if self.finished:
+            self.start = self.step = self.total
+            return self.total
+        checkpoint, ignored = latest_checkpoint(self.directory.checkpoints, not_after=step)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        elif self._branch is not None:
+            self._load_branch(self._branch)
+        self.log = MetricLog(self.directory.logs, self._columns)
+        try:
+            self._settle_files(checkpoint, ignored)
+        except BaseException:
+            self.log.close()
+            raise
+        return self.start
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        try:
+            self._load_state(checkpoint)
+            place = self._place_in_logs(checkpoint)
+            self.latest = dict(place["latest"])
+            self._elapsed_before = float(state["elapsed"])
+            _ = {name: int(size) for name, size in place["log_sizes"].items()}
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
+        self.start = self.step = self.last_finite_step = checkpoint.step
+
+    def _load_state(self, checkpoint: Checkpoint) -> None:
+        """Take over weights, parts and random states.
+
+        Raises:
+            CheckpointError: of another model or other parts.
+        """
+        assert self._model is not None  # given to `restore`
+        load_weights(self._model, checkpoint)
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(checkpoint.state[name])
+            restore_rng(checkpoint.state["rng"])
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
+
+    def _load_branch(self, branch: Branch) -> None:
+        """Begin from a checkpoint of another run.
+
+        Raises:
+            CheckpointError: of another model or other parts.
+            ValueError: its step lies beyond the end of this run.
+        """
+        assert self._model is not None  # given to `restore`
+        checkpoint = branch.checkpoint
+        if not branch.state:
+            load_weights(self._model, checkpoint)
+        elif checkpoint.step >= self.total:
+            raise ValueError(
+                f"{checkpoint.path}: step {checkpoint.step}, and this run ends after {self.total}; "
+                "give it more steps, or take the weights alone"
+            )
+        else:
+            self._load_state(checkpoint)
+            self.start = self.step = self.last_finite_step = checkpoint.step
+        what = "weights and state" if branch.state else "weights"
+        self.logger.info("begins with the %s of %s", what, checkpoint.path)
+
+    def _place_in_logs(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        """Return the logs' lengths and the newest scalars that a checkpoint goes with.
+
+        The rows of an earlier end are not part of a run that has become longer.
+        """
+        longer = checkpoint.step < self.total
+        return checkpoint.state.get("before_ending" if longer else "", checkpoint.state)
+
+    def _settle_files(self, checkpoint: Checkpoint | None, ignored: Sequence[str]) -> None:
+        """Leave nothing in the directory that is later than the checkpoint."""
+        folder = self.directory.checkpoints
+        for number, path in list_checkpoints(folder):
+            if number > self.step and not ignored:  # passed over, though whole: see `restore`
+                shutil.rmtree(path)
+        self.log.truncate(
+            {} if checkpoint is None else self._place_in_logs(checkpoint)["log_sizes"]
+        )
+        remove_leftovers(folder)
+        if checkpoint is not None:
+            self._keep_as_interim(checkpoint)
+            self.logger.info("resumed from %s", checkpoint.path)
+        prune(folder, self.start, self.intervals.keep_last)  # if killed in between
+        for message in ignored:
+            self.logger.warning(message)
+            say(f"{message}; continuing from step {self.step}")
+        self._begin()
+
+    def _keep_as_interim(self, checkpoint: Checkpoint) -> None:
+        """Let the end of a run that continues take no regular checkpoint's place."""
+        path = checkpoint.path
+        regular = every(self.intervals.save, checkpoint.step)
+        if not regular and checkpoint.step < self.total and not path.name.endswith("_interim"):
+            os.rename(path, path.with_name(f"{path.name}_interim"))
+
+    def _begin(self) -> None:
+        """Say in the status that the run is at work, and show its earlier rows live."""
+        if self._track is not None:
+            self._tracker = self._track(self.directory.path, self.log.rows())
+        self.set_running()
+        self._began = self._saved = time.perf_counter()
+
+    # --- a step ---
+
+    def logs(self, step: int) -> bool:
+        """Say whether training is logged at ``step``."""
+        return every(self.intervals.log, step, self.total)
+
+    def evaluates(self, step: int) -> bool:
+        """Say whether the model is evaluated after ``step``."""
+        return self.saves(step) or every(self.intervals.evaluate, step, self.total)
+
+    def saves(self, step: int) -> bool:
+        """Say whether a regular checkpoint is due after ``step``."""
+        return every(self.intervals.save, step, self.total)
+
+    def row(self, split: str, step: int, **scalars: Any) -> None:
+        """Record scalars of training.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        shown = {key: value for key, value in scalars.items() if key in self._columns}
+        self._record(split, step, scalars, shown, regular=every(self.intervals.log, step))
+
+    def evaluation(self, split: str, step: int, **scalars: Any) -> None:
+        """Record scalars of an evaluation.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        due = every(self.intervals.evaluate, step) or every(self.intervals.save, step)
+        self._record(split, step, scalars, scalars, regular=due)
+
+    def _record(
+        self,
+        split: str,
+        step: int,
+        scalars: Mapping[str, Any],
+        shown: Mapping[str, Any],
+        *,
+        regular: bool,
+    ) -> None:
+        """Append a row; ``shown`` are those of its scalars that become part of the result."""
+        self.step = step
+        row = {"step": step, "split": split, **scalars, **self._timing()}
+        if regular or step < self.total:
+            self._append(row, shown)
+        else:  # a longer run has no such row: kept last, where it can be cut off again
+            self._ending.append((row, shown))
+        broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+        if broken:
+            self._append_ending()
+            names = ", ".join(broken)
+            raise DivergedError(
+                f"{names} not finite between steps {self.last_finite_step + 1} and {step}"
+            )
+        self.last_finite_step = step
+
+    def _append(self, row: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        self.log.append(row)
+        if self._tracker is not None:
+            self._tracker.log(row)
+        self.latest[row["split"]] = dict(shown)
+
+    def _append_ending(self) -> None:
+        for row, shown in self._ending:
+            self._append(row, shown)
+        self._ending.clear()
+
+    def settle(self, step: int) -> None:
+        """End a step: save if it is time, stop if the run was asked to.
+
+        Raises:
+            DivergedError: a weight is not finite where a checkpoint is due.
+            Interruption: the run was asked to stop, and its state is saved.
+        """
+        self.step = step
+        saving = self.saves(step)
+        if saving or self._save_is_due():
+            self.save(interim=not saving)
+        if step < self.total and self.directory.stop.due():
+            if not saving:
+                self.save(interim=True)
+            raise self.directory.stop.interruption(f"{self.directory.path}: step {step}")
+
+    def _save_is_due(self) -> bool:
+        seconds = self.intervals.save_seconds
+        wait = max(seconds, COST_FACTOR * self._cost)
+        return seconds > 0 and time.perf_counter() - self._saved >= wait
+
+    def save(self, *, interim: bool = False) -> None:
+        """Make the rows durable, then save a checkpoint: it never knows more than the logs."""
+        began = time.perf_counter()
+        self._check_weights()
+        self.write_checkpoint(self.sync(), self.intervals.keep_last, interim=interim)
+        self.set_running()
+        self._saved = time.perf_counter()
+        self._cost = self._saved - began
+
+    def _check_weights(self) -> None:
+        """Refuse to save a model that is no longer finite."""
+        assert self._model is not None  # given to `restore`
+        tensors = [p.detach() for p in self._model.parameters() if p.is_floating_point()]
+        if tensors and not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
+            since = self.last_finite_step + 1
+            raise DivergedError(f"weights not finite between steps {since} and {self.step}")
+
+    def sync(self) -> dict[str, Any]:
+        """Make all rows durable; return the logs' lengths, also those before the last rows."""
+        if not self._ending:
+            return self._lengths()
+        before = self._lengths()
+        self._append_ending()
+        return {**self._lengths(), "before_ending": before}
+
+    def _lengths(self) -> dict[str, Any]:
+        latest = {split: dict(scalars) for split, scalars in self.latest.items()}
+        return {"log_sizes": self.log.sync(), "latest": latest}
+
+    def write_checkpoint(
+        self, synced: Mapping[str, Any], keep_last: int, *, interim: bool = False
+    ) -> None:
+        """Save weights and state with what ``sync`` returned; keep the newest checkpoints."""
+        assert self._model is not None  # given to `restore`
+        state = {
+            "step": self.step,
+            **{name: part.state_dict() for name, part in self._parts.items()},
+            "rng": capture_rng(),
+            **synced,
+            "elapsed": self._timing()["elapsed"],
+        }
+        save_checkpoint(
+            self.directory.checkpoints,
+            self.step,
+            self._model.state_dict(),
+            state,
+            keep_last=keep_last,
+            interim=interim,
+        )
+
+    def set_running(self) -> None:
+        """Let the status say how far the newest checkpoint is."""
+        self.directory.set_status("running", **self._place(), **self._end())
+
+    def _place(self) -> dict[str, int]:
+        if self._per_epoch is None:
+            return {"step": self.step}
+        return {"epoch": self.step // self._per_epoch}
+
+    def _end(self) -> dict[str, int]:
+        if self._per_epoch is None:
+            return {"steps": self.total}
+        return {"epochs": self.total // self._per_epoch}
+
+    def _position(self, status: Mapping[str, Any]) -> int:
+        """Return the step that a status speaks of."""
+        if self._per_epoch is None:
+            return int(status.get("step", self.total))
+        return int(status.get("epoch", self.total)) * self._per_epoch
+
+    def _timing(self) -> dict[str, float]:
+        here = time.perf_counter() - self._began
+        rate = (self.step - self.start) / max(here, 1e-9)
+        return {
+            "elapsed": round(self._elapsed_before + here, 3),
+            "steps_per_second": round(rate, 3),
+        }
+
+    # --- end ---
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Write how the run ended: complete, diverged, or stopped by an error; close its logs.
+
+        Only the first call counts: one run of a pack ends before the others.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        directory, place = self.directory, self._place()
+        try:
+            if error is None:
+                self.logger.info("complete at step %d", self.step)
+                directory.set_status("complete", **place, metrics=self.latest)
+            elif isinstance(error, DivergedError):
+                self.log.sync()
+                self.logger.warning("diverged: %s", error)
+                metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
+                directory.set_status("diverged", **place, message=str(error), metrics=metrics)
+            else:
+                self.logger.error("stopped at step %d: %r", self.step, error)
+                directory.record_stop(error, **place)
+        finally:
+            if self._tracker is not None:
+                self._tracker.finish()
+            self.log.close()
+
+    def check_end(self) -> None:
+        """Raise ``RuntimeError`` where a loop ended before the run's last step."""
+        if not self._ended and self.step < self.total:
+            raise RuntimeError(f"the loop ended after step {self.step} of {self.total}")
+
+    @property
+    def result(self) -> RunResult:
+        """How the run ended, from its status."""
+        return read_result(self.directory.path)
+
+
+@contextlib.contextmanager
+def recorded(
+    path: Path,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    total: int,
+    length: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Iterator[Recorder]:
+    """Open a run for one writer, and write how it ended when the block is left.
+
+    A divergence is an outcome and is not raised; everything else is. The block calls ``restore``
+    first; if the run has ended before, there is nothing left to do in it.
+
+    Args:
+        path: the run directory.
+        config: the run's identity as plain data; must equal the one already there.
+        environment: what ``describe_environment`` returns, plus device and threads.
+        total: the run's last step.
+        length: dotted key of ``config`` that says how long the run is. A finished run whose
+            configuration differs in a larger value of it alone is continued.
+        overwrite: remove an earlier run's files first.
+        **options: of ``Recorder``.
+
+    Raises:
+        ValueError: another configuration, another process at work on the run, or an unfinished
+            run that was begun under other code, versions, threads or kind of device.
+        Interruption: the run was asked to stop, and its state is saved.
+    """
+    opened = open_run(path, config, environment, overwrite=overwrite, length=length)
+    with opened as directory, run_log(directory.logs / "train.log") as logger:
+        run = Recorder(directory, total, logger=logger, **options)
+        if run.finished:
+            yield run
+            return
+        with recording(run):
+            yield run
+
+
+@contextlib.contextmanager
+def recording(run: Recorder) -> Iterator[None]:
+    """Begin at the first step, and write how the work inside ended."""
+    try:
+        yield
+        run.check_end()
+    except DivergedError as error:
+        run.end(error)
+    except BaseException as error:
+        if hasattr(run, "log"):
+            run.end(error)
+        else:  # before anything was restored
+            run.directory.record_stop(error)
+        raise
+    else:
+        run.end()
+
+
+def say(message: str) -> None:
+    """Print a line to standard error, above any progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)
+
+
+def _finite(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace what strict JSON cannot hold by None."""
+    broken = (k for k, v in scalars.items() if isinstance(v, float) and not math.isfinite(v))
+    return {**scalars, **dict.fromkeys(broken)}
+
+
+__all__ = ["Interruption", "Intervals", "Recorder", "recorded", "recording"]
