@@ -40,7 +40,6 @@ from trainrig.checkpoint import (
     list_checkpoints,
     load_weights,
     prune,
-    remove_leftovers,
     save_checkpoint,
 )
 from trainrig.errors import CheckpointError, DivergedError
@@ -237,7 +236,6 @@ class Recorder:
         self.log.truncate(
             {} if checkpoint is None else self._place_in_logs(checkpoint)["log_sizes"]
         )
-        remove_leftovers(folder)
         if checkpoint is not None:
             self._keep_as_interim(checkpoint)
             self.logger.info("resumed from %s", checkpoint.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -250,3 +251,42 @@ def test_a_diverged_run_does_not_stop_the_sweep(call_script, tmp_path):
     assert weights(base / "class30_wd0") == before
     checkpoint, _ = latest_checkpoint(base / "class30_wd0" / LATEST)
     assert checkpoint.step == 4
+
+
+def rows_of(folder):
+    text = (folder / "logs" / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_finished_run_is_trained_longer_to_the_same_bits(train, tmp_path):
+    assert train(tmp_path / "whole", "--max-steps", "12").code == 0
+    assert train(tmp_path / "grown", "--max-steps", "7").code == 0
+    assert train(tmp_path / "grown", "--max-steps", "12").code == 0
+    weights = ["checkpoints/models/latest/step_12/weights.pt", "logs/metrics.jsonl"]
+    for name in weights:
+        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    shorter = train(tmp_path / "grown", "--max-steps", "9")
+    assert shorter.code == 1
+    assert "can only become longer" in shorter.err
+
+
+def test_a_branch_with_state_is_the_unbroken_run_and_records_its_beginning(train, tmp_path):
+    assert train(tmp_path / "whole", "--max-steps", "12").code == 0
+    step, _ = list_checkpoints(tmp_path / "whole" / LATEST)[0]
+    begin = ["--init-from", f"{tmp_path}/whole@{step}"]
+    assert train(tmp_path / "twig", "--max-steps", "12", *begin, "--init-state").code == 0
+    name = "checkpoints/models/latest/step_12/weights.pt"
+    assert (tmp_path / "twig" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert rows_of(tmp_path / "twig") == [
+        row for row in rows_of(tmp_path / "whole") if row["step"] > step
+    ]
+    branch = json.loads((tmp_path / "twig" / "config.json").read_text())["branch"]
+    assert (branch["step"], branch["state"]) == (step, True)
+
+    other = ["--weight-decay", "0.1", "--optimizer", "adamw"]
+    assert train(tmp_path / "other", "--max-steps", "4", *begin, *other).code == 0
+    shutil.rmtree(tmp_path / "whole")  # a run that has begun does not need it any more
+    assert train(tmp_path / "other", "--max-steps", "6", *begin, *other).code == 0
+    absent = train(tmp_path / "new", *begin)
+    assert absent.code == 1
+    assert "holds no checkpoint" in absent.err

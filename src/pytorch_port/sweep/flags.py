@@ -108,7 +108,8 @@ def add_init_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--init-state",
         dest="init.state",
-        action=argparse.BooleanOptionalAction,
+        action="store_const",
+        const=True,
         help="take over optimizer, random states and the step's number as well",
     )
 

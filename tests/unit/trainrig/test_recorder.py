@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainrig import recorder
 from trainrig.branching import open_branch
 from trainrig.checkpoint import latest_checkpoint, list_checkpoints
 from trainrig.errors import CheckpointError
@@ -131,7 +132,9 @@ def test_an_error_is_recorded_and_the_run_resumes(tmp_path):
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
-def test_divergence_is_seen_in_rows_and_in_weights(tmp_path):
+def test_divergence_is_seen_in_rows_and_in_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "COST_FACTOR", 0)
+
     def spoil(model):
         model.weight.data.fill_(float("nan"))
 
@@ -144,7 +147,8 @@ def test_divergence_is_seen_in_rows_and_in_weights(tmp_path):
     assert fit(tmp_path / "rows", at={4: spoil}) == seen
 
 
-def test_checkpoints_by_time_leave_the_files_of_any_other_run(tmp_path):
+def test_checkpoints_by_time_leave_the_files_of_any_other_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "COST_FACTOR", 0)
     kept = []
     look = {step: lambda _: kept.append(list_checkpoints(tmp_path / LATEST)) for step in (5, 7)}
     fit(tmp_path, at=look, save_seconds=1e-9)
@@ -223,7 +227,7 @@ def test_a_branch_of_weights_begins_at_step_1(tmp_path):
 
 def test_a_branch_names_what_is_wrong(tmp_path):
     fit(tmp_path / "stem", 8)
-    with pytest.raises(ValueError, match=r"no checkpoint of step 3 there; it has 8"):
+    with pytest.raises(ValueError, match=r"has no checkpoint of step 3; it has 8"):
         open_branch(f"{tmp_path}/stem@3", state=True)
     with pytest.raises(ValueError, match="holds no checkpoint"):
         open_branch(str(tmp_path / "absent"), state=True)
