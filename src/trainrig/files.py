@@ -156,7 +156,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a parser raises over a damaged file into one error that names the file.
 
     Parsers of foreign formats (HDF5, zip, pickle, npy) raise almost anything over damaged bytes, so
-    any exception is taken; one that names ``path`` already passes unchanged.
+    any exception is taken; a user's mistake that names ``path`` already passes unchanged.
 
     Raises:
         ValueError: ``<path>: not a readable <what> (<reason>)``.
@@ -164,7 +164,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if str(path) in str(error):
+        if isinstance(error, ImportError) or getattr(error, "filename", None) is not None:
+            raise  # a package that is missing, or what the file system says
+        if isinstance(error, ValueError | KeyError) and str(path) in str(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: not a readable {what} ({reason})") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainrig.data.download import Upstream
 from trainrig.data.locations import data_root, put_root
+from trainrig.data.lookup import folders_named, holds
 from trainrig.data.published_files import (
     CIFAR10,
     CIFAR10_JPEG,
@@ -97,18 +98,21 @@ class DataSet:
 
     def missing(self, folder: Path) -> list[str]:
         """Return the parts of which ``folder`` holds no alternative."""
-        return [
-            part[0] for part in self.parts if not any(any(folder.glob(pattern)) for pattern in part)
-        ]
+        return [part[0] for part in self.parts if not any(holds(folder, name) for name in part)]
 
     def locate(self, root: Path) -> Path | None:
         """Return the first folder of ``root`` that holds a part of the set, or None.
 
-        Of a folder that is only read, the one where its sets are put is looked through as well.
+        Names may be in another case, and the files some levels deeper than they should be. Of a
+        folder that is only read, the one where its sets are put is looked through as well.
         """
         roots = dict.fromkeys((root, put_root(root)))
-        folders = (root / folder for root in roots for folder in self.folders)
-        return next((f for f in folders if len(self.missing(f)) < len(self.parts)), None)
+        folders = (folder for root in roots for folder in folders_named(root, self.folders))
+        return next((folder for folder in folders if self.has_part(folder)), None)
+
+    def has_part(self, folder: Path) -> bool:
+        """Say whether ``folder`` holds a part of the set."""
+        return len(self.missing(folder)) < len(self.parts)
 
 
 def find(name: str, roots: Iterable[Path]) -> Path:
@@ -122,6 +126,12 @@ def find(name: str, roots: Iterable[Path]) -> Path:
         folder = data_set.locate(root)
         if folder is not None:
             return folder
+    for root in roots:
+        if data_set.has_part(root):
+            raise FileNotFoundError(
+                f"{name}: its files lie in {root} itself, where those of other sets may have the "
+                f"same names; move them into {root / data_set.folders[0]}"
+            )
     looked = ", ".join(str(root / folder) for root in roots for folder in data_set.folders)
     raise FileNotFoundError(
         f"{name}: no data found (looked in {looked}); get it with: trainrig data get {name} "
@@ -161,7 +171,7 @@ DATA_SETS = (
         name="omniglot",
         what="1,623 handwritten characters x 20, 105 px",
         used_by=("ICL",),
-        folders=("omniglot-py", "."),
+        folders=("omniglot-py", ".", "omniglot"),
         parts=tuple((file.name, file.name.removesuffix(".zip")) for file in OMNIGLOT),
         url="https://github.com/brendenlake/omniglot/raw/master/python",
         files=OMNIGLOT,
@@ -185,7 +195,14 @@ DATA_SETS = (
         alias="fmnist",
         what="60,000 + 10,000 pieces of clothing, grey, 28 px",
         used_by=("optimizer quality", "DeepOBS"),
-        folders=("FashionMNIST/raw", "FashionMNIST", "fmnist", "fmnist/FashionMNIST/raw"),
+        folders=(
+            "FashionMNIST/raw",
+            "FashionMNIST",
+            "fmnist",
+            "fmnist/FashionMNIST/raw",
+            "fashion_mnist",
+            "fashion-mnist",
+        ),
         parts=_IDX_PARTS,
         copies={"published": _facts(FASHION_MNIST), "unzipped": FASHION_MNIST_PLAIN},
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
@@ -199,7 +216,7 @@ DATA_SETS = (
         used_by=("optimizer quality", "DeepOBS"),
         folders=(
             *("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10"),
-            *("cifar-10/cifar-10-batches-py", "cifar-10/cifar-10-batches-bin"),
+            *("cifar-10/cifar-10-batches-py", "cifar-10/cifar-10-batches-bin", "cifar10"),
         ),
         parts=tuple((name, f"{name}.bin") for name in CIFAR10_ORIGINAL),
         copies={
@@ -223,7 +240,7 @@ DATA_SETS = (
         used_by=("optimizer quality", "DeepOBS"),
         folders=(
             *("cifar-100-python", "cifar-100-binary", "cifar-100"),
-            *("cifar-100/cifar-100-python", "cifar-100/cifar-100-binary"),
+            *("cifar-100/cifar-100-python", "cifar-100/cifar-100-binary", "cifar100"),
         ),
         parts=tuple((name, f"{name}.bin") for name in CIFAR100_ORIGINAL),
         copies={"original": CIFAR100_ORIGINAL},

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trainrig.data.lookup import find_file
 from trainrig.data.mnist import RawImages
 from trainrig.files import reading
 
@@ -31,20 +32,34 @@ def read_cifar10(folder: Path, split: str) -> RawImages:
     names = TRAIN_BATCHES if split == "train" else ["test_batch"]
     parts = []
     for name in names:
-        if (folder / f"{name}.bin").is_file():
-            records = read_records(folder / f"{name}.bin", labels=1)
+        binary, pickled = find_file(folder, f"{name}.bin"), find_file(folder, name)
+        if binary:
+            records = read_records(binary, labels=1)
             parts.append((records[:, 1:], records[:, 0]))
-        elif (folder / name).is_file():
-            parts.append(read_pickled(folder / name, "labels"))
+        elif pickled:
+            parts.append(read_pickled(pickled, "labels"))
         else:
             raise FileNotFoundError(
                 f"{folder / name}.bin: missing; give the binary or the Python version of the set"
             )
     images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in parts]).astype(np.int64)
-    if len(labels) and labels.max() > 9:
-        raise ValueError(f"{folder}: label {labels.max()} found; CIFAR-10 has classes 0 to 9")
+    check_labels(folder, labels, 10)
     return RawImages(images, labels)
+
+
+def check_labels(where: Path, labels: np.ndarray, n_classes: int) -> None:
+    """Refuse labels that are no classes.
+
+    Raises:
+        ValueError: naming the smallest or largest one.
+    """
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < n_classes:
+            raise ValueError(
+                f"{where}: label {label} found; the classes are 0 to {n_classes - 1}; "
+                "fetch the set again"
+            )
 
 
 def read_records(path: Path, labels: int) -> np.ndarray:
@@ -52,24 +67,26 @@ def read_records(path: Path, labels: int) -> np.ndarray:
     content = np.fromfile(path, np.uint8)
     size = labels + PIXELS
     if not len(content) or len(content) % size:
-        raise ValueError(f"{path}: {len(content)} bytes; a multiple of {size} is expected")
+        raise ValueError(
+            f"{path}: {len(content)} bytes; a multiple of {size} is expected; fetch it again"
+        )
     return content.reshape(-1, size)
 
 
 def read_pickled(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images (N, 3072) and labels (N,) of one pickled batch."""
     batch = safe_unpickle(path)
-    try:
-        images = np.asarray(batch["data"], np.uint8)
-        labels = np.asarray(batch[label_key], np.uint8)
-    except (KeyError, TypeError, ValueError) as error:
+    if not isinstance(batch, dict) or not {"data", label_key} <= set(batch):
         raise ValueError(
-            f"{path}: no usable 'data' and {label_key!r} ({error}); a pickled batch is expected"
-        ) from None
-    if images.ndim != 2 or images.shape != (len(labels), PIXELS):
+            f"{path}: holds no 'data' and {label_key!r}, as pickled batches do; fetch it again"
+        )
+    with reading(path, "pickled batch; fetch it again"):
+        images, labels = np.asarray(batch["data"]), np.asarray(batch[label_key])
+    fits = labels.ndim == 1 and images.shape == (len(labels), PIXELS) and len(labels)
+    if not fits or images.dtype != np.uint8 or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{path}: data of shape {images.shape} for {len(labels)} labels; "
-            f"(N, {PIXELS}) is expected"
+            f"{path}: {images.dtype} data of shape {images.shape} for {labels.dtype} labels of "
+            f"shape {labels.shape}; uint8 (N, {PIXELS}) and N integers are expected"
         )
     return images, labels
 
@@ -97,7 +114,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 def safe_unpickle(path: Path) -> Any:
     """Load a pickle of arrays and builtins; string keys whatever Python wrote it."""
-    with reading(path, "data pickle"):
+    with reading(path, "data pickle; fetch it again"):
         value = _DataUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     if isinstance(value, dict):
         return {k.decode() if isinstance(k, bytes) else k: v for k, v in value.items()}

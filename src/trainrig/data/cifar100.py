@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainrig.data.cifar10 import read_pickled, read_records
+from trainrig.data.cifar10 import check_labels, read_pickled, read_records
+from trainrig.data.lookup import find_file
 from trainrig.data.mnist import RawImages
 
 
@@ -21,15 +22,15 @@ def read_cifar100(folder: Path, split: str) -> RawImages:
         FileNotFoundError: the split's file is missing.
         ValueError: the file is truncated or holds something else.
     """
-    if (folder / f"{split}.bin").is_file():
-        records = read_records(folder / f"{split}.bin", labels=2)
+    binary, pickled = find_file(folder, f"{split}.bin"), find_file(folder, split)
+    if binary:
+        records = read_records(binary, labels=2)
         images, labels = records[:, 2:], records[:, 1]
-    elif (folder / split).is_file():
-        images, labels = read_pickled(folder / split, "fine_labels")
+    elif pickled:
+        images, labels = read_pickled(pickled, "fine_labels")
     else:
         raise FileNotFoundError(
             f"{folder / split}.bin: missing; give the binary or the Python version of the set"
         )
-    if labels.max() > 99:
-        raise ValueError(f"{folder}: label {labels.max()} found; CIFAR-100 has classes 0 to 99")
+    check_labels(folder, labels, 100)
     return RawImages(images.reshape(-1, 3, 32, 32), labels.astype(np.int64))

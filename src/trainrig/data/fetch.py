@@ -114,7 +114,10 @@ def _convert(text: Path, folder: Path) -> str:
         content = text.read_bytes()
         content = gzip.decompress(content) if text.suffix == ".gz" else content
         decoded = content.decode("utf-8")
-    return f"{tolstoi.prepare_tolstoi(decoded, folder)} different characters from {text}"
+    try:
+        return f"{tolstoi.prepare_tolstoi(decoded, folder)} different characters from {text}"
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
 def _below(folder: Path | None, name: str) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trainrig.data.lookup import find_file
 from trainrig.files import reading
 
 FILES = {
@@ -43,26 +44,34 @@ def read_mnist(folder: Path, split: str) -> RawImages:
     """
     image_file, label_file = (find_idx(folder, name) for name in FILES[split])
     images, labels = read_idx(image_file), read_idx(label_file)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+    if labels.ndim != 1 or images.shape != (len(labels), 28, 28) or not len(labels):
         raise ValueError(
             f"{image_file}: shape {images.shape} beside {labels.shape} in {label_file.name}; "
-            "expected images (N, H, W) and N labels"
+            "expected images (N, 28, 28) and N labels; fetch the files again"
+        )
+    if labels.max() > 9:
+        raise ValueError(
+            f"{label_file}: label {labels.max()} found; the classes are 0 to 9; fetch it again"
         )
     return RawImages(images[:, None], labels.astype(np.int64))
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """Return ``folder/name.gz`` or ``folder/name``, whichever exists."""
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{folder / name}.gz: missing; give the four IDX files, gzipped or not")
+    """Return ``folder/name.gz`` or ``folder/name``, whichever exists, in any case and spelling."""
+    path = find_file(folder, f"{name}.gz", name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder / name}.gz: missing; give the four IDX files, gzipped or not"
+        )
+    return path
 
 
 def read_idx(path: Path) -> np.ndarray:
     """Return the uint8 array of one IDX file."""
     with reading(path, "IDX file; fetch it again"):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            content = gzip.decompress(content)
     magic = int.from_bytes(content[:4], "big")
     if magic not in _MAGIC:
         raise ValueError(f"{path}: magic number {magic}; IDX files start with 2051 or 2049")

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from trainrig.data.lookup import folders_named, members
 from trainrig.files import scratch_folder
 
 SIDE_PX = 105
@@ -73,8 +73,19 @@ def locate_part(root: Path, split: str) -> Path | None:
     for folder in (root / _FOLDER, root):
         for candidate in (folder / f"{PARTS[split]}.zip", folder / PARTS[split]):
             if candidate.exists():
-                return candidate
+                return _innermost(candidate)
+    for name in (f"{PARTS[split]}.zip", PARTS[split]):
+        for folder in folders_named(root, (_FOLDER, "omniglot")):
+            found = [path for path in members(folder) if path.name.lower() == name]
+            if found:
+                return _innermost(found[0])
     return None
+
+
+def _innermost(part: Path) -> Path:
+    """Return the folder of alphabets in ``part``; some archives unpack a level deeper."""
+    inside = (part, *(path for path in folders_named(part.parent, (part.name,)) if path != part))
+    return next((path for path in inside if any(path.glob("*/character*"))), part)
 
 
 def expected_part(root: Path, split: str) -> Path:
@@ -165,7 +176,7 @@ def _decode(entry: Entry, expected: str) -> NDArray[np.uint8]:
     """Return the pixels of one drawing, or name the file that is broken."""
     try:
         grey = decode_png(entry.read())
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except Exception as error:  # zlib, zipfile and Pillow raise almost anything over damaged bytes
         raise ValueError(
             f"{entry.where}: not a readable PNG ({error}); expected {expected}"
         ) from error
@@ -202,7 +213,8 @@ def _entries(part: Path, expected: str) -> Iterator[list[Entry]]:
     else:
         found = []
         for path in sorted(part.rglob("*.png")):
-            entry = _parse(path.relative_to(part).as_posix(), str(path), path.read_bytes)
+            inside = "/".join(path.relative_to(part).parts[-3:])
+            entry = _parse(inside, str(path), path.read_bytes)
             if entry is not None:
                 found.append(entry)
         yield found
@@ -231,12 +243,12 @@ def _zip_entries(archive: zipfile.ZipFile, part: Path) -> Iterator[Entry]:
                 f"{part}: member {member.filename!r} points outside the archive; "
                 "expected only paths below images_background/ or images_evaluation/"
             )
-        inside = PurePosixPath(*pure.parts[1:]).as_posix()
+        inside = "/".join(pure.parts[-3:])  # in whatever folders the archive has around them
         where = f"{part}: member {member.filename!r}"
         if member.file_size > _MAX_PNG_BYTES:
             raise ValueError(f"{where} unpacks to {member.file_size:,} bytes; expected a drawing")
         entry = _parse(inside, where, partial(archive.read, member))
-        if entry is not None and pure.parts[0] in PARTS.values():
+        if entry is not None:
             yield entry
 
 
@@ -249,7 +261,7 @@ def _unpack(part: Path, target: Path, expected: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 data = entry.read()
-            except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            except Exception as error:  # as in _decode
                 raise ValueError(
                     f"{entry.where}: not readable ({error}); expected {expected}"
                 ) from error

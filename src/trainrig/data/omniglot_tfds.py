@@ -13,7 +13,6 @@ if all labels come out in the predicted sequence.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainrig.data.omniglot_files import SIDE_PX, Drawings, decode_png
+from trainrig.files import read_json, reading
 
 _RECORDS_AT_ONCE = 1024
 
@@ -75,6 +75,11 @@ def read_prepared(prepared: Path, splits: Iterable[str]) -> list[Drawings]:
             "install the extra 'tfds', or use source 'files'"
         ) from error
     _check_format(prepared)
+    with reading(prepared, "prepared data set; prepare the data again"):
+        return _read_splits(tfds, prepared, splits)
+
+
+def _read_splits(tfds: Any, prepared: Path, splits: Iterable[str]) -> list[Drawings]:
     builder = tfds.builder_from_directory(prepared)
     read = []
     for split in splits:
@@ -109,11 +114,10 @@ def record_key(class_name: str, label: int, number: int) -> str:
 
 def _check_format(prepared: Path) -> None:
     """Refuse what cannot be read without TensorFlow."""
-    text = (prepared / "dataset_info.json").read_text(encoding="utf-8")
-    try:
-        file_format = json.loads(text).get("fileFormat", "tfrecord")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{prepared / 'dataset_info.json'}: not JSON ({error})") from error
+    info = read_json(prepared / "dataset_info.json")
+    if not isinstance(info, dict):
+        raise ValueError(f"{prepared / 'dataset_info.json'}: no mapping; prepare the data again")
+    file_format = info.get("fileFormat", "tfrecord")
     if file_format != "array_record":
         raise ValueError(
             f"{prepared}: prepared as {file_format!r}, which only TensorFlow reads; "
@@ -132,7 +136,7 @@ def _read_split(records: Any, features: Mapping[str, Any], split: str, where: st
             labels[row] = record["label"]
             try:
                 images[row] = decode_png(record["image"])
-            except (OSError, SyntaxError, ValueError) as error:
+            except Exception as error:  # Pillow raises almost anything over damaged bytes
                 raise ValueError(
                     f"{where}, record {row}: not a 105 x 105 PNG ({error}); prepare the data again"
                 ) from error

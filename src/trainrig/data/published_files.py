@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainrig.data.download import Upstream
+from trainrig.data.lookup import find_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ def check_files(folder: Path, copies: Copies, hint: str = "") -> str:
     """
     name = max(copies, key=lambda copy: _same_sizes(folder, copies[copy]))
     for file, facts in copies[name].items():
-        path = folder / file
+        path = find_file(folder, file) or folder / file
         expected = f"expected {facts.n_bytes:,} bytes, {facts.algorithm.upper()} {facts.digest}"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing from the {name} copy; {expected}")
@@ -237,7 +238,5 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def _same_sizes(folder: Path, files: Mapping[str, FileFacts]) -> int:
-    return sum(
-        (folder / file).is_file() and (folder / file).stat().st_size == facts.n_bytes
-        for file, facts in files.items()
-    )
+    found = ((find_file(folder, file), facts.n_bytes) for file, facts in files.items())
+    return sum(path is not None and path.stat().st_size == size for path, size in found)

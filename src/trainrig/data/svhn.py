@@ -7,12 +7,15 @@ bytes in rows, columns, channels, as the TensorFlow DeepOBS preparation writes t
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-from trainrig.data.cifar10 import read_records
+from trainrig.data.cifar10 import check_labels, read_records
+from trainrig.data.lookup import find_file, members
 from trainrig.data.mnist import RawImages
+from trainrig.files import reading
 
 
 def read_svhn(folder: Path, split: str) -> RawImages:
@@ -23,29 +26,33 @@ def read_svhn(folder: Path, split: str) -> RawImages:
         ValueError: a file is truncated or holds something else.
     """
     pattern = "data_batch_*.bin" if split == "train" else "test_batch.bin"
-    batches = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+    batches = [path for path in members(folder) if fnmatchcase(path.name.lower(), pattern)]
     if batches:
+        batches.sort(key=lambda path: (len(path.name), path.name))
         records = np.concatenate([read_records(path, labels=1) for path in batches])
         images, labels = records[:, 1:].reshape(-1, 32, 32, 3), records[:, 0]
-        return RawImages(
-            np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int64)
-        )
-    path = folder / f"{split}_32x32.mat"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; give the .mat files or data_batch_*.bin")
+        labels = labels.astype(np.int64)
+        check_labels(folder, labels, 10)
+        return RawImages(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels)
+    path = find_file(folder, f"{split}_32x32.mat")
+    if path is None:
+        missing = folder / f"{split}_32x32.mat"
+        raise FileNotFoundError(f"{missing}: missing; give the .mat files or data_batch_*.bin")
     return _read_mat(path)
 
 
 def _read_mat(path: Path) -> RawImages:
     from scipy.io import loadmat
 
-    try:
+    with reading(path, "SVHN .mat file; fetch it again"):
         content = loadmat(path)
-        images, labels = content["X"], content["y"].reshape(-1).astype(np.int64) % 10
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"{path}: not a readable SVHN file ({error})") from None
-    if images.ndim != 4 or images.shape[:3] != (32, 32, 3) or images.shape[3] != len(labels):
+        images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
+    if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)) or not len(labels):
         raise ValueError(
-            f"{path}: X of shape {images.shape} for {len(labels)} labels; (32, 32, 3, N) expected"
+            f"{path}: X is {images.dtype} of shape {images.shape} for {len(labels)} labels; "
+            "uint8 (32, 32, 3, N) is expected; fetch it again"
         )
+    if labels.dtype.kind not in "iuf" or not np.isin(labels, np.arange(11)).all():
+        raise ValueError(f"{path}: y holds other values than 1 to 10; fetch it again")
+    labels = labels.astype(np.int64) % 10
     return RawImages(np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from trainrig.data.lookup import find_file
+from trainrig.files import reading, write_atomically
 
 #: Line ranges (first, last; from 1) deleted one after the other, each from what remained.
 LINES_DROPPED = ((1, 29), (5, 775), (63850, 64207))
@@ -37,14 +41,15 @@ def read_tolstoi(folder: Path, split: str) -> Text:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    if not path.is_file():
+    found = find_file(path.parent, path.name)
+    if found is None:
         raise FileNotFoundError(
             f"{path}: missing; prepare the text with: trainrig data get tolstoi"
         )
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable array ({error})") from None
+    with reading(path, "array; prepare the text again: trainrig data get tolstoi"):
+        array = np.load(found, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("several arrays")
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
         raise ValueError(
             f"{path}: {array.dtype} of shape {array.shape}; one row of integers is expected"
@@ -86,11 +91,11 @@ def prepare_tolstoi(source: str, folder: Path) -> int:
     train, test, vocabulary = encode_text(text)
     if len(vocabulary) != VOCABULARY:
         raise ValueError(
-            f"tolstoi: this edition has {len(vocabulary)} distinct characters after the cuts; "
+            f"this edition has {len(vocabulary)} distinct characters after the cuts; "
             f"the published runs have {VOCABULARY}: use the same edition"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "input.txt").write_text(text, encoding="utf-8", newline="")
-    np.save(folder / "train.npy", train)
-    np.save(folder / "test.npy", test)
+    write_atomically(folder / "input.txt", text)
+    for name, ids in (("train.npy", train), ("test.npy", test)):
+        write_atomically(folder / name, partial(np.save, arr=ids))
     return len(vocabulary)

@@ -15,6 +15,7 @@ from deepobs.pytorch.datasets.dataset import VALIDATION_SPLIT_SEED, DataSet, fin
 from deepobs.pytorch.datasets.image_ops import standardize
 from deepobs.pytorch.datasets.loaders import Batch, Loader
 from deepobs.pytorch.tf_ops import resize_bilinear
+from trainrig.files import reading
 
 SMALLER_SIDE_PX, CROP_PX = 256, 224
 SUFFIXES = {".jpeg", ".jpg", ".png"}
@@ -42,13 +43,10 @@ def list_images(folder: Path) -> list[tuple[Path, int]]:
 def load_image(path: Path) -> Tensor:
     """Return float32 (3, H, W) in [0, 1], the smaller side resized to 256 pixels."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path}: not a readable image ({error}); replace the file") from None
+    with reading(path, "image; replace the file"), Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(torch.float32) / 255
     ratio = SMALLER_SIDE_PX / min(x.shape[-2:])
     height, width = (round(n * ratio) for n in x.shape[-2:])
