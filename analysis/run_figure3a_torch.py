@@ -83,29 +83,24 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.print_config:
         return print_config(traced.rows(), grid.describe(len(runs)))
     from pytorch_port.config.runtime import Runtime
-    from pytorch_port.figures.figure3a import evaluations_of_run, write_figure3a
-    from pytorch_port.sweep.carry_out import run_facts, train_grid
+    from pytorch_port.figures.figure3a import draw_folder
+    from pytorch_port.sweep.carry_out import train_grid
     from trainrig.report.write import conclude
 
     runtime = Runtime(**runtime_options(arguments), project="figure3a")
     options = launch_options(arguments)
     outcomes = train_grid(
-        runs, output, runtime, config_path=config_path, launch=options, pack=arguments.pack
+        runs,
+        output,
+        runtime,
+        config_path=config_path,
+        launch=options,
+        pack=arguments.pack,
+        varied=(),
     )
     if options.dry_run:
         return 0
-    rows = [
-        row
-        for run in runs
-        for row in evaluations_of_run(
-            run.class_count,
-            output / run.name / "logs",
-            arguments.panel,
-            relative_to=output,
-            facts=run_facts(run, output),
-        )
-    ]
-    files = write_figure3a(rows, output, arguments.panel, plot=arguments.plot)
+    files = draw_folder(output, arguments.panel, plot=arguments.plot)
     figures = [files.figure] if arguments.plot else []
     return conclude(output, (files.metrics, files.timeseries, *figures), outcomes)
 

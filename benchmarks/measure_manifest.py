@@ -25,16 +25,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def manifest(runs: int) -> None:
     """Time the rebuild of ``runs.csv`` over so many run folders."""
     from pytorch_port.config.files import load_icl_config
-    from pytorch_port.sweep.carry_out import write_runs_csv
     from pytorch_port.sweep.grid import SweepRun
+    from pytorch_port.sweep.runs_table import write_runs_csv
+    from trainrig.config import to_dict
     from trainrig.runs import LATEST
 
     config = load_icl_config(Path("configs/icl/quick.py"))
     with scratch_folder(Path("runs")) as folder:
         base, planned = folder, []
+        identity = json.dumps({**to_dict(config), "images": {}})
         for k in range(runs):
             (base / str(k) / LATEST / "step_1000").mkdir(parents=True)
-            (base / str(k) / "config.json").write_text(json.dumps({"images": {}}))
+            (base / str(k) / "config.json").write_text(identity)
             (base / str(k) / "status.json").write_text(json.dumps({"status": "complete"}))
             planned.append(SweepRun(name=str(k), class_count=100, config=config))
         started = time.perf_counter()

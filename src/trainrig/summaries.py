@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,24 @@ from trainrig.files import read_json
 
 
 @contextlib.contextmanager
-def summary_lock(folder: Path) -> Iterator[None]:
-    """Be the only process that rebuilds the summary of ``folder``; waits for another one.
+def summary_lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Be the only process that writes the summary of ``folder``.
 
-    Whoever holds the lock last has seen every run, so that of two sweeps in one folder the later
-    summary is whole.
+    Of two sweeps in one folder, whoever has the lock last sees every run of both.
+
+    Args:
+        folder: of the runs; made if absent.
+        wait: for another process; otherwise say False where there is one, which is no fault of a
+            summary that is written again later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".runs.csv.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def run_configs(
@@ -128,6 +137,20 @@ def differences(
 
 def _within(key: str, section: str) -> bool:
     return key == section or key.startswith(f"{section}.")
+
+
+def left_out_text(differing: Sequence[str]) -> str:
+    """Return what a figure says of the runs that it leaves out, ``""`` for none.
+
+    >>> left_out_text(["steps: 9 -> 5", "steps: 9 -> 5", "running at step 3"])
+    'not shown: 2 runs (steps: 9 -> 5), 1 run (running at step 3)'
+    """
+    if not differing:
+        return ""
+    counts = Counter(differing)
+    parts = [f"{n} run{'s' if n > 1 else ''} ({why})" for why, n in counts.most_common(3)]
+    rest = len(differing) - sum(n for _, n in counts.most_common(3))
+    return f"not shown: {', '.join(parts)}" + (f" and {rest} more" if rest else "")
 
 
 def warn(messages: Sequence[str]) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
+from pytorch_port.sweep.figure3_tables import read_runs, run_directory
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import HEADLINE_EVALUATIONS, RunRecord
 from trainrig.stats import mean_and_sd
+from trainrig.summaries import left_out_text
+from trainrig.tracking.tables import Row
 
 #: Every evaluation draws sequences of its own, so that one alone is no headline.
 _accuracy = partial(Metric, percent=True, average=HEADLINE_EVALUATIONS)
@@ -59,17 +62,38 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
             "Images are procedural glyphs, not Omniglot: shapes of curves may be compared with the "
             "published ones, values may not."
         )
+    listed, wrong = _table(folder)
+    warnings += wrong
+    apart = {
+        run_directory(row["checkpoint"]).name: row["differs"]
+        for row in listed
+        if row.get("differs")
+    }
+    compared = [run for run in runs if run.name not in apart] or runs
+    if apart:
+        warnings.append(f"Tiles and figures: {left_out_text(list(apart.values()))}.")
     return Description(
         title=_title(runs),
         lead=_lead(runs),
         warnings=warnings,
-        tiles=_tiles(runs),
+        tiles=_tiles(compared),
         metrics=METRICS,
         hidden_keys=HIDDEN,
         key_names=KEY_NAMES,
         captions=CAPTIONS,
         sections=_published(runs),
     )
+
+
+def _table(folder: Path) -> tuple[list[Row], list[str]]:
+    """Return the rows of a sweep's ``runs.csv``, or none and what is wrong with it."""
+    path = folder / "runs.csv"
+    if not path.exists():
+        return [], []
+    try:
+        return read_runs(path), []
+    except ValueError as error:
+        return [], [str(error)]
 
 
 def _is_ours(config: Mapping[str, Any]) -> bool:

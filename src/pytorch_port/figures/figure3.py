@@ -8,6 +8,7 @@ In-weights accuracy is ``accuracy_query``. The tables are in ``figure3_tables``.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,16 @@ class Overlay:
     curves: Rows = ()
 
 
-def plot_lambda_panels(rows: Rows, *, curves: Rows = (), overlay: Overlay | None = None) -> Figure:
+def plot_lambda_panels(
+    rows: Rows, *, curves: Rows = (), overlay: Overlay | None = None, note: str = ""
+) -> Figure:
     """Draw final accuracy against λ, and below it, given ``curves``, accuracy against step.
 
     Args:
         rows: metrics rows (``read_metrics``), of any mix of backends, modes and seeds.
         curves: curve rows (``figure3_tables.read_curves``) of the same runs.
         overlay: published curves and archived runs to draw as well.
+        note: a line below the figure, such as which runs it leaves out.
 
     Raises:
         ValueError: there are no rows.
@@ -107,7 +111,7 @@ def plot_lambda_panels(rows: Rows, *, curves: Rows = (), overlay: Overlay | None
             span = " to ".join(step_text(end) for end in sorted({min(stars), max(stars)}))
             at = f" at {span} steps, λ = 0"
         handles = variant_handles(code, published=at, cross=bool(diverged(every_row)))
-        _legend_below(fig, handles, 3, note=inert_text(rows))
+        _legend_below(fig, handles, 3, note=_lines(inert_text(rows), note))
         lines = summarize(every_row, "accuracy_no_support", x="weight_decay")
         steps = range_text(row["global_step"] for row in rows)
         header(fig, every_row, [f"{steps} training steps", seeds_text(lines)])
@@ -125,6 +129,11 @@ def _second_row(axes: Sequence[Axes], curves: Rows, look: StepLook) -> None:
     axes[0].set_ylabel("accuracy during training")
 
 
+def _lines(*notes: str) -> str:
+    """Return notes as lines that fit the width of the figure."""
+    return "\n".join(line for note in notes if note for line in textwrap.wrap(note, 130))
+
+
 def _legend_below(fig: Figure, handles: Sequence[Any], columns: int, *, note: str = "") -> None:
     if not handles and not note:
         return
@@ -138,13 +147,16 @@ def _legend_below(fig: Figure, handles: Sequence[Any], columns: int, *, note: st
     legend.get_title().set(fontsize=6.5, color=MUTED)
 
 
-def plot_curves(curves: Rows, *, rows: Rows = (), overlay: Overlay | None = None) -> Figure:
+def plot_curves(
+    curves: Rows, *, rows: Rows = (), overlay: Overlay | None = None, note: str = ""
+) -> Figure:
     """Draw accuracy against training step: a row of panels per class count, a line per λ.
 
     Args:
         curves: curve rows (``figure3_tables.read_curves``).
         rows: metrics rows of the same runs; they say what the data were.
         overlay: as for ``plot_lambda_panels``.
+        note: as for ``plot_lambda_panels``.
 
     Raises:
         ValueError: there are no curve rows.
@@ -168,7 +180,7 @@ def plot_curves(curves: Rows, *, rows: Rows = (), overlay: Overlay | None = None
             ax.set_xlabel(f"training step\naccuracy {panel.metric_text}")
         handles = lambda_handles(look)
         handles += variant_handles(code, published="" if overlay.published else None, cross=False)
-        _legend_below(fig, handles, 6)
+        _legend_below(fig, handles, 6, note=_lines(note))
         in_context = [row for row in every_curve if row["split"] == "holdout"]
         lines = summarize(in_context, "accuracy_query", x="step")
         header(fig, rows, [seeds_text(lines)])

@@ -20,6 +20,7 @@ from pytorch_port.sweep.figure3_tables import (
     write_metrics,
 )
 from trainrig.files import read_json
+from trainrig.summaries import left_out_text, summary_lock, warn
 from trainrig.tracking.tables import Row
 
 
@@ -46,36 +47,60 @@ def draw_runs(
         extra_rows: metrics rows of other backends to draw as well.
         overlay: published curves and archived runs to draw as well.
 
+    Runs of other settings are listed there and not drawn; stderr and the figure say which.
+
     Returns:
         The paths written, figures last.
 
     Raises:
-        ValueError: ``runs.csv`` lists no run.
+        ValueError: ``runs.csv`` lists no run, or contradicts the runs' own files.
     """
-    runs = read_runs(runs_csv)
+    _read(runs_csv)  # refused before anything is written
+    with summary_lock(output_dir):  # two sweeps may end in one folder at once
+        listed, runs = _read(runs_csv)
+        metrics_csv = output_dir / METRICS_CSV
+        cached = [] if recompute else current_rows(metrics_csv, runs, max_eval_batches)
+
+        def evaluate(path: Path) -> dict[str, object]:
+            from pytorch_port.train.evaluation import evaluate_run
+
+            return evaluate_run(
+                path, max_eval_batches=max_eval_batches, device=device, data_dir=data_dir
+            )
+
+        rows = collect_metrics(runs, evaluate, cached)
+        curves = [
+            row
+            for run in runs
+            for row in curves_of_run(run, run_directory(run["checkpoint"]) / "logs/progress.txt")
+        ]
+        rows = with_headlines(rows, curves)
+        write_metrics(rows, metrics_csv)
+        write_curves(curves, output_dir / CURVES_CSV)
+        note = say_left_out(listed)
+        every = merge_metrics(rows, extra_rows)
+        figures = draw(every, curves, output_dir, overlay, note)
+        return [metrics_csv, output_dir / CURVES_CSV, *figures]
+
+
+def _read(runs_csv: Path) -> tuple[list[Row], list[Row]]:
+    """Return all runs of a ``runs.csv``, and those that a figure may compare."""
+    listed = read_runs(runs_csv)
+    runs = [run for run in listed if not run.get("differs")]
     if not runs:
-        raise ValueError(f"{runs_csv}: lists no run with a checkpoint; train at least one")
-    metrics_csv = output_dir / METRICS_CSV
-    cached = [] if recompute else current_rows(metrics_csv, runs, max_eval_batches)
-
-    def evaluate(path: Path) -> dict[str, object]:
-        from pytorch_port.train.evaluation import evaluate_run
-
-        return evaluate_run(
-            path, max_eval_batches=max_eval_batches, device=device, data_dir=data_dir
+        why = left_out_text([run["differs"] for run in listed])
+        raise ValueError(
+            f"{runs_csv}: lists no run with a checkpoint; train at least one"
+            + (f" ({why})" if why else "")
         )
+    return listed, runs
 
-    rows = collect_metrics(runs, evaluate, cached)
-    curves = [
-        row
-        for run in runs
-        for row in curves_of_run(run, run_directory(run["checkpoint"]) / "logs/progress.txt")
-    ]
-    rows = with_headlines(rows, curves)
-    write_metrics(rows, metrics_csv)
-    write_curves(curves, output_dir / CURVES_CSV)
-    figures = draw(merge_metrics(rows, extra_rows), curves, output_dir, overlay)
-    return [metrics_csv, output_dir / CURVES_CSV, *figures]
+
+def say_left_out(listed: Sequence[Row]) -> str:
+    """Name on stderr each run of ``runs.csv`` that cannot be compared; return the figure's note."""
+    left = [run for run in listed if run.get("differs")]
+    warn([f"{run_directory(run['checkpoint'])}: not shown: {run['differs']}" for run in left])
+    return left_out_text([run["differs"] for run in left])
 
 
 def current_rows(

@@ -67,13 +67,20 @@ def draw_tables(
 
 
 def draw(
-    rows: Sequence[Row], curves: Sequence[Row], output_dir: Path, overlay: Overlay | None = None
+    rows: Sequence[Row],
+    curves: Sequence[Row],
+    output_dir: Path,
+    overlay: Overlay | None = None,
+    note: str = "",
 ) -> list[Path]:
-    """Write ``figure3_adamw`` and, given curves, ``figure3_adamw_curves``, as PNG and PDF."""
-    figure = plot_lambda_panels(rows, curves=curves, overlay=overlay)
+    """Write ``figure3_adamw`` and, given curves, ``figure3_adamw_curves``, as PNG and PDF.
+
+    ``note``: what else the figures say, such as which runs they leave out.
+    """
+    figure = plot_lambda_panels(rows, curves=curves, overlay=overlay, note=note)
     written = [*save_figure(figure, output_dir / FIGURE_PNG)]
     if curves:
-        figure = plot_curves(curves, rows=rows, overlay=overlay)
+        figure = plot_curves(curves, rows=rows, overlay=overlay, note=note)
         written += save_figure(figure, output_dir / CURVES_PNG)
     return written
 

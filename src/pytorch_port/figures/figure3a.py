@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ from pytorch_port.figures.figure3_axes import (
     legend_above,
     metric_handles,
 )
+from pytorch_port.figures.figure3_files import say_left_out
 from pytorch_port.figures.figure3_panels import StepLook, step_panel
 from pytorch_port.figures.figure3_series import Encoding, Rows, seeds_text, summarize
 from pytorch_port.figures.headlines import headline_columns
-from trainrig.plotting.style import COLUMN_IN, new_figure, paper_style, save_figure
+from pytorch_port.sweep.figure3_tables import read_runs, run_directory
+from trainrig.plotting.style import COLUMN_IN, MUTED, new_figure, paper_style, save_figure
+from trainrig.summaries import summary_lock
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
 if TYPE_CHECKING:
@@ -47,6 +51,8 @@ METRIC_COLUMNS = {
     "loss_interim": Column(float, may_be_empty=True),
     "loss_query": Column(float, may_be_empty=True),
 }
+#: What a row says of its run besides, from ``runs.csv``.
+FACTS = ("seed", "source", "example_type", "n_holdout_classes", "in_grid")
 _REQUIRED = {**FIRST_COLUMNS, **METRIC_COLUMNS, **LAST_COLUMNS}
 
 
@@ -159,13 +165,14 @@ def read_rows(path: Path | str) -> list[Row]:
     return read_table(path, _REQUIRED)
 
 
-def plot_figure3a(rows: Rows, panel: PanelName = "a") -> Figure:
+def plot_figure3a(rows: Rows, panel: PanelName = "a", note: str = "") -> Figure:
     """Draw accuracy against step, a line per class count; seeds as mean and band.
 
     Args:
         rows: rows of the time series.
         panel: ``a`` (in-context, ``accuracy_closed`` with ``accuracy_query`` faint) or ``b``
             (in-weights, ``accuracy_query``).
+        note: a line below the figure, such as which runs it leaves out.
 
     Raises:
         ValueError: there are no rows.
@@ -195,16 +202,46 @@ def plot_figure3a(rows: Rows, panel: PanelName = "a") -> Figure:
         ax.set_title(regime.title)
         legend_above(ax, metric_handles(regime, markers=False))
         header(fig, full, [seeds_text(summarize(full, regime.metric, x="step"))])
+        if note:
+            fig.supxlabel("\n".join(textwrap.wrap(note, 90)), fontsize=6.5, color=MUTED)
     return fig
 
 
 def write_figure3a(
-    rows: Rows, output_dir: Path | str, panel: PanelName = "a", *, plot: bool = True
+    rows: Rows,
+    output_dir: Path | str,
+    panel: PanelName = "a",
+    *,
+    plot: bool = True,
+    note: str = "",
 ) -> Files:
     """Write a panel's two tables and, if asked, its figure (PNG and PDF)."""
     files = files_of(output_dir, panel)
     write_rows(rows, files.timeseries)
     write_rows(last_rows(rows), files.metrics)
     if plot:
-        save_figure(plot_figure3a(rows, panel), files.figure)
+        save_figure(plot_figure3a(rows, panel, note), files.figure)
     return files
+
+
+def draw_folder(folder: Path, panel: PanelName, *, plot: bool = True) -> Files:
+    """Write a panel's files from all runs of a folder that its ``runs.csv`` lets be compared.
+
+    Raises:
+        ValueError: no run has been evaluated yet, or ``runs.csv`` contradicts the runs' own files.
+    """
+    with summary_lock(folder):  # two sweeps may end in one folder at once
+        listed = read_runs(folder / "runs.csv")
+        rows = [
+            row
+            for run in listed
+            if not run.get("differs")
+            for row in evaluations_of_run(
+                run["class_count"],
+                run_directory(run["checkpoint"]) / "logs",
+                panel,
+                relative_to=folder,
+                facts={key: run[key] for key in FACTS if key in run},
+            )
+        ]
+        return write_figure3a(rows, folder, panel, plot=plot, note=say_left_out(listed))

@@ -5,29 +5,26 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_port.config.runtime import Runtime
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import load_inputs
-from pytorch_port.sweep.figure3_tables import RUNS_COLUMNS, shrink_factor
 from pytorch_port.sweep.grid import PackSize, SweepRun
 from pytorch_port.sweep.pack import OUT_OF_MEMORY, run_pack
 from pytorch_port.sweep.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
+from pytorch_port.sweep.runs_table import DECAYS, write_runs_csv
 from pytorch_port.train.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.train.experiment import run as train
 from pytorch_port.train.rows import LENGTH
-from trainrig.checkpoint import list_checkpoints
 from trainrig.device import choose_device
-from trainrig.files import read_json
 from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
-from trainrig.optim.schedules import total_lr, warmup_rsqrt
 from trainrig.run_status import has_ended, read_status
-from trainrig.runs import LATEST, check_config
+from trainrig.runs import check_config
 from trainrig.sweep import Outcome, Paced, Task
-from trainrig.tracking.tables import write_table
 
 
 def check_runs(
@@ -177,48 +174,6 @@ def _say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def write_runs_csv(runs: Sequence[SweepRun], base_dir: Path, config_path: Path) -> Path:
-    """Write ``runs.csv`` from the run directories: every run with a checkpoint, or diverged.
-
-    A run that diverged before its first checkpoint names the folder where that would be. The table
-    is rebuilt from the directories each time, so no crash can leave it wrong.
-    """
-    rows = []
-    for run in runs:
-        path = base_dir / run.name
-        checkpoints, status = list_checkpoints(path / LATEST), read_status(path)
-        if checkpoints:
-            step, newest = checkpoints[-1][0], checkpoints[-1][1] / "weights.pt"
-        elif status["status"] == "diverged":
-            step, newest = 0, path / LATEST
-        else:
-            continue
-        config = run.config
-        generator, optimizer = config.data.generator_config, config.optimizer
-        summed = total_lr(warmup_rsqrt(optimizer.max_lr, optimizer.warmup_steps), step)
-        decoupled = optimizer.l2_mode == "decoupled"
-        rows.append(
-            {
-                **run_facts(run, base_dir),
-                "class_count": run.class_count,
-                "weight_decay": optimizer.weight_decay,
-                "checkpoint": str(newest.relative_to(base_dir)),
-                "backend": "torch",
-                "optimizer": optimizer.name,
-                "completed_steps": step,
-                "n_rare_classes": generator.n_rare_classes,
-                "n_common_classes": generator.n_common_classes,
-                "config_module": config_path.stem,
-                "l2_mode": optimizer.l2_mode,
-                "status": status["status"],
-                "sum_lr": summed,
-                "shrink": shrink_factor(optimizer.weight_decay, summed) if decoupled else None,
-            }
-        )
-    write_table(rows, base_dir / "runs.csv", list(RUNS_COLUMNS))
-    return base_dir / "runs.csv"
-
-
 def train_grid(
     runs: Sequence[SweepRun],
     base_dir: Path,
@@ -227,6 +182,7 @@ def train_grid(
     config_path: Path,
     launch: LaunchOptions | None = None,
     pack: PackSize | None = None,
+    varied: Sequence[str] = DECAYS,
 ) -> list[Outcome]:
     """Check, then train the grid, keeping ``runs.csv`` current in a small share of the time.
 
@@ -238,6 +194,7 @@ def train_grid(
         launch: who carries the runs out; default worker processes, one per core or GPU.
         pack: most runs trained as one program, or ``auto``: as many as the memory holds; default
             1 on a CPU or with a named engine, ``auto`` on a GPU.
+        varied: keys in which the runs of ``runs.csv`` may differ to be compared, see there.
 
     Raises:
         ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
@@ -253,7 +210,8 @@ def train_grid(
         base_dir.mkdir(parents=True, exist_ok=True)
         _keep_plan(plan, base_dir, runtime)
     outcomes = []
-    list_runs = Paced(lambda: write_runs_csv(runs, base_dir, config_path))
+    table = partial(write_runs_csv, runs, base_dir, config_path, varied=varied)
+    list_runs = Paced(lambda: table(passing=True))
     with _sweep_bar(len(runs), runtime.show_progress) as bar:
         if "synthetic" in sources and runtime.show_progress:
             bar.write("images: SYNTHETIC GLYPHS, procedural drawings, not Omniglot (see --source)")
@@ -264,7 +222,7 @@ def train_grid(
                 bar.write(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip())
             list_runs()
     if outcomes:
-        write_runs_csv(runs, base_dir, config_path)
+        table()
     return outcomes
 
 
@@ -274,17 +232,6 @@ def _keep_plan(plan: PackPlan | None, base_dir: Path, runtime: Runtime) -> None:
         write_plan(plan, base_dir)
     elif runtime.overwrite or runtime.force_engine_change:
         (base_dir / MANIFEST).unlink(missing_ok=True)
-
-
-def run_facts(run: SweepRun, base_dir: Path) -> dict[str, Any]:
-    """Return what a figure must say about a run besides its numbers."""
-    images = read_json(base_dir / run.name / "config.json").get("images", {})
-    return {
-        "seed": run.config.seed,
-        "source": images.get("image_source", run.config.data.source),
-        "example_type": run.config.data.example_type,
-        "n_holdout_classes": run.config.data.generator_config.n_holdout_classes,
-    }
 
 
 def _sweep_bar(total: int, shown: bool) -> Any:

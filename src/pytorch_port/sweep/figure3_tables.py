@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainrig.files import read_json
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
@@ -34,13 +35,15 @@ RUNS_EXTRA = {
     "n_rare_classes": _INT,
     "n_common_classes": _INT,
     "n_holdout_classes": _INT,
-    "config_module": _WORD,
+    "config_module": _WORD_OR_NONE,
     "example_type": _WORD,
     "source": _WORD,
     "l2_mode": _WORD,
     "status": _WORD,
     "sum_lr": _FLOAT_OR_NONE,
     "shrink": _FLOAT_OR_NONE,
+    "in_grid": _INT,
+    "differs": _WORD_OR_NONE,
 }
 RUNS_COLUMNS = (*RUNS_REQUIRED, *RUNS_EXTRA)
 
@@ -71,6 +74,7 @@ METRICS_EXTRA = {
     "accuracy_no_support_last3_se": _FLOAT_OR_NONE,
     "backend": _WORD,
     "example_type": _WORD_OR_NONE,
+    "in_grid": _INT_OR_NONE,
     "l2_mode": _WORD_OR_NONE,
     "n_sequences": _INT_OR_NONE,
     "optimizer": _WORD_OR_NONE,
@@ -128,15 +132,65 @@ def read_runs(path: Path | str) -> list[Row]:
     """Read ``runs.csv``; ``checkpoint`` becomes a path that is valid from here.
 
     Raises:
-        FileNotFoundError, ValueError: as ``read_table``; or a run is listed twice.
+        FileNotFoundError, ValueError: as ``read_table``; or a run that may be compared is listed
+            twice, or a cell says something else than the run's own ``config.json``.
     """
     path = Path(path)
     rows = read_table(path, RUNS_REQUIRED, RUNS_EXTRA)
     for row in rows:
         row["checkpoint"] = path.parent / row["checkpoint"]
         row.setdefault("backend", "torch")
-    _check(rows, str(path))
+    _check([row for row in rows if not row.get("differs")], str(path))
+    wrong = [line for row in rows for line in contradictions(row)]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"{path}: differs from the runs' own files: {'; '.join(wrong[:5])}{more}; correct the "
+            "table, or give the sweep's command again, which writes it from the runs"
+        )
     return rows
+
+
+def contradictions(row: Mapping[str, Any]) -> list[str]:
+    """Return where a row of ``runs.csv`` says something else than the run's ``config.json``.
+
+    Nothing is said of a run that is not there, or of one of another backend.
+    """
+    if row["backend"] != "torch" or "checkpoints" not in row["checkpoint"].parts:
+        return []
+    file = run_directory(row["checkpoint"]) / "config.json"
+    if not file.exists():
+        return []
+    try:
+        facts = config_facts(read_json(file))
+    except (LookupError, TypeError) as error:
+        return [f"{file} is of no known form ({error})"]
+    return [
+        f"{key} of {file.parent.name} is {row[key]}, its config.json says {value}"
+        for key, value in facts.items()
+        if key in row and row[key] != value
+    ]
+
+
+def config_facts(config: Mapping[str, Any]) -> Row:
+    """Return what ``config.json`` says of a run, under the names of the columns of ``runs.csv``.
+
+    Raises:
+        LookupError, TypeError: a key is absent.
+    """
+    data, optimizer = config["data"], config["optimizer"]
+    kinds = [f"n_{kind}_classes" for kind in ("rare", "common", "holdout")]
+    counts = {kind: data["generator_config"][kind] for kind in kinds}
+    return {
+        "class_count": sum(counts.values()),
+        **counts,
+        "weight_decay": optimizer["weight_decay"],
+        "optimizer": optimizer["name"],
+        "l2_mode": optimizer["l2_mode"],
+        "seed": config["seed"],
+        "example_type": data["example_type"],
+        "source": config.get("images", {}).get("image_source", data["source"]),
+    }
 
 
 def run_directory(checkpoint: Path) -> Path:
@@ -214,7 +268,8 @@ def collect_metrics(
     for run in runs:
         old = known.get(run_key(run))
         if old is not None and run.get("completed_steps") in (None, old["global_step"]):
-            rows.append(old)
+            marked = run.get("in_grid") in (None, old.get("in_grid"))
+            rows.append(old if marked else {**old, "in_grid": run["in_grid"]})
             continue
         if run["backend"] != "torch":
             raise ValueError(

@@ -104,7 +104,7 @@ def plan_runs(base: IclConfig, grid: Grid, *, unnamed: IclConfig | None = None) 
 def found_in(folder: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
     """Return the runs under the names that ``folder`` holds them by; see ``summaries.names_in``."""
     configs = {run.name: to_dict(run.config) for run in runs}
-    names = names_in(folder, configs, ("training.engine", "data.source"))
+    names = names_in(folder, configs, ("training.engine", "data.source", "training_steps"))
     return [replace(run, name=names[run.name]) for run in runs]
 
 

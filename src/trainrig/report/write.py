@@ -10,6 +10,7 @@ from trainrig.report.describers import describe, find_runs
 from trainrig.report.page import write_page
 from trainrig.report.runs import generic_description, runs_page
 from trainrig.run_status import FINAL
+from trainrig.summaries import summary_lock
 from trainrig.sweep import Outcome
 
 NAME = "report.html"
@@ -54,6 +55,8 @@ def conclude(folder: Path, files: Iterable[Path], outcomes: Iterable[Outcome]) -
     Returns:
         1 if a run has not come to an end (complete or diverged), else 0.
     """
-    for path in (*files, write_report(folder)):
+    with summary_lock(folder):
+        report = write_report(folder)
+    for path in (*files, report):
         sys.stdout.write(f"{path}\n")
     return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0

@@ -1,0 +1,126 @@
+"""``runs.csv``: every in-context-learning run of a folder, marked by what a figure may compare.
+
+The table is rebuilt from the run directories each time, so that no crash, no second grid and no
+other sweep in the folder can leave it wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_port.sweep.figure3_tables import RUNS_COLUMNS, config_facts, shrink_factor
+from pytorch_port.sweep.grid import SweepRun
+from trainrig.checkpoint import list_checkpoints
+from trainrig.config import to_dict
+from trainrig.optim.schedules import total_lr, warmup_rsqrt
+from trainrig.runs import LATEST, read_status
+from trainrig.summaries import differences, run_configs, summary_lock, warn
+from trainrig.tracking.tables import Row, write_table
+
+#: What the figures tell apart, or what changes no number but its rounding.
+FREE = (
+    "seed",
+    "data.generator_config.n_rare_classes",
+    "data.symbolic_config.dataset_size",
+    "device",
+    "training.engine",
+    "training.query_only_head",
+    "training.log_interval",
+    "training.save_interval",
+    "training.keep_last",
+)
+#: What the weight-decay sweep varies besides.
+DECAYS = ("optimizer.weight_decay", "optimizer.l2_mode")
+
+
+def write_runs_csv(
+    runs: Sequence[SweepRun],
+    base_dir: Path,
+    config_path: Path,
+    *,
+    varied: Sequence[str] = DECAYS,
+    passing: bool = False,
+) -> Path:
+    """Write ``runs.csv``: every run of the folder with a checkpoint, or diverged.
+
+    Args:
+        runs: of this call's grid; others are marked.
+        base_dir: of the run directories.
+        config_path: the grid's configuration file.
+        varied: dotted keys in which comparable runs may differ, beside ``FREE``.
+        passing: of a sweep at work, whose next call writes the table again: another process that
+            writes it is not waited for, and an unreadable run is named at the end alone.
+    """
+    with summary_lock(base_dir, wait=not passing) as mine:
+        if mine:
+            rows, unread = list_runs(runs, base_dir, config_path, varied)
+            write_table(rows, base_dir / "runs.csv", list(RUNS_COLUMNS))
+            warn(() if passing else unread)
+    return base_dir / "runs.csv"
+
+
+def list_runs(
+    runs: Sequence[SweepRun], base_dir: Path, config_path: Path, varied: Sequence[str]
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of ``runs.csv``, those of the grid first, and what could not be read.
+
+    A run that diverged before its first checkpoint names the folder where that would be.
+    """
+    configs, unread = run_configs(base_dir, is_ours)
+    planned = {run.name: None for run in runs}
+    own = [name for name in planned if name in configs]
+    reference = configs[own[0]] if own else to_dict(runs[0].config) if runs else {}
+    rows, seen = [], {}
+    for name in (*own, *(name for name in configs if name not in planned)):
+        try:
+            row = _row(base_dir, name, configs[name])
+        except (LookupError, TypeError, ValueError) as error:
+            unread.append(f"left out: {base_dir / name}/config.json is of no known form ({error})")
+            continue
+        if row is None:
+            continue
+        differs = differences(reference, configs[name], (*FREE, *varied))
+        key = (row["class_count"], row["weight_decay"], row["l2_mode"], row["seed"])
+        if name not in planned and not differs:
+            if key in seen:
+                differs = f"the same run as {seen[key]}"
+            elif row["status"] not in ("complete", "diverged"):
+                differs = f"{row['status']} at step {row['completed_steps']}"
+        if not differs:
+            seen[key] = name
+        mark = {"in_grid": int(name in planned), "differs": differs or None}
+        rows.append({**row, **mark, "config_module": config_path.stem if name in planned else None})
+    return rows, unread
+
+
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Say whether a ``config.json`` is one of in-context learning."""
+    data = config.get("data")
+    generator = data.get("generator_config") if isinstance(data, Mapping) else None
+    return isinstance(generator, Mapping) and "n_holdout_classes" in generator
+
+
+def _row(base_dir: Path, name: str, config: Mapping[str, Any]) -> Row | None:
+    """Return what ``runs.csv`` says of one run, None if it has nothing to show yet."""
+    path = base_dir / name
+    checkpoints, status = list_checkpoints(path / LATEST), read_status(path)
+    if checkpoints:
+        step, newest = checkpoints[-1][0], checkpoints[-1][1] / "weights.pt"
+    elif status["status"] == "diverged":
+        step, newest = 0, path / LATEST
+    else:
+        return None
+    optimizer = config["optimizer"]
+    summed = total_lr(warmup_rsqrt(optimizer["max_lr"], optimizer["warmup_steps"]), step)
+    decoupled = optimizer["l2_mode"] == "decoupled"
+    return {
+        **config_facts(config),
+        "checkpoint": str(newest.relative_to(base_dir)),
+        "backend": "torch",
+        "completed_steps": step,
+        "status": status["status"],
+        "sum_lr": summed,
+        "shrink": shrink_factor(optimizer["weight_decay"], summed) if decoupled else None,
+    }

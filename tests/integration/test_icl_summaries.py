@@ -1,0 +1,157 @@
+"""What lies in a sweep's folder is what its tables and figures say, whoever put it there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOY = """
+def get_config():
+    return {
+        "data": {"example_type": "symbolic", "symbolic_config": {"dataset_size": 1609},
+            "generator_config": {"n_common_classes": 2, "n_holdout_classes": 4}},
+        "embedding": {"example_encoding": "embedding", "emb_dim": 8},
+        "transformer": {"num_layers": 1, "num_heads": 2},
+        "optimizer": {"name": "adamw", "max_lr": 1e-2, "warmup_steps": 5},
+        "training": {"batch_size": 2, "log_interval": 2, "eval_interval": 2, "save_interval": 2},
+        "evaluation": {"batches": 1, "batch_size": 2},
+        "training_steps": 4,
+        "seed": 0,
+    }
+"""
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Return a function: further words -> the command line of a toy sweep in one folder."""
+    config = tmp_path / "toy.py"
+    config.write_text(TOY)
+    common = f"--config_path {config} --base_output_dir {tmp_path}/out --class_counts 12"
+    return lambda more: (
+        f"{common} --training_steps 4 --device cpu --no-track --jobs 1 {more}".split()
+    )
+
+
+def trained(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/config.json")}
+
+
+def test_a_second_grid_keeps_the_first_in_every_table(call_script, words, tmp_path):
+    out = tmp_path / "out"
+    first = call_script("run_adamw_sweep_torch", words("--weight_decays 0 --seeds 0"))
+    assert first.code == 0, first.err
+    before = trained(out)
+    assert set(before) == {"class12_wd0"}
+    second = call_script("run_adamw_sweep_torch", words("--weight_decays 0 1 --seeds 0 1"))
+    assert second.code == 0, second.err
+    assert trained(out)["class12_wd0"] == before["class12_wd0"]  # seed 0 is not trained again
+    assert set(trained(out)) == {
+        "class12_wd0", "class12_wd0_seed1", "class12_wd1p0", "class12_wd1p0_seed1"
+    }  # fmt: skip
+    third = call_script("run_adamw_sweep_torch", words("--weight_decays 0.5 --class_counts 13"))
+    assert third.code == 0, third.err
+    for name in ("runs.csv", "figure3_adamw_metrics.csv"):
+        rows = table(out / name)
+        assert len(rows) == 5
+        marked = {
+            (row["class_count"], row["weight_decay"]) for row in rows if row["in_grid"] == "1"
+        }
+        assert marked == {("13", "0.5")}
+    assert {row["differs"] for row in table(out / "runs.csv")} == {""}
+    curves = {
+        (r["class_count"], r["weight_decay"], r["seed"])
+        for r in table(out / "figure3_adamw_curves.csv")
+    }
+    assert len(curves) == 5
+
+
+def test_a_run_of_another_setting_is_listed_and_left_out(call_script, words, tmp_path):
+    out = tmp_path / "out"
+    more = "--weight_decays 1 --training_steps 2"
+    assert call_script("run_adamw_sweep_torch", words(more)).code == 0
+    ended = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert ended.code == 0, ended.err
+    rows = {row["weight_decay"]: row for row in table(out / "runs.csv")}
+    assert (rows["0.0"]["differs"], rows["0.0"]["in_grid"]) == ("", "1")
+    assert (rows["1.0"]["differs"], rows["1.0"]["in_grid"]) == ("training_steps: 4 -> 2", "0")
+    assert [row["weight_decay"] for row in table(out / "figure3_adamw_metrics.csv")] == ["0.0"]
+    assert "class12_wd1p0: not shown: training_steps: 4 -> 2" in ended.err
+
+
+def test_a_damaged_neighbour_is_named_and_stops_nothing(call_script, words, tmp_path):
+    (tmp_path / "out/other").mkdir(parents=True)
+    (tmp_path / "out/other/config.json").write_text("{")
+    ended = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert ended.code == 0, ended.err
+    assert "other/config.json: not valid JSON" in ended.err
+    assert len(table(tmp_path / "out/runs.csv")) == 1
+
+
+def test_two_sweeps_at_once_both_end_with_a_whole_summary(words, tmp_path, repo_root):
+    script = repo_root / "analysis/run_adamw_sweep_torch.py"
+    both = [
+        subprocess.Popen(
+            [sys.executable, script, *words(f"--weight_decays {decays}")],
+            cwd=repo_root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for decays in ("0 0.5", "1 2")
+    ]
+    for process in both:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, text
+    for name in ("runs.csv", "figure3_adamw_metrics.csv"):
+        rows = table(tmp_path / "out" / name)
+        assert {row["weight_decay"] for row in rows} == {"0.0", "0.5", "1.0", "2.0"}
+
+
+def test_figure3a_keeps_the_runs_of_an_earlier_call(call_script, tmp_path):
+    config = tmp_path / "toy.py"
+    config.write_text(TOY)
+    common = f"--config-path {config} --output-dir {tmp_path}/out --device cpu --no-track --jobs 1"
+    common += " --max-steps 4"
+
+    def call(more):
+        ended = call_script("run_figure3a_torch", f"{common} --plot {more}".split())
+        assert ended.code == 0, ended.err
+        return table(tmp_path / "out/figure3a_torch_metrics.csv"), ended.err
+
+    call("--class-counts 12 --seeds 0")
+    rows, _ = call("--class-counts 12 14 --seeds 1")
+    assert [(row["class_count"], row["seed"], row["in_grid"]) for row in rows] == [
+        ("12", "0", "0"), ("12", "1", "1"), ("14", "1", "1")
+    ]  # fmt: skip
+    decayed = "--class-counts 12 --seeds 2 --set optimizer.weight_decay=0.5"
+    rows, said = call(decayed)
+    assert [row["seed"] for row in rows] == ["2"]
+    assert "optimizer.weight_decay: 0.5 -> 0.0" in said
+
+
+def test_a_table_that_was_edited_by_hand_is_refused(call_script, words, tmp_path):
+    out = tmp_path / "out"
+    assert call_script("run_adamw_sweep_torch", words("--weight_decays 0")).code == 0
+    runs_csv = out / "runs.csv"
+    text = runs_csv.read_text()
+    runs_csv.write_text(text.replace("12,0.0,", "12,0.25,"))
+    drawn = call_script("plot_figure3_adamw", ["--runs_csv", str(runs_csv)])
+    assert drawn.code == 1
+    assert "weight_decay of class12_wd0 is 0.25, its config.json says 0.0" in drawn.error_lines[0]
+    page = call_script("make_report", [str(out)])
+    assert page.code == 0
+    assert "weight_decay of class12_wd0 is 0.25" in (out / "report.html").read_text()
+    again = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert again.code == 0, again.err
+    assert runs_csv.read_text() == text
+    assert json.loads((out / "class12_wd0/status.json").read_text())["status"] == "complete"
