@@ -4,8 +4,10 @@ Examples:
     python scripts/run_experiment.py --optimizer adamw --lr 1e-3 --seed 0
     python scripts/run_experiment.py --set dataset=fashion_mnist --set num_epochs=5
 
-The same command again continues an unfinished run. Another optimizer without --lr uses that
-optimizer's own default rate, not the file's. Figures in brackets are those of base_config.yaml.
+The run's folder is {optimizer}_{what differs from the file}_seed{S} below results_dir, such as
+adamw_lr0.001_seed0. The same command again continues an unfinished run. Another optimizer without
+--lr uses that optimizer's own default rate, not the file's. Figures in brackets are those of
+base_config.yaml.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     flags = {key: value for key, value in vars(arguments).items() if key not in NO_KEYS}
     from optimizer_quality.config import resolve
-    from optimizer_quality.experiment import run, write_runs_csv
+    from optimizer_quality.experiment import place_of, run, write_runs_csv
     from optimizer_quality.session import Runtime
 
     names = given_flags(parser, arguments)
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         quiet=arguments.quiet,
     )
     with profiled(arguments.profile):
-        result = run(traced.config, runtime)
+        result = run(traced.config, runtime, path=place_of(traced.config, traced.base))
     write_runs_csv(result.path.parent)
     if result.status == "diverged":
         raise ValueError(f"{result.path}: diverged: {result.message}")

@@ -4,8 +4,9 @@ Example:
     python scripts/sweep_optimizers.py --optimizers sgd=0.1,0.03 adamw=1e-3,3e-3 muon=1e-3 \
         --seeds 0 1 2 --name first
 
-Runs go to runs/optimizer_quality/sweeps/{name}/{optimizer}_lr{lr}_seed{S}. The same command again
-continues what is unfinished and skips what is complete.
+Runs go to runs/optimizer_quality/sweeps/{name}/{optimizer}_lr{lr}_seed{S}; what else differs from
+the configuration file stands before the seed. The same command again continues what is unfinished
+and skips what is complete; another one adds its runs, and the tables list all of them.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     from optimizer_quality.config import resolve
-    from optimizer_quality.experiment import resolve_device, write_runs_csv
+    from optimizer_quality.experiment import resolve_device
     from optimizer_quality.session import Runtime
-    from optimizer_quality.sweep import execute, parse_grid, plan_runs, write_summary
+    from optimizer_quality.sweep import execute, found_in, parse_grid, plan_runs, write_summary
     from trainrig.runs import FINAL
     from trainrig.sweep import Paced
 
@@ -66,11 +67,11 @@ def main(argv: list[str] | None = None) -> int:
     flags = {key: getattr(arguments, key) for key in keys}
     traced = resolve(arguments.config, flags, given_flags(parser, arguments), arguments.set)
     base, grid = traced.config, parse_grid(arguments.optimizers, arguments.lrs)
-    runs = plan_runs(base, grid, arguments.seeds)
+    folder = arguments.output_dir / arguments.name
+    runs = found_in(folder, plan_runs(base, grid, arguments.seeds, unnamed=traced.base))
     if arguments.print_config:
         names = " ".join(run.name for run in runs)
         return print_config(traced.rows(), f"optimizer, lr and seed vary over the runs {names}")
-    folder = arguments.output_dir / arguments.name
     options = launch_options(arguments).resolved(resolve_device(base.device), arguments.threads)
     runtime = Runtime(
         threads=arguments.threads,
@@ -79,18 +80,14 @@ def main(argv: list[str] | None = None) -> int:
         quiet=True,
     )
 
-    def write_tables() -> str:
-        write_runs_csv(folder)
-        return write_summary(runs, folder)
-
-    failed, paced = 0, Paced(write_tables)
+    failed, paced = 0, Paced(lambda: write_summary(runs, folder, passing=True))
     for outcome in execute(runs, folder, runtime, options, arguments.pack):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
         failed += outcome.status not in FINAL
         paced()
     if options.dry_run:
         return 0
-    print(write_tables(), end="")
+    print(write_summary(runs, folder), end="")
     from trainrig.report.write import write_report
 
     print(f"{folder / 'summary.csv'}\n{write_report(folder)}")

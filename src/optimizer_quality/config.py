@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +26,7 @@ from trainrig.config import (
 from trainrig.data.image_sets import IMAGE_SETS, SIZE_PX
 from trainrig.errors import nearest
 from trainrig.optim import check_arguments, resolve_optimizer
+from trainrig.summaries import exact
 
 BETAS_FOR = ("adam", "adamw", "nadam", "radam")
 MOMENTUM_FOR = ("sgd",)
@@ -37,6 +41,10 @@ NOT_IDENTITY = (
     "log_dir",
     "results_dir",
 )
+#: Keys that a run's folder name does not hold where they differ from the base configuration; type
+#: and seed have places of their own.
+NOT_IN_NAME = ("engine", "seed", "optimizer.type")
+LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +123,8 @@ class CifarConfig:
         num_epochs: passes over the training part.
         eval_every: epochs between rows of per-layer weight norms and console lines.
         optimizer: see ``OptimizerConfig``.
-        log_dir: folder of ``{optimizer}_seed{S}/trackio_logs.json``.
-        results_dir: folder of the run directories ``{optimizer}_seed{S}``.
+        log_dir: folder of ``{run_name}/trackio_logs.json``.
+        results_dir: folder of the run directories, see ``run_name``.
     """
 
     experiment_name: str = "resnet8_cifar10_baseline"
@@ -166,10 +174,42 @@ class CifarConfig:
                 f"train_val_split is {self.train_val_split}; a number inside (0, 1) is expected"
             )
 
-    @property
-    def run_name(self) -> str:
-        """``{optimizer}_seed{S}``."""
-        return f"{self.optimizer.type}_seed{self.seed}"
+    def run_name(self, base: CifarConfig | None = None, *, always: Sequence[str] = ()) -> str:
+        """Return the run's folder name: its optimizer, what differs from ``base``, its seed.
+
+        A long name keeps its beginning and ends in a digest. The engine is no part of it: a run
+        that was begun with one is refused with another.
+
+        Args:
+            base: the base configuration; default the values above. Where its optimizer is another
+                one, the run's own default learning rate stands for its rate.
+            always: dotted keys that are named although they do not differ.
+
+        >>> CifarConfig().run_name(), CifarConfig(num_epochs=5).run_name()
+        ('sgd_seed42', 'sgd_num_epochs5_seed42')
+        >>> with_optimizer(CifarConfig(seed=0), "adamw", 1e-3).run_name()
+        'adamw_lr0.001_seed0'
+        """
+        base = base or CifarConfig()
+        if base.optimizer.type != self.optimizer.type:
+            base = with_optimizer(base, self.optimizer.type, None)
+        own, before = (
+            {key: value for key, value in flatten(config.identity()).items() if value != {}}
+            for config in (self, base)
+        )
+        parts, exactly = [], True
+        keys = dict.fromkeys((*own, *before))
+        for key in sorted(keys, key=lambda key: not key.startswith("optimizer.")):
+            if key in NOT_IN_NAME or (own.get(key) == before.get(key) and key not in always):
+                continue
+            text, plain = _name_part(own.get(key))
+            parts.append(key.removeprefix("optimizer.") + text)
+            exactly = exactly and plain
+        name = "_".join([self.optimizer.type, *parts])
+        if not exactly or len(name) > LONGEST_NAME:
+            digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
+            name = f"{name[:LONGEST_NAME]}_{digest.hexdigest()[:10]}"
+        return f"{name.replace('/', '-')}_seed{self.seed}"
 
     def identity(self) -> dict[str, Any]:
         """Return the keys that decide a run's numbers."""
@@ -199,6 +239,7 @@ def resolve(
     values = read_yaml(path)
     named = dict.fromkeys(flatten(values), str(path))
     traced = Traced(CifarConfig()).then(from_dict(CifarConfig, values, str(path)), named)
+    traced = dataclasses.replace(traced, base=traced.config)
     chosen = parse_assignments(assignments)
     overrides = switch_overrides(traced.config, {**flags, **chosen})
     config = apply_overrides(traced.config, overrides)
@@ -217,6 +258,23 @@ def switch_overrides(config: CifarConfig, overrides: Mapping[str, Any]) -> dict[
     if switched and completed.get("optimizer.lr") is None:
         completed["optimizer.lr"] = "none"
     return completed
+
+
+def _name_part(value: Any) -> tuple[str, bool]:
+    """Return a value as a part of a folder's name, and whether no other value has this part."""
+    if isinstance(value, bool) or value is None:
+        return f"-{str(value).lower()}", True
+    if isinstance(value, int):
+        return str(value), True
+    if isinstance(value, float):
+        return exact(value), True
+    if isinstance(value, list | tuple):
+        parts = [_name_part(item) for item in value]
+        return "-".join(text for text, _ in parts), all(
+            isinstance(item, int | float) and item >= 0 for item in value
+        )
+    plain = re.fullmatch(r"[A-Za-z0-9_]+", str(value)) is not None
+    return "-" + re.sub(r"[^A-Za-z0-9_.]+", "-", str(value)), plain
 
 
 def _literal(value: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from optimizer_quality.train import train
 from optimizer_quality.utils import set_seed
 from trainrig.device import choose_device, set_threads
 from trainrig.files import read_json
-from trainrig.locks import lock
 from trainrig.run_status import FINAL, RunResult, read_result, read_status
 from trainrig.runs import RunDirectory, describe_environment, open_run
+from trainrig.summaries import differences, names_in, run_configs, summary_lock, warn
 from trainrig.tracking.tables import write_table
 
 FINAL_FILES = ("final_model.pt", "metrics.json", "split_indices.json")
@@ -43,7 +45,11 @@ RUNS_COLUMNS = (
     "test_accuracy",
     "seconds",
     "synthetic",
+    "in_grid",
+    "differs",
 )
+#: What a comparison of runs tells apart, or what changes no number but its rounding.
+FREE = ("seed", "optimizer.type", "optimizer.lr", "device", "engine")
 
 
 def run(
@@ -58,8 +64,8 @@ def run(
     Args:
         config: the run.
         runtime: what does not change its numbers.
-        path: the run directory; default ``{results_dir}/{optimizer}_seed{S}``.
-        log_path: folder of ``trackio_logs.json``; default ``{log_dir}/{optimizer}_seed{S}``.
+        path: the run directory; default ``{results_dir}/{run_name}``.
+        log_path: folder of ``trackio_logs.json``; default ``{log_dir}`` and the name of ``path``.
 
     Raises:
         ValueError: a bad value, damaged data, or another configuration in ``path``.
@@ -69,13 +75,22 @@ def run(
     if config.engine == "packed":
         raise ValueError("engine: packed trains several runs at once; use a sweep with --pack")
     runtime = runtime or Runtime()
-    path = path or Path(config.results_dir) / config.run_name
-    log_path = log_path or Path(config.log_dir) / config.run_name
+    path = path or place_of(config)
+    log_path = log_path or Path(config.log_dir) / path.name
     with opened(config, runtime, path, log_path) as (directory, loaders, device):
         if directory.status()["status"] in FINAL:
             return read_result(path)
         _train_in(directory, log_path, config, runtime, loaders, device)
     return read_result(path)
+
+
+def place_of(config: CifarConfig, base: CifarConfig | None = None) -> Path:
+    """Return the directory of a run: named by what differs from ``base``, see ``run_name``.
+
+    A run of the same configuration that lies in the folder under another name is that run.
+    """
+    folder, name = Path(config.results_dir), config.run_name(base)
+    return folder / names_in(folder, {name: config.identity()})[name]
 
 
 @contextlib.contextmanager
@@ -126,23 +141,68 @@ def _remove_final_files(path: Path, log_path: Path) -> None:
 
 def write_runs_csv(folder: Path) -> Path:
     """Rebuild ``folder/runs.csv`` from the run directories in it, safely beside other writers."""
-    with lock(folder / ".runs.csv.lock", wait=True):
-        rows = [
-            _row(path.parent)
-            for path in sorted(folder.glob("*/config.json"))
-            if read_status(path.parent)["status"] != "new" and _is_ours(path)
-        ]
-        write_table(rows, folder / "runs.csv", RUNS_COLUMNS)
+    with summary_lock(folder):
+        listed, unread = list_runs(folder)
+        write_table(table_rows(folder, listed), folder / "runs.csv", RUNS_COLUMNS)
+    warn(unread)
     return folder / "runs.csv"
 
 
-def _is_ours(config: Path) -> bool:
-    """Say whether a run beside ours is one of this experiment."""
-    return "train_val_split" in read_json(config)
+def table_rows(folder: Path, listed: Iterable[Listed]) -> list[dict[str, Any]]:
+    """Return the rows of ``runs.csv``."""
+    return [_row(folder / run.name, run) for run in listed]
 
 
-def _row(path: Path) -> dict[str, Any]:
-    config, status = read_json(path / "config.json"), read_status(path)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """One run of a folder.
+
+    Attributes:
+        name: of its directory.
+        config: its ``config.json``.
+        in_grid: whether it belongs to the grid in question; None without a grid.
+        differs: why it cannot be compared with the grid's runs; empty if it can.
+    """
+
+    name: str
+    config: dict[str, Any]
+    in_grid: bool | None
+    differs: str
+
+
+def list_runs(folder: Path, grid: Iterable[str] | None = None) -> tuple[list[Listed], list[str]]:
+    """Return every run of ``folder`` that has begun, the grid's first, and what cannot be read.
+
+    Of equal runs under two names one is compared: the grid's, else the one that ended last.
+    """
+    configs, unread = run_configs(folder, lambda config: "train_val_split" in config)
+    names = [name for name in configs if read_status(folder / name)["status"] != "new"]
+    if grid is None:
+        plain = [Listed(name=n, config=configs[n], in_grid=None, differs="") for n in names]
+        return plain, unread
+    planned = set(grid)
+    own = [name for name in names if name in planned]
+    others = sorted(set(names) - planned, key=lambda name: _ended(folder / name), reverse=True)
+    listed: list[Listed] = []
+    seen: dict[str, str] = {}
+    for name in (*own, *others):
+        config = configs[name]
+        deciding = {key: config[key] for key in config if key not in ("device", "engine")}
+        twin = seen.setdefault(json.dumps(deciding, sort_keys=True), name)
+        if twin != name:
+            differs = f"the same run as {twin}"
+        else:
+            differs = differences(configs[own[0]], config, FREE) if own else ""
+        listed.append(Listed(name=name, config=config, in_grid=name in planned, differs=differs))
+    return listed, unread
+
+
+def _ended(path: Path) -> int:
+    return (path / "status.json").stat().st_mtime_ns
+
+
+def _row(path: Path, run: Listed) -> dict[str, Any]:
+    config, status = run.config, read_status(path)
     metrics = read_json(path / "metrics.json") if status["status"] == "complete" else {}
     final = metrics.get("final", {})
     return {
@@ -166,4 +226,6 @@ def _row(path: Path) -> dict[str, Any]:
         "test_accuracy": final.get("test", {}).get("accuracy"),
         "seconds": metrics.get("timing", {}).get("seconds"),
         "synthetic": int(config["images"]["synthetic"]),
+        "in_grid": None if run.in_grid is None else int(run.in_grid),
+        "differs": run.differs or None,
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer_quality.config import CifarConfig, with_optimizer
-from optimizer_quality.experiment import run
+from optimizer_quality.experiment import RUNS_COLUMNS, Listed, list_runs, run, table_rows
 from optimizer_quality.packed import check_packable, run_pack
 from optimizer_quality.session import Runtime
 from trainrig.files import read_json, write_atomically
@@ -25,12 +25,15 @@ from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.runs import FINAL, check_config, read_status
 from trainrig.stats import LEVEL, holm, mean_and_sd, welch
+from trainrig.summaries import exact, names_in, summary_lock, warn
 from trainrig.sweep import Outcome, Task
 from trainrig.tracking.tables import write_table
 
 SUMMARY_COLUMNS = (
     "optimizer",
     "lr",
+    "differs",
+    "n_in_grid",
     "n_seeds",
     "val_accuracy_mean",
     "val_accuracy_sd",
@@ -75,9 +78,17 @@ def parse_grid(items: Sequence[str], lrs: Sequence[float]) -> dict[str, tuple[fl
 
 
 def plan_runs(
-    base: CifarConfig, grid: dict[str, tuple[float, ...]], seeds: Sequence[int]
+    base: CifarConfig,
+    grid: dict[str, tuple[float, ...]],
+    seeds: Sequence[int],
+    *,
+    unnamed: CifarConfig | None = None,
 ) -> list[SweepRun]:
-    """Return the runs in the grid's order; every name and value is checked here."""
+    """Return the runs in the grid's order; every name and value is checked here.
+
+    A name says the learning rate, the seed, and what else differs from ``unnamed``: the
+    configuration of the file, before flags; default ``base``.
+    """
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {' '.join(map(str, seeds))}: give one or more different values")
     runs = []
@@ -85,8 +96,15 @@ def plan_runs(
         for lr in rates:
             for seed in seeds:
                 config = dataclasses.replace(with_optimizer(base, optimizer, lr), seed=seed)
-                runs.append(SweepRun(f"{optimizer}_lr{lr:g}_seed{seed}", config))
+                name = config.run_name(unnamed or base, always=("optimizer.lr",))
+                runs.append(SweepRun(name, config))
     return runs
+
+
+def found_in(folder: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """Return the runs under the names that ``folder`` holds them by; see ``summaries.names_in``."""
+    names = names_in(folder, {run.name: run.config.identity() for run in runs}, ("engine",))
+    return [dataclasses.replace(run, name=names[run.name]) for run in runs]
 
 
 def execute(
@@ -176,27 +194,41 @@ def train_members(
     return run(config, runtime, path=path, log_path=path / "logs").status
 
 
-def summarise(runs: Sequence[SweepRun], folder: Path) -> list[dict[str, Any]]:
+def summarise(
+    runs: Sequence[SweepRun], folder: Path, listed: Sequence[Listed]
+) -> list[dict[str, Any]]:
     """Return one row per optimizer and learning rate with mean and standard deviation over seeds.
 
-    Diverged and failed runs count as absent, and a rate with any is never chosen over one with
-    more finished seeds.
+    Every run of ``folder`` counts, whichever call trained it (``listed``, of ``list_runs``); what
+    cannot be compared with ``runs``, this call's, has rows of its own, which are never chosen.
+    Diverged and failed runs count as absent, and a rate with any is never chosen over one with more
+    finished seeds.
     """
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for one in runs:
-        lr = one.config.optimizer.lr
-        assert lr is not None  # a sweep gives every run its rate
-        found = groups.setdefault((one.config.optimizer.type, float(lr)), [])
-        if read_status(folder / one.name)["status"] == "complete":
-            found.append(read_json(folder / one.name / "metrics.json")["final"])
-    rows = [_group_row(*key, finals) for key, finals in groups.items()]
+    groups: dict[tuple[str, float, str], list[dict[str, Any]]] = {
+        (one.config.optimizer.type, float(one.config.optimizer.lr or 0), ""): [] for one in runs
+    }
+    in_grid = dict.fromkeys(groups, 0)
+    for one in listed:
+        complete = read_status(folder / one.name)["status"] == "complete"
+        metrics = read_json(folder / one.name / "metrics.json") if complete else {}
+        lr = one.config["optimizer"]["lr"] or metrics.get("optimizer", {}).get("lr", 0)
+        key = (one.config["optimizer"]["type"], float(lr), one.differs)
+        in_grid[key] = in_grid.get(key, 0) + bool(one.in_grid)
+        groups.setdefault(key, [])
+        if complete:
+            groups[key].append(metrics["final"])
+    rows = [_group_row(*key, in_grid[key], finals) for key, finals in groups.items()]
     chosen = []
     for name in dict.fromkeys(row["optimizer"] for row in rows):
-        own = [row for row in rows if row["optimizer"] == name and row["n_seeds"]]
+        own = [
+            row
+            for row in rows
+            if row["optimizer"] == name and row["n_seeds"] and not row["differs"]
+        ]
         if own:
             best = max(own, key=lambda row: (row["n_seeds"], row["val_accuracy_mean"]))
             best["chosen"] = 1
-            chosen.append((best, _test_accuracies(groups[best["optimizer"], best["lr"]])))
+            chosen.append((best, _test_accuracies(groups[best["optimizer"], best["lr"], ""])))
     _compare(chosen)
     return rows
 
@@ -205,9 +237,12 @@ def _test_accuracies(finals: Sequence[dict[str, Any]]) -> list[float]:
     return [final["test"]["accuracy"] for final in finals]
 
 
-def _group_row(optimizer: str, lr: float, finals: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _group_row(
+    optimizer: str, lr: float, differs: str, in_grid: int, finals: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
-    row |= {"optimizer": optimizer, "lr": lr, "n_seeds": len(finals), "chosen": 0}
+    row |= {"optimizer": optimizer, "lr": lr, "differs": differs or None, "n_in_grid": in_grid}
+    row |= {"n_seeds": len(finals), "chosen": 0}
     for split in ("val", "test") if finals else ():
         mean, sd = mean_and_sd([final[split]["accuracy"] for final in finals])
         row[f"{split}_accuracy_mean"] = mean
@@ -241,7 +276,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in sorted(chosen, key=lambda row: -row["test_accuracy_mean"]):
         val, test = (_spread(row, split) for split in ("val", "test"))
         lines.append(
-            f"| {row['optimizer']} | {row['lr']:g} | {row['n_seeds']} | {val} | {test} "
+            f"| {row['optimizer']} | {exact(row['lr'])} | {row['n_seeds']} | {val} | {test} "
             f"| {row['against_best']} |"
         )
     tested = sum(row["p_value"] is not None for row in chosen)
@@ -256,10 +291,25 @@ def _spread(row: dict[str, Any], split: str) -> str:
     return f"{100 * mean:.2f} %" + (f" ± {100 * sd:.2f}" if sd is not None else "")
 
 
-def write_summary(runs: Sequence[SweepRun], folder: Path) -> str:
-    """Write ``summary.csv`` and ``summary.md`` and return the latter's text."""
-    rows = summarise(runs, folder)
-    write_table(rows, folder / "summary.csv", SUMMARY_COLUMNS)
-    text = markdown(rows)
-    write_atomically(folder / "summary.md", text)
+def write_summary(runs: Sequence[SweepRun], folder: Path, *, passing: bool = False) -> str:
+    """Write ``runs.csv``, ``summary.csv`` and ``summary.md`` and return the latter's text.
+
+    Args:
+        runs: of this call's grid; the tables list every run of the folder and mark these.
+        folder: of the runs.
+        passing: of a sweep at work, whose next call writes the tables again: another process that
+            writes them is not waited for, and an unreadable run is named at the end alone.
+    """
+    with summary_lock(folder, wait=not passing) as mine:
+        if not mine:
+            return ""
+        listed, unread = list_runs(folder, [one.name for one in runs])
+        rows = summarise(runs, folder, listed)
+        write_table(table_rows(folder, listed), folder / "runs.csv", RUNS_COLUMNS)
+        write_table(rows, folder / "summary.csv", SUMMARY_COLUMNS)
+        text = markdown(rows)
+        left = sorted({row["differs"] for row in rows if row["differs"]})
+        text += "".join(f"\nNot compared: runs with {why}." for why in left) + "\n" * bool(left)
+        write_atomically(folder / "summary.md", text)
+    warn(() if passing else unread)
     return text

@@ -7,7 +7,6 @@ not the runs of the call that writes it, and is rebuilt and drawn under the fold
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 from trainrig.config import diff, flatten
 from trainrig.files import read_json
+from trainrig.locks import Held, lock
 
 
 @contextlib.contextmanager
@@ -31,13 +31,13 @@ def summary_lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             summary that is written again later.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".runs.csv.lock").open("a") as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+            held.enter_context(lock(folder / ".runs.csv.lock", wait=wait))
+            mine = True
+        except Held:
+            mine = False
+        yield mine
 
 
 def run_configs(

@@ -39,7 +39,7 @@ CASES = {
     ],
     "sweep_optimizers --optimizers sgd=0.1 --seeds 5 --set batch_size=64": [
         ("batch_size", "64", "--set"),
-        ("optimizer, lr and seed vary over the runs sgd_lr0.1_seed5", "", ""),
+        ("optimizer, lr and seed vary over the runs sgd_lr0.1_batch_size64_seed5", "", ""),
     ],
     "run_deepobs mnist_mlp --optimizer Momentum --lr 0.1 --hp dampening=0.5 --bs 9": [
         ("hyperparams.lr", "0.1", "--lr"),

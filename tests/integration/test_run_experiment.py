@@ -14,18 +14,24 @@ import time
 import pytest
 import torch
 
-SMALL = ["--dataset", "synthetic", "--num-epochs", "2", "--no-track", "--quiet"]
-SET = ["--set", "model=resnet8_6n2", "--set", "batch_size=100"]
+SMALL = ["--no-track", "--quiet"]
+SMALL_CONFIG = """
+dataset: synthetic
+num_epochs: 2
+model: resnet8_6n2
+batch_size: 100
+"""
 
 
 @pytest.fixture(scope="session")
-def command(repo_root):
+def command(tmp_path_factory):
     """Build the arguments of one small run below a folder."""
+    config = tmp_path_factory.mktemp("config") / "small.yaml"
+    config.write_text(SMALL_CONFIG)
 
     def build(folder, *extra):
         places = ["--set", f"results_dir={folder}/r", "--set", f"log_dir={folder}/l"]
-        config = repo_root / "configs/optimizer_quality/base_config.yaml"
-        return ["--config", str(config), *SMALL, *SET, *places, *extra]
+        return ["--config", str(config), *SMALL, *places, *extra]
 
     return build
 
@@ -147,17 +153,25 @@ def test_killed_compiled_run_continues_identically(command, repo_root, tmp_path,
     assert_equal_runs(whole, killed)
 
 
-def test_another_configuration_in_the_same_place_is_refused(finished, run_main, capsys):
-    assert run_main(finished, "--lr", "0.2") == 1
-    assert "optimizer.lr: 0.1 -> 0.2" in capsys.readouterr().err
+def test_another_configuration_in_the_same_place_is_refused(finished, run_main, tmp_path, capsys):
+    config = json.loads((finished / "r/sgd_seed42/config.json").read_text())
+    config["optimizer"]["lr"] = 0.2
+    (tmp_path / "r/sgd_seed42").mkdir(parents=True)
+    (tmp_path / "r/sgd_seed42/config.json").write_text(json.dumps(config))
+    assert run_main(tmp_path) == 1
+    assert "optimizer.lr: 0.2 -> 0.1" in capsys.readouterr().err
 
 
-def test_diverged_run_is_reported(run_main, tmp_path, capsys):
-    assert run_main(tmp_path, "--lr", "1e30") == 1
-    assert "diverged: epoch 1" in capsys.readouterr().err
-    status = json.loads((tmp_path / "r/sgd_seed42/status.json").read_text())
-    assert status["status"] == "diverged"
-    assert not (tmp_path / "r/sgd_seed42/final_model.pt").exists()
+def test_two_rates_that_diverge_are_reported_in_folders_of_their_own(run_main, tmp_path, capsys):
+    for lr in ("1e30", "1e31"):
+        assert run_main(tmp_path, "--lr", lr) == 1
+        assert "diverged: epoch 1" in capsys.readouterr().err
+    for name in ("sgd_lr1e+30_seed42", "sgd_lr1e+31_seed42"):
+        status = json.loads((tmp_path / "r" / name / "status.json").read_text())
+        assert status["status"] == "diverged"
+        assert not (tmp_path / "r" / name / "final_model.pt").exists()
+    with (tmp_path / "r/runs.csv").open(newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == [1e30, 1e31]
 
 
 @pytest.mark.parametrize(

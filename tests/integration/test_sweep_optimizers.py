@@ -16,12 +16,17 @@ def test_sweep_runs_and_resumes(repo_root, tmp_path, capsys):
     ]
     assert main(arguments) == 0
     names = {path.name for path in (tmp_path / "s").glob("sgd_*")}
-    assert names == {"sgd_lr0.1_seed0", "sgd_lr0.01_seed0"}
-    assert (tmp_path / "s/sgd_lr0.1_seed0/logs/trackio_logs.json").exists()
+    rest = "dataset-synthetic_model-resnet8_6n2_batch_size100_num_epochs1_seed0"
+    assert names == {f"sgd_lr{lr}_{rest}" for lr in ("0.1", "0.01")}
+    assert all((tmp_path / "s" / name / "logs/trackio_logs.json").exists() for name in names)
     rows = list(csv.DictReader((tmp_path / "s/runs.csv").open()))
     assert {row["status"] for row in rows} == {"complete"}
     capsys.readouterr()
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("was finished before") == 2
-    assert main([*arguments, "--num-epochs", "2"]) == 1  # finished, but not these runs
-    assert "num_epochs: 1 -> 2" in capsys.readouterr().err
+    assert main([*arguments, "--optimizers", "sgd=0.1", "--num-epochs", "2"]) == 0
+    rows = list(csv.DictReader((tmp_path / "s/runs.csv").open()))
+    assert [(row["in_grid"], row["differs"]) for row in rows] == [
+        ("1", ""), ("0", "num_epochs: 2 -> 1"), ("0", "num_epochs: 2 -> 1")
+    ]  # fmt: skip
+    assert "Not compared: runs with num_epochs: 2 -> 1." in capsys.readouterr().out
