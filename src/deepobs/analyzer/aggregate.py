@@ -175,12 +175,17 @@ def best_setting(
 
 
 def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
-    """Return a published curve's mean and population deviation at an epoch, or at its end."""
+    """Return a published curve's mean and population deviation at an epoch.
+
+    Raises:
+        ValueError: the published runs ended before that epoch.
+    """
     band = load_baselines().band(row["tp"], row["opt"], metric)
     assert band is not None  # the row is a published one
     mean, std = band
-    last = min(epoch, len(mean) - 1)
-    return float(mean[last]), float(std[last])
+    if epoch >= len(mean):
+        raise ValueError(f"{row['tp']}: the published runs end at epoch {row['N']}, not {epoch}")
+    return float(mean[epoch]), float(std[epoch])
 
 
 def published_moments(row: dict[str, Any], metric: str, epoch: int) -> Moments:

@@ -164,6 +164,10 @@ def _compare(problem: str, metric: str, summary: Summary, epochs: int) -> _Compa
         return "no published baseline"
     if math.isnan(summary.mean):
         return "diverged"
+    longest = max(row["N"] for row in candidates)
+    candidates = [row for row in candidates if epochs <= row["N"]]
+    if not candidates:
+        return f"published runs end at epoch {longest}"
     sign = 1.0 if is_loss(metric) else -1.0
     means = [sign * published_value(row, metric, epochs)[0] for row in candidates]
     best = min(range(len(means)), key=means.__getitem__)

@@ -154,6 +154,16 @@ def test_verdicts_are_welch_tests_holm_corrected_over_the_table(tmp_path):
     assert "Holm-corrected over the 3 comparisons" in tables.to_markdown(list(rows.values()))
 
 
+def test_a_run_longer_than_the_published_ones_is_not_held_against_their_last_value(tmp_path):
+    for seed in range(3):
+        write(tmp_path, "quadratic_deep", "Mine", 0.1, seed, [350.0] * 150 + [10.0 + seed])
+    row = tables.make_rows(read_results(tmp_path))[0]
+    assert (row.verdict, row.p_value) == ("published runs end at epoch 100", None)
+    momentum = load_baselines().row("quadratic_deep", "Momentum")
+    with pytest.raises(ValueError, match="end at epoch 100, not 101"):
+        published_moments(momentum, "test_losses", 101)
+
+
 def test_one_seed_is_not_tested(tmp_path):
     write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, [350.0] * 100 + [10.0])
     row = tables.make_rows(read_results(tmp_path))[0]
