@@ -203,7 +203,7 @@ class EmbeddingConfig:
     """The input embedder; ``label_init_std`` 0.02 is the reference's initial label table."""
 
     emb_dim: int = 64
-    example_encoding: Literal["resnet", "linear", "embedding"] = "resnet"
+    example_encoding: Literal["resnet", "conv", "linear", "embedding"] = "resnet"
     flatten_superpixels: bool = False
     example_dropout_prob: float = 0.0
     concatenate_labels: bool = False
@@ -312,7 +312,7 @@ class IclConfig:
             raise ValueError(
                 f"embedding.example_encoding is {self.embedding.example_encoding!r} with "
                 f"data.example_type {self.data.example_type!r}; symbols need 'embedding', images "
-                "'resnet' or 'linear'"
+                "'resnet', 'conv' or 'linear'"
             )
         width = self.token_width
         if width % 2:

@@ -15,11 +15,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor, nn
 
 from trainrig.errors import nearest
+from trainrig.models.convnet import ConvEncoder
 from trainrig.models.init import dense, table
 from trainrig.models.resnet import ResNetEncoder
 
-Encoding = Literal["resnet", "linear", "embedding"]
-ENCODINGS: tuple[Encoding, ...] = ("resnet", "linear", "embedding")
+Encoding = Literal["resnet", "conv", "linear", "embedding"]
+ENCODINGS: tuple[Encoding, ...] = ("resnet", "conv", "linear", "embedding")
 TIME_CONSTANT = 30.0
 LABEL_STD = 0.02
 EXAMPLE_STD = 1.0
@@ -48,7 +49,8 @@ class InputEmbedder(nn.Module):
     Args:
         num_classes: K, the rows of the label table (and of the example table).
         emb_dim: D.
-        example_encoding: ``resnet``; ``linear`` (pixels in H, W, C order through one dense
+        example_encoding: ``resnet``; ``conv`` (:class:`~trainrig.models.convnet.ConvEncoder`, not
+            the reference's); ``linear`` (pixels in H, W, C order through one dense
             layer); ``embedding`` (integer examples through a table).
         example_shape: (C, H, W) of the images; not needed for ``embedding``.
         flatten_superpixels: see :class:`~trainrig.models.resnet.ResNetEncoder`.
@@ -158,4 +160,6 @@ def _make_encoder(
         )
     if encoding == "linear":
         return dense(math.prod(example_shape), emb_dim, corrected=False)
+    if encoding == "conv":
+        return ConvEncoder(emb_dim, example_shape)
     return ResNetEncoder(emb_dim, example_shape[0], flatten_superpixels=flatten_superpixels)

@@ -113,6 +113,11 @@ def _embedder_pairs(embedder: InputEmbedder) -> Pairs:
             yield f"{RESNET}/{haiku}/w", Entry(f"{ENCODER}.{here}.weight", "conv")
         for haiku, here in _resnet_norms(encoder):
             yield from _norm(f"{RESNET}/{haiku}", f"{ENCODER}.{here}", "channels")
+    else:
+        raise ValueError(
+            f"example_encoding {embedder.example_encoding!r}: the reference has no such encoder; "
+            "its weights are those of 'resnet', 'linear' or 'embedding'"
+        )
 
 
 def _transformer_pairs(model: TransformerICL) -> Pairs:

@@ -73,7 +73,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--example-encoding",
         dest="embedding.example_encoding",
-        choices=("resnet", "linear", "embedding"),
+        choices=("resnet", "conv", "linear", "embedding"),
         help="image encoder (resnet); symbols use embedding",
     )
     _add(group, _MODEL_AND_DATA)

@@ -51,7 +51,7 @@ def test_an_original_tree_is_unwrapped_and_its_dead_keys_are_read_past():
         ({"data__seq_config__seq_len": 6}, "at least bursty_shots * ways + 1 = 7"),
         ({"embedding__emb_dim": 7}, "tokens of width 7; an even one"),
         ({"transformer__num_heads": 5}, "num_heads is 5; it must divide the token width 64"),
-        ({"embedding__example_encoding": "embedding"}, "images 'resnet' or 'linear'"),
+        ({"embedding__example_encoding": "embedding"}, "images 'resnet', 'conv' or 'linear'"),
         ({"data__example_type": "symbolic"}, "symbols need 'embedding'"),
         ({"optimizer__weight_decay": 0.1}, "adam has no decoupled decay"),
         ({"optimizer__max_lr": "inf"}, "max_lr is inf; a positive number"),

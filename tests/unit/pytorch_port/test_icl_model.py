@@ -73,7 +73,7 @@ def test_lstm_follows_its_equations():
     assert_close(model(examples, labels, query_only=True)[:, 0], model.head(h))
 
 
-@pytest.mark.parametrize("encoding", ["linear", "resnet"])
+@pytest.mark.parametrize("encoding", ["linear", "conv", "resnet"])
 def test_image_encodings(encoding):
     model = build(encoding=encoding, shape=(3, 20, 20))
     images, labels = torch.rand(2, 4, 3, 20, 20), torch.randint(0, 11, (2, 4))

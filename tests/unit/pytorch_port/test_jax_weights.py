@@ -45,6 +45,11 @@ def test_nested_haiku_dictionaries_are_accepted():
     assert torch.equal(model.head.weight, other.head.weight)
 
 
+def test_an_encoder_that_the_reference_lacks_is_refused():
+    with pytest.raises(ValueError, match="'conv': the reference has no such encoder"):
+        export_jax_weights(build(encoding="conv"))
+
+
 def test_layouts():
     params, state = export_jax_weights(build(encoding="resnet"))
     stem = "input_embedder/simple_res_net/~/initial"
