@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,6 @@ class Report:
         return "\n".join([*lines, self.summary()])
 
 
-#: Keys of remarks for people: nothing in them could be checked.
-REMARKS = ("format", "note", "warning")
-#: Unread entries of one name that are still listed each.
-MANY = 3
-
-
 class MissingEntryError(KeyError):
     """A record lacks an entry that a check needs."""
 
@@ -146,11 +140,11 @@ class Record(Mapping[str, Any]):
 
     Objects inside it are records too. ``in`` and iterating over the keys read nothing.
 
-    >>> record = Record({"loss": 1.5, "seed": 3, "phase": {"a": 1}}, "forward")
-    >>> record["loss"], "seed" in record
+    >>> record = Record({"loss": 1.5, "note": "?", "phase": {"a": 1}}, "forward")
+    >>> record["loss"], "note" in record
     (1.5, True)
     >>> record.unread()
-    ['forward/seed', 'forward/phase']
+    ['forward/note', 'forward/phase']
 
     Args:
         values: the entries.
@@ -187,15 +181,12 @@ class Record(Mapping[str, Any]):
         return {key: _plain(self[key]) for key in self}
 
     def unread(self) -> list[str]:
-        """Return where the entries lie that were not read; of whole objects, only the object.
-
-        ``REMARKS`` are left out.
-        """
+        """Return where the entries lie that were not read; of whole objects, only the object."""
         paths = []
         for key in self:
             if key in self._read:
                 paths += _unread(self._read[key])
-            elif key not in REMARKS:
+            else:
                 paths.append(f"{self.where}/{key}")
         return paths
 
@@ -239,14 +230,11 @@ class Recording:
 
     def __init__(self, folder: Path, system: str) -> None:
         if not folder.is_dir():
-            text = "missing, there is no such directory; give one of recorded values"
-            raise FileNotFoundError(f"{folder / 'meta.json'}: {text}")
+            raise FileNotFoundError(f"{folder}: no such directory; give one of recorded values")
         if not (folder / "meta.json").is_file():
-            text = "missing; a directory that has no meta.json states no seeds and no bounds"
-            raise FileNotFoundError(f"{folder / 'meta.json'}: {text}")
+            raise FileNotFoundError(f"{folder / 'meta.json'}: missing; it holds seeds and bounds")
         self.folder = folder
         self._opened: dict[str, Any] = {}
-        self._versions: dict[str, tuple[int, int] | None] = {}
         meta = self.json("meta.json")
         if not isinstance(meta, Record):
             kind = type(meta).__name__
@@ -266,18 +254,8 @@ class Recording:
         Raises:
             ValueError: not JSON, or an object that has one key twice.
         """
-        return self._once(name, lambda: _tracked(self._read_json(name), name))
-
-    def _once(self, name: str, read: Callable[[], Any]) -> Any:
-        """Return a file's content, read again only if it has changed since."""
-        path = self.folder / name
-        stat = path.stat() if path.is_file() else None
-        version = None if stat is None else (stat.st_mtime_ns, stat.st_size)
-        known = self._versions.get(name) == version and name in self._opened
-        self._versions[name] = version  # asked for, even if it cannot be read
-        if not known:
-            self._opened.pop(name, None)
-            self._opened[name] = read()
+        if name not in self._opened:
+            self._opened[name] = _tracked(self._read_json(name), name)
         return self._opened[name]
 
     def _read_json(self, name: str) -> Any:
@@ -295,7 +273,9 @@ class Recording:
         Raises:
             ValueError: the archive, or an array in it, is damaged.
         """
-        return self._once(name, lambda: Record(self._read_arrays(name), name))
+        if name not in self._opened:
+            self._opened[name] = Record(self._read_arrays(name), name)
+        return self._opened[name]
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
         path = self.folder / name
@@ -319,25 +299,13 @@ class Recording:
         return float(value) if number else None
 
     def report_rest(self, report: Report) -> None:
-        """List as UNCHECKED every file that no check opened and every entry that none read.
-
-        Many entries of one name, in many records of a file, make one line.
-        """
+        """List as UNCHECKED every file that no check opened and every entry that none read."""
         for path in sorted(self.folder.iterdir()):
-            if path.name not in self._versions and path.name not in self.DOCUMENTS:
+            if path.name not in self._opened and path.name not in self.DOCUMENTS:
                 report.unchecked(path.name, "no check knows this file")
         for name in sorted(self._opened):
-            groups: dict[str, list[str]] = {}
             for where in _unread(self._opened[name]):
-                groups.setdefault(where.rpartition("/")[2], []).append(where)
-            for last, members in groups.items():
-                if len(members) > MANY:
-                    report.unchecked(
-                        f"{name}/*/{last}", f"no check reads these {len(members)} entries"
-                    )
-                else:
-                    for where in members:
-                        report.unchecked(where, "no check reads this entry")
+                report.unchecked(where, "no check reads this entry")
 
 
 def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,10 +7,8 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -101,63 +99,3 @@ def test_new_files_are_in_the_house_style(extended, repo_root):
             [ruff, *words, "--no-cache", *files], cwd=extended, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout
-
-
-def start_line(extended, folder, **settings):
-    """Start the example's script on a configuration of its own; yield once it has logged."""
-    config = extended / f"{folder}.yaml"
-    lines = {"optimizer": "sgd", "lr": 0.01, "steps": 6000, **settings}
-    config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
-    words = ["scripts/train_line.py", "--config", str(config), "--output-dir", f"runs/{folder}"]
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=extended,
-        env={**os.environ, "PYTHONPATH": str(extended / "src"), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_rows(log: Path, process: subprocess.Popen[str], rows: int) -> None:
-    until = time.monotonic() + 60
-    while not log.exists() or log.read_bytes().count(b"\n") < rows:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def newest_weights(folder: Path) -> bytes:
-    (path,) = (folder / "checkpoints" / "models" / "latest").glob("step_6000")
-    return (path / "weights.pt").read_bytes()
-
-
-def test_the_experiment_of_the_page_stops_resumes_and_ends_like_every_run(extended):
-    whole = start_line(extended, "whole")
-    assert whole.wait(120) == 0, whole.stderr.read()
-    runs = extended / "runs"
-    stopped = start_line(extended, "stopped")
-    log = runs / "stopped" / "logs" / "metrics.jsonl"
-    wait_for_rows(log, stopped, 30)
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(60) == 143
-    assert "the same command resumes" in stopped.stderr.read()
-    status = json.loads((runs / "stopped" / "status.json").read_text())
-    assert status["status"] == "interrupted"
-    saved = (runs / "stopped" / "checkpoints" / "models" / "latest").iterdir()
-    assert f"step_{status['step']}" in {path.name.removesuffix("_interim") for path in saved}
-
-    killed = start_line(extended, "stopped")
-    wait_for_rows(log, killed, log.read_bytes().count(b"\n") + 30)
-    killed.kill()
-    assert killed.wait(60) == -signal.SIGKILL
-    assert start_line(extended, "stopped").wait(120) == 0
-    assert newest_weights(runs / "stopped") == newest_weights(runs / "whole")
-    assert log.read_bytes() == (runs / "whole" / "logs" / "metrics.jsonl").read_bytes()
-
-
-def test_the_experiment_of_the_page_sees_a_divergence(extended):
-    process = start_line(extended, "diverging", lr=1e30)
-    process.wait(120)
-    status = json.loads((extended / "runs" / "diverging" / "status.json").read_text())
-    assert status["status"] == "diverged"
-    assert "loss not finite" in status["message"]
