@@ -7,8 +7,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,17 +39,23 @@ def extended(repo_root, tmp_path_factory):
     return copy
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    python, *words = shlex.split(command)
-    assert python == "python"
-    return subprocess.run(
+def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder / "src"), "TQDM_DISABLE": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    python, *words = shlex.split(command)
+    assert python == "python"
+    process = start(words, folder)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def output_dir(command: str) -> str:
@@ -86,6 +94,115 @@ def test_examples_run_as_written(command, extended):
         assert rows[-1]["loss"] < 1e-3 < rows[0]["loss"]
     else:
         assert [("confidence" in row) for row in holdout] == [True] * len(holdout) != []
+
+
+class Line:
+    """The page's experiment in a folder of its own, long enough to be interrupted."""
+
+    SETTINGS = "optimizer: sgd\nlr: 0.001\nsteps: 6000\nsave_interval: 6000\nsave_seconds: 0.05\n"
+
+    def __init__(self, code: Path, folder: Path, settings: str = SETTINGS) -> None:
+        self.code, self.path = code, folder / "run"
+        folder.mkdir(exist_ok=True)
+        config = folder / "line.yaml"
+        config.write_text(settings)
+        script = "scripts/train_line.py"
+        self.words = [script, "--config", str(config), "--output-dir", str(self.path)]
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return run(shlex.join(["python", *self.words]), self.code)
+
+    def signalled_after(self, pattern: str, number: int) -> int:
+        """Send a signal as soon as a file of that pattern is there; return the exit status."""
+        process = start(self.words, self.code)
+        deadline = time.monotonic() + 120
+        while not list(self.path.glob(pattern)) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate()
+        return process.returncode
+
+    def checkpoints(self) -> set[str]:
+        return {path.parent.name for path in self.path.rglob("manifest.json")}
+
+    def status(self) -> dict[str, object]:
+        return json.loads((self.path / "status.json").read_text())
+
+    def content(self) -> list[bytes]:
+        """What must be equal to the bit."""
+        newest = "checkpoints/models/latest/step_6000/weights.pt"
+        files = ("logs/metrics.jsonl", newest, "status.json")
+        return [(self.path / name).read_bytes() for name in files]
+
+
+@pytest.fixture(scope="module")
+def whole_line(extended, tmp_path_factory):
+    """What an undisturbed run leaves."""
+    line = Line(extended, tmp_path_factory.mktemp("whole"))
+    ended = line.end()
+    assert ended.returncode == 0, ended.stderr
+    return line.content()
+
+
+ROWS, CHECKPOINT = "logs/metrics.jsonl", "checkpoints/models/latest/step_*_interim/manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 85)]
+)
+def test_the_experiment_saves_when_it_is_asked_to_stop(
+    extended, tmp_path, whole_line, number, code
+):
+    line = Line(
+        extended, tmp_path, Line.SETTINGS.replace("save_seconds: 0.05", "save_seconds: 600")
+    )
+    assert line.signalled_after(ROWS, number) == code
+    status = line.status()
+    assert status["status"] == "interrupted"
+    assert line.checkpoints() == {f"step_{status['step']}_interim"}
+    assert line.end().returncode == 0
+    assert line.content() == whole_line
+
+
+def test_the_experiment_resumes_to_the_same_bits_after_kills(extended, tmp_path, whole_line):
+    line, reached = Line(extended, tmp_path), [0]
+    for _ in range(2):
+        assert line.signalled_after(CHECKPOINT, signal.SIGKILL) == -signal.SIGKILL
+        (name,) = line.checkpoints()  # by time: none is due by its number
+        reached.append(int(name.split("_")[1]))
+    assert 0 < reached[1] <= reached[2] < 6000
+    assert line.end().returncode == 0
+    assert line.content() == whole_line
+    assert line.checkpoints() == {"step_6000"}
+    assert "was" not in line.end().stderr  # a finished one is left alone
+    assert line.content() == whole_line
+
+
+def test_the_experiment_sees_a_divergence(extended, tmp_path):
+    line = Line(extended, tmp_path, "lr: 10.0\nsteps: 200\nsave_interval: 200\n")
+    for _ in range(2):  # a result: the second call leaves it alone
+        ended = line.end()
+        assert ended.returncode == 1
+        assert "diverged at step" in ended.stderr
+        assert "loss not finite between steps" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+        assert line.status()["status"] == "diverged"
+
+
+def test_the_experiment_refuses_another_configuration(extended, tmp_path):
+    settings = "lr: 0.1\nsteps: 20\n"
+    assert Line(extended, tmp_path, settings).end().returncode == 0
+    ended = Line(extended, tmp_path, settings.replace("0.1", "0.2")).end()
+    assert ended.returncode == 1
+    assert "lr: 0.1 -> 0.2" in ended.stderr
+
+
+def test_the_page_names_the_length_of_its_run():
+    (code,) = (code for _, path, code in BLOCKS if path == "src/line_fit/experiment.py")
+    body = code[code.index("def run(") :].splitlines()
+    assert len(body) == 25
 
 
 def test_new_files_are_in_the_house_style(extended, repo_root):
