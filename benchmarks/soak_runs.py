@@ -35,7 +35,7 @@ DEEPOBS = (
 )
 PTYCHO = """
     --nepochs 3 --batch_size 4 --n_groups 8 --gridsize 1 --n_filters_scale 1 --accelerator cpu
-    --no-do_stitching --quiet --resume
+    --no-do_stitching --quiet
 """
 
 

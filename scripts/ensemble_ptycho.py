@@ -1,7 +1,7 @@
 r"""Train the ptychography network on one scan with several seeds; the mean object and its spread.
 
 Each seed is an ordinary training below the output folder, seed_{S}: watch it, report it, go on
-with it (train_ptycho.py --resume --threads 1). Beside them: runs.csv, and the members' mean with
+with it (train_ptycho.py --threads 1). Beside them: runs.csv, and the members' mean with
 their standard deviation per pixel in reconstruction.npz and
 reconstructed_{amplitude,phase,uncertainty}.png. The same command again continues what is unfinished
 and skips what is complete.

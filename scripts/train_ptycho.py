@@ -1,7 +1,7 @@
 """Train the ptychography network on a scan, without labels, and write a reconstruction.
 
-Precedence: flag, then the YAML file, then the default. A killed run continues with --resume;
-without, a training in the output folder is removed first.
+Precedence: flag, then the YAML file, then the default. A killed run continues by the same command;
+a finished one is left as it is, unless more epochs are asked for. --overwrite starts over.
 Left in the output folder: wts.h5.zip, checkpoints/, logs/metrics.csv, config.yaml,
 reconstruction.npz, reconstructed_amplitude.png, reconstructed_phase.png, previews/.
 

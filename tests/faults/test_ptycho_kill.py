@@ -13,7 +13,7 @@ from kills import Command, soak
 KILLS = 6
 FLAGS = """
     --nepochs 4 --batch_size 4 --n_groups 16 --gridsize 1 --n_filters_scale 1 --accelerator cpu
-    --no-do_stitching --quiet --resume
+    --no-do_stitching --quiet
 """
 
 

@@ -177,7 +177,7 @@ def commands(tmp_path, toy_scan_file):
 
     def ptycho(folder):
         files = f"--train_data_file {toy_scan_file} --output_dir {folder}"
-        return [*files.split(), *PTYCHO.split(), "--resume"]
+        return [*files.split(), *PTYCHO.split()]
 
     return {
         "icl": ("pytorch_train", lambda folder: [*ICL.split(), "--output-dir", folder]),

@@ -158,6 +158,22 @@ def test_one_process_at_a_time(system, unfinished, tree_hash):
         assert tree_hash(part) == before
 
 
+@pytest.mark.parametrize("system", ["icl", "optimizer_quality", "ptycho"])
+def test_a_finished_run_is_left_as_it_is_and_another_is_refused(
+    system, commands, call_script, tree_hash, tmp_path
+):
+    script, argv = commands[system]
+    assert call_script(script, argv(tmp_path / "run")).code == 0
+    before = tree_hash(tmp_path / "run")
+    assert call_script(script, argv(tmp_path / "run")).code == 0
+    assert tree_hash(tmp_path / "run") == before
+    change, said = CHANGES[system, "configuration"]
+    assert_refused(call_script(script, [*argv(tmp_path / "run"), *change]), said)
+    assert tree_hash(tmp_path / "run") == before
+    assert call_script(script, [*argv(tmp_path / "run"), *change, "--overwrite"]).code == 0
+    assert tree_hash(tmp_path / "run") != before
+
+
 @pytest.mark.parametrize("system", OTHERS)
 def test_numbers_that_are_not_finite_end_a_run_as_diverged(system, commands, call_script, tmp_path):
     script, argv = commands[system]

@@ -106,7 +106,7 @@ def without_pictures(monkeypatch):
     """Leave out the figures, which take longer than the rest."""
     for name in ("draw_pictures", "draw_refinement"):
         monkeypatch.setattr(f"ptycho_torch.train.report.{name}", lambda *_: None)
-    for module in ("repetitions", "ensemble"):
+    for module in ("study.repetitions", "study.ensemble"):
         monkeypatch.setattr(f"ptycho_torch.{module}.draw_pictures", lambda *_: None)
 
 

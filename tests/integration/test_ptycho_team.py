@@ -24,7 +24,7 @@ from trainrig.run_status import read_status
 # 7 groups in batches of 4 and 3, and one for validation: neither part is even.
 FLAGS = """
     --batch_size 4 --n_groups 8 --n_filters_scale 1 --accelerator cpu --no-do_stitching
-    --quiet --resume
+    --quiet
 """
 
 

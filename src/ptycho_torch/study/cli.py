@@ -123,8 +123,10 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     text = "torch threads of each training (1)" if several else "torch threads (torch's choice)"
     run.add_argument("--threads", type=positive_int, help=text)
     if not several:
-        text = "go on with the training in the folder, if any; without, it is removed"
+        text = "insist on continuing a training; there must be one"
         run.add_argument("--resume", action="store_true", help=text)
+        text = "remove the training in the folder first"
+        run.add_argument("--overwrite", action="store_true", help=text)
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
     )
@@ -282,13 +284,17 @@ def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> Non
 
     if args.threads is not None:
         set_threads(args.threads)
+    if args.resume and not (Path(config.output_dir) / "config.json").exists():
+        raise FileNotFoundError(
+            f"{config.output_dir}: holds no training to resume; leave --resume out to start one"
+        )
     result = run(
         config,
         execution,
         scan=scan,
         refinement=Method(refine_settings(args), args.probe_modes or 1),
         stitch=args.do_stitching,
-        resume=args.resume,
+        overwrite=args.overwrite,
         say=say,
     )
     if result.status == "diverged" and result.path is not None:  # the first process speaks

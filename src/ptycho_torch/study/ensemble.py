@@ -23,7 +23,7 @@ from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.study.cli import training_scan
 from ptycho_torch.study.uncertainty import mean_and_spread
-from ptycho_torch.train.experiment import run, run_identity
+from ptycho_torch.train.experiment import is_finished, run, run_identity
 from ptycho_torch.train.figures import draw_pictures
 from ptycho_torch.train.workflows import check_inputs
 from trainrig.device import set_threads
@@ -109,15 +109,6 @@ def execute(
     yield from start(tasks, finished, options, folder, overwrite=overwrite)
 
 
-def is_finished(path: Path, config: TrainingConfig, refinement: Method) -> bool:
-    """Say whether nothing is left to do: more epochs, or another refinement, would be."""
-    status = read_status(path)
-    wanted = {"epochs": config.nepochs, "refinement": refinement.describe()}
-    whole = {key: status.get(key) for key in wanted} == wanted
-    whole = whole and (path / "reconstruction.npz").is_file()
-    return status["status"] == "diverged" or (status["status"] == "complete" and whole)
-
-
 def train_member(
     config: TrainingConfig,
     execution: ExecutionConfig,
@@ -133,7 +124,7 @@ def train_member(
     set_threads(threads)
     assert config.train_data_file is not None  # checked before
     scan = training_scan(config.train_data_file, mapped=mapped)
-    return run(config, execution, scan=scan, refinement=refinement, resume=not overwrite).status
+    return run(config, execution, scan=scan, refinement=refinement, overwrite=overwrite).status
 
 
 def combine(folder: Path, names: Sequence[str]) -> Reconstruction | None:

@@ -29,10 +29,17 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def appearing_whole(path: Path, trainer: Any) -> Iterator[Path]:
-    """Yield where the leading process writes what becomes ``path``, as ``replacing`` does."""
+    """Yield where the leading process writes what becomes ``path``, as ``replacing`` does.
+
+    Raises:
+        OSError: the disk is full; it names ``path``, not Lightning's own temporary file elsewhere.
+    """
     if trainer.is_global_zero:
-        with replacing(path) as temporary:
-            yield temporary
+        try:
+            with replacing(path) as temporary:
+                yield temporary
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
     else:  # Lightning writes nothing here
         yield temporary_name(path)
 

@@ -25,8 +25,8 @@ from ptycho_torch.train.workflows import (
 )
 from trainrig.errors import DivergedError
 from trainrig.processes import process_rank
-from trainrig.run_status import RunResult, read_result
-from trainrig.runs import RunDirectory, locked, naming_lost_loaders, remove_run
+from trainrig.run_status import RunResult, read_result, read_status
+from trainrig.runs import RunDirectory, check_config, locked, naming_lost_loaders, remove_run
 from trainrig.stopping import Interruption, StopRequest
 
 SPLITS = ("train", "val")
@@ -39,7 +39,7 @@ def run(
     scan: RawDataTorch | None = None,
     refinement: Method | None = None,
     stitch: bool = True,
-    resume: bool = False,
+    overwrite: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Train on ``config.train_data_file``, reconstruct, and write both below ``config.output_dir``.
@@ -52,7 +52,9 @@ def run(
         scan: the training scan, where it has been read already.
         refinement: iterations after the network; none where None.
         stitch: write a reconstruction, of ``config.test_data_file`` if there is one.
-        resume: continue a killed run; without, it starts anew.
+        overwrite: remove the training in the folder first; without, an unfinished one is
+            continued, a finished one is left as it is unless more epochs or another refinement are
+            asked for.
         say: receives a line on each part that is done.
 
     Returns:
@@ -63,7 +65,7 @@ def run(
 
     Raises:
         ValueError: a setting out of range, a scan that does not fit it, another process at work in
-            the folder, or a run to resume that was begun otherwise.
+            the folder, or another training there.
         FileNotFoundError: no scan.
         BackendMissingError: the backend's package is not installed.
     """
@@ -75,16 +77,20 @@ def run(
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     check_inputs(scan, test, config, execution.overlap_frames)
     method = refinement or Method(RefineSettings(epochs=0))
-    parts = (config, execution, scan, test, method if stitch else None, resume, say)
+    wanted = method if stitch else None
+    parts = (config, execution, scan, test, wanted, say)
     if process_rank() > 0:
         return _follow(*parts)
     out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        if resume:
-            _check_begun(config, execution, scan, test)
+        if overwrite or config.backend != "pytorch":  # others' trainings cannot be continued
+            remove_run(out)
         else:
-            remove_run(out)  # or its checkpoints might be taken for the new run's
+            _check_begun(config, execution, scan, test)
+            if is_finished(out, config, wanted):
+                say(f"{out}: was finished before; --overwrite repeats it")
+                return read_result(out)
         write_config(out / "config.yaml", config, execution)
         directory = RunDirectory(out, StopRequest())
         directory.set_status("running", epochs=config.nepochs)
@@ -99,8 +105,8 @@ def run(
             raise
         timeless = {split: v for split, v in result.metrics.items() if split != "network"}
         ended = {"epoch": result.step, "epochs": config.nepochs, "metrics": timeless}
-        if stitch:
-            ended["refinement"] = method.describe()
+        if wanted is not None:
+            ended["refinement"] = wanted.describe()
         directory.set_status("complete", **ended)
         return result
 
@@ -123,24 +129,47 @@ def _check_begun(
     scan: RawDataTorch,
     test: RawDataTorch | None,
 ) -> None:
-    """Refuse to go on with a training that was begun otherwise, or has had more epochs."""
+    """Refuse to continue a training that was begun otherwise, or has had more epochs."""
     out = Path(config.output_dir)
     checkpoint = newest_checkpoint(out / "checkpoints")[0]
-    if checkpoint is not None and config.backend == "pytorch":
-        check_identity(out, run_identity(config, execution, scan, test), execution)
+    if checkpoint is None and not (out / "config.json").is_file():
+        return
+    identity = run_identity(config, execution, scan, test)
+    if checkpoint is None or is_finished(out, config, None):
+        check_config(out, identity)
+    else:
+        check_identity(out, identity, execution)
         check_epochs(checkpoint, config.nepochs)
+
+
+def is_finished(path: Path, config: TrainingConfig, refinement: Method | None) -> bool:
+    """Say whether nothing is left to do: more epochs, or another refinement, would be.
+
+    Args:
+        path: the training's folder.
+        config: how many epochs are wanted.
+        refinement: of the reconstruction that is wanted; None for none.
+    """
+    status = read_status(path)
+    if status["status"] == "diverged":
+        return True
+    whole = status["status"] == "complete" and status.get("epochs") == config.nepochs
+    if refinement is None:
+        return whole
+    made = status.get("refinement") == refinement.describe()
+    return whole and made and (path / "reconstruction.npz").is_file()
 
 
 def _follow(*parts: Any) -> RunResult:
     """Train in a process that follows another, which keeps the folder and speaks for both."""
-    config, execution, scan, test, _, resume, _ = parts
-    if resume and "RANK" in os.environ:  # of torchrun; Lightning starts others after the check
-        _check_begun(
-            config, execution, scan, test
-        )  # or it would wait for a process 0 that is refused
+    config, execution, scan, test, _, _ = parts
+    # torchrun starts this process beside the first one, Lightning after the check.
+    if config.backend == "pytorch" and "RANK" in os.environ:
+        # Or it would wait for a process 0 that is refused.
+        _check_begun(config, execution, scan, test)
     options: dict[str, Any] = {"do_stitching": False}
     if config.backend == "pytorch":
-        options |= {"execution_config": execution, "overrides": {"resume": resume}}
+        options |= {"execution_config": execution, "overrides": {"resume": True}}
     status, losses = "complete", []
     try:
         results = run_cdi_example_with_backend(scan, test, config, **options)[2]
@@ -158,14 +187,13 @@ def _train_and_reconstruct(
     scan: RawDataTorch,
     test: RawDataTorch | None,
     method: Method | None,
-    resume: bool,
     say: Callable[[str], None],
 ) -> RunResult:
     """Do what ``run`` promises; without a method no reconstruction is written."""
     out = Path(config.output_dir)
     options: dict[str, Any] = {"do_stitching": method is not None, "M": 20 if scan.N == 64 else 32}
     if config.backend == "pytorch":
-        options |= {"execution_config": execution, "overrides": {"resume": resume}}
+        options |= {"execution_config": execution, "overrides": {"resume": True}}
     results = run_cdi_example_with_backend(scan, test, config, **options)[2]
     history = results["history"]
     epochs = len(history["train_loss"])

@@ -63,12 +63,12 @@ def identity_of(
 def check_identity(
     run_dir: Path, identity: Mapping[str, Any], execution: ExecutionConfig
 ) -> dict[str, Any]:
-    """Refuse to go on with a training that was begun otherwise; return the environment to record.
+    """Refuse to continue a training that was begun otherwise; return the environment to record.
 
     Raises:
         ValueError: with the differences.
     """
-    check_config(run_dir, identity, "leave out --resume")
+    check_config(run_dir, identity)
     return check_environment(run_dir, environment_of(execution))
 
 
