@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainrig.errors import nearest
+from trainrig.models.batchnorm import BatchNorm2d
 from trainrig.registry import Registry
 
 CHANNELS = (16, 32, 64)
@@ -28,14 +29,14 @@ class BasicBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(n_out)
+        self.bn1 = BatchNorm2d(n_out)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(n_out)
+        self.bn2 = BatchNorm2d(n_out)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), BatchNorm2d(n_out)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class ResNet(nn.Module):
         self.precision = precision
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, CHANNELS[0], 3, 1, 1, bias=False),
-            nn.BatchNorm2d(CHANNELS[0]),
+            BatchNorm2d(CHANNELS[0]),
             nn.ReLU(inplace=True),
         )
         self.stage1: nn.Sequential

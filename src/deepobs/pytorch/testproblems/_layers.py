@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from deepobs.pytorch import tf_ops as tf
 from deepobs.pytorch.testproblems._initialisers import glorot_uniform_
 from trainrig.distributed import of_whole_batch, together
-from trainrig.models.batchnorm import centre_together
-from trainrig.processes import process_count
+from trainrig.models.batchnorm import BatchNorm2d
 
 Initialiser = Callable[[Tensor], Tensor]
 Padding = Literal["SAME", "VALID"]
@@ -125,28 +124,6 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Show the rate."""
         return f"p={self.p}"
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the whole batch, also where several processes share it."""
-
-    momentum: float
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) over B, H and W; update the running statistics in training."""
-        if not self.training or not together():
-            return super().forward(x)
-        centred, mean, variance = centre_together(x)
-        count = x.numel() // x.shape[1] * process_count()
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 def batch_norm(channels: int, *, momentum: float, eps: float) -> BatchNorm2d:
