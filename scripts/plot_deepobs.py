@@ -1,7 +1,7 @@
 """Tables and figures of a DeepOBS results folder, the published baselines under every plot.
 
 Reads <results>/<problem>/<optimizer>/<setting>/*.json, of this package or of the original.
-Broken and foreign files are named, skipped and counted.
+Broken and foreign files are named, skipped and counted. Equal seeds of a setting count once.
 
 Example:
     python scripts/plot_deepobs.py results --output figures
@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     results = read_results(args.path)
     for skipped in results.skipped:
         print(f"skipped {skipped.reason}")
+    for line in results.repeated:
+        print(line)
     print(f"{sum(1 for _ in results)} results read, {len(results.skipped)} files skipped")
     if not results.testproblems:
         raise ValueError(f"{args.path}: no results; run scripts/run_deepobs.py first")

@@ -1,7 +1,7 @@
 """Run an optimizer on a DeepOBS test problem and write its result file.
 
 The result is <output>/<problem>/<optimizer>/<setting>/random_seed__<seed>__<time>.json. The same
-command after a crash resumes exactly.
+command after a crash resumes exactly; a finished run is not repeated, unless --again is given.
 
 Examples:
     python scripts/run_deepobs.py quadratic_deep --optimizer Adam --lr 0.0398
@@ -34,7 +34,7 @@ DECIDING = (
 )
 RUNTIME = (
     *("data_dir", "no_logs", "tb_log", "tb_log_dir", "tracker", "print_train_iter"),
-    *("skip_if_exists", "checkpoint_interval_s"),
+    "checkpoint_interval_s",
 )
 
 
@@ -106,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         return print_config(trace(settings_of(config), names).rows())
     runtime = Runtime(
         verbose=not args.quiet,
+        skip_if_exists=not args.again,
         progress=sys.stderr.isatty() and not args.quiet,
         **{name: getattr(args, name) for name in RUNTIME},
     )

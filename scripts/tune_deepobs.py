@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     process = parser.add_argument_group("this process")
     text = "root of the results (results)"
     process.add_argument("--output_dir", type=Path, default=Path("results"), help=text)
-    text = "use results that are there"
-    process.add_argument("--skip_if_exists", action="store_true", help=text)
+    text = "train finished runs again (their results are used)"
+    process.add_argument("--again", action="store_true", help=text)
     text = "dense problems: settings trained at once (1)"
     process.add_argument("--pack", type=int, default=1, help=text)
     text = "write one command per run there, for a cluster, and run nothing"
@@ -84,15 +84,15 @@ def main(argv: list[str] | None = None) -> int:
         },
     )
     run = {key: getattr(args, key) for key in PASSED_ON if getattr(args, key) is not None}
-    run |= {"skip_if_exists": True} if args.skip_if_exists else {}
     where = {"output_dir": args.output_dir, "random_seed": args.random_seed}
     if args.print_config:
         return print_config(*trace_search(tuner, args, run, given_flags(parser, args)))
     if args.commands:
-        run |= {"generation_dir": args.commands} | where
+        run |= {"generation_dir": args.commands, "again": args.again} | where
         path = tuner.generate_commands_script(args.testproblem, "scripts/run_deepobs.py", **run)
         print(f"wrote {path}")
         return 0
+    run |= {"skip_if_exists": not args.again}
     if launch.dry_run:
         tuner.plan(args.testproblem, launch, **where, **run)
         return 0

@@ -11,7 +11,7 @@ import numpy as np
 from deepobs.analyzer.aggregate import choose_metric
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results, Run, Setting, read_results
-from deepobs.analyzer.tables import make_rows, tests_note
+from deepobs.analyzer.tables import lengths_note, make_rows, tests_note
 from trainrig.report.content import Chart, Section, Series, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord, last_values
@@ -25,10 +25,11 @@ def find_runs(folder: Path) -> list[RunRecord]:
     """Return every result file at or below ``folder`` as a run, step counting epochs."""
     if not next(folder.rglob("random_seed__*.json"), None):
         return []
-    return [_record(run, folder) for run in read_results(folder, quiet=True)]
+    results = read_results(folder, quiet=True)
+    return [_record(run, folder, results.times.get(run.path, 1) - 1) for run in results]
 
 
-def _record(run: Run, folder: Path) -> RunRecord:
+def _record(run: Run, folder: Path, repeated: int) -> RunRecord:
     rows: list[dict[str, Any]] = []
     for split in SPLITS:
         losses = run.curves.get(f"{split}_losses", np.array([]))
@@ -58,6 +59,8 @@ def _record(run: Run, folder: Path) -> RunRecord:
         rows=tuple(rows),
         final=last_values(tuple(rows)),
         counts="epoch",
+        setting={"setting": run.setting, "seed": run.seed} if run.seed >= 0 else {},
+        repeated=repeated,
     )
 
 
@@ -75,7 +78,8 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     text = (
         "Best setting of each optimizer by its final value; published: DeepOBS baselines v1.1, ten "
         "seeds. Speed: epochs to the problem's convergence performance. "
-    ) + tests_note(rows)
+    )
+    text = " ".join(filter(None, (text.strip(), tests_note(rows), lengths_note(rows))))
     table = [
         {
             "problem": row.testproblem,
@@ -83,9 +87,10 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
             "source": row.source,
             "metric": row.metric.replace("_", " "),
             "seeds": row.n,
+            "epochs": row.epochs,
             "final": row.performance,
             "sd": row.std,
-            "speed": row.speed,
+            "speed": row.speed_text,
             "setting": row.tunability,
             "against published": row.verdict,
         }

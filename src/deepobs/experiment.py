@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepobs.pytorch.runners.assembly import make_runner
-from deepobs.pytorch.runners.naming import find_results
+from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.results import strict
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.standard_runner import StandardRunner
@@ -64,7 +64,7 @@ class Runtime:
     Attributes:
         data_dir: replaces the configured folder of data sets.
         no_logs: write nothing.
-        skip_if_exists: train nothing where a result of this seed is there.
+        skip_if_exists: train nothing where a result of this setting and seed is there.
         checkpoint_interval_s: least seconds between two checkpoints; 0 saves at every step.
         tracker: where the curves are shown live: ``none``, ``trackio`` or ``tensorboard``.
         tb_log: write TensorBoard events.
@@ -76,7 +76,7 @@ class Runtime:
 
     data_dir: Path | None = None
     no_logs: bool = False
-    skip_if_exists: bool = False
+    skip_if_exists: bool = True
     checkpoint_interval_s: float = 60.0
     tracker: str = "none"
     tb_log: bool = False
@@ -106,17 +106,19 @@ def run(
     """
     runtime, path = runtime or Runtime(), path or Path("results")
     runner, deciding = _prepare(config)
+    settings = runner.make_settings(**deciding)
+    reuse = runtime.skip_if_exists and not runtime.no_logs and process_rank() == 0
+    if reuse and (there := find_result(settings, path)) is not None:
+        found = result_of(read_json(there), there)
+        return dataclasses.replace(found, message=f"{there}: there already; --again repeats it")
     output = runner.run(output_dir=path, **deciding, **dataclasses.asdict(runtime))
     if process_rank() > 0:
         return RunResult(path=None, status="complete", counts="epoch")
-    if runtime.no_logs and output is not None:
+    if runtime.no_logs:
+        assert output is not None  # this process led
         return result_of(strict(output), None)
-    settings = runner.make_settings(**deciding)
-    file = find_results(runner.run_folder(settings, path), config.random_seed)[-1]
-    if output is not None:
-        return result_of(output, file)
-    there = result_of(read_json(file), file)
-    return dataclasses.replace(there, message="a result of this seed exists; skipped")
+    assert output is not None  # this process led
+    return result_of(output, find_result(settings, path))
 
 
 def settings_of(config: DeepObsConfig) -> RunSettings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from optimizer_quality.train import train
 from optimizer_quality.utils import set_seed
 from trainrig.device import choose_device, set_threads
 from trainrig.files import read_json
+from trainrig.repeats import setting_key
 from trainrig.run_status import FINAL, RunResult, read_result, read_status
 from trainrig.runs import RunDirectory, describe_environment, open_run
 from trainrig.summaries import differences, names_in, run_configs, summary_lock, warn
@@ -187,8 +187,7 @@ def list_runs(folder: Path, grid: Iterable[str] | None = None) -> tuple[list[Lis
     seen: dict[str, str] = {}
     for name in (*own, *others):
         config = configs[name]
-        deciding = {key: config[key] for key in config if key not in ("device", "engine")}
-        twin = seen.setdefault(json.dumps(deciding, sort_keys=True), name)
+        twin = seen.setdefault(setting_key(config) or name, name)
         if twin != name:
             differs = f"the same run as {twin}"
         else:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,12 @@ class Report:
         return "\n".join([*lines, self.summary()])
 
 
+#: Keys of remarks for people: nothing in them could be checked.
+REMARKS = ("format", "note", "warning")
+#: Unread entries of one name that are still listed each.
+MANY = 3
+
+
 class MissingEntryError(KeyError):
     """A record lacks an entry that a check needs."""
 
@@ -140,11 +146,11 @@ class Record(Mapping[str, Any]):
 
     Objects inside it are records too. ``in`` and iterating over the keys read nothing.
 
-    >>> record = Record({"loss": 1.5, "note": "?", "phase": {"a": 1}}, "forward")
-    >>> record["loss"], "note" in record
+    >>> record = Record({"loss": 1.5, "seed": 3, "phase": {"a": 1}}, "forward")
+    >>> record["loss"], "seed" in record
     (1.5, True)
     >>> record.unread()
-    ['forward/note', 'forward/phase']
+    ['forward/seed', 'forward/phase']
 
     Args:
         values: the entries.
@@ -181,12 +187,15 @@ class Record(Mapping[str, Any]):
         return {key: _plain(self[key]) for key in self}
 
     def unread(self) -> list[str]:
-        """Return where the entries lie that were not read; of whole objects, only the object."""
+        """Return where the entries lie that were not read; of whole objects, only the object.
+
+        ``REMARKS`` are left out.
+        """
         paths = []
         for key in self:
             if key in self._read:
                 paths += _unread(self._read[key])
-            else:
+            elif key not in REMARKS:
                 paths.append(f"{self.where}/{key}")
         return paths
 
@@ -230,11 +239,14 @@ class Recording:
 
     def __init__(self, folder: Path, system: str) -> None:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such directory; give one of recorded values")
+            text = "missing, there is no such directory; give one of recorded values"
+            raise FileNotFoundError(f"{folder / 'meta.json'}: {text}")
         if not (folder / "meta.json").is_file():
-            raise FileNotFoundError(f"{folder / 'meta.json'}: missing; it holds seeds and bounds")
+            text = "missing; a directory that has no meta.json states no seeds and no bounds"
+            raise FileNotFoundError(f"{folder / 'meta.json'}: {text}")
         self.folder = folder
         self._opened: dict[str, Any] = {}
+        self._versions: dict[str, tuple[int, int] | None] = {}
         meta = self.json("meta.json")
         if not isinstance(meta, Record):
             kind = type(meta).__name__
@@ -254,8 +266,18 @@ class Recording:
         Raises:
             ValueError: not JSON, or an object that has one key twice.
         """
-        if name not in self._opened:
-            self._opened[name] = _tracked(self._read_json(name), name)
+        return self._once(name, lambda: _tracked(self._read_json(name), name))
+
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+        """Return a file's content, read again only if it has changed since."""
+        path = self.folder / name
+        stat = path.stat() if path.is_file() else None
+        version = None if stat is None else (stat.st_mtime_ns, stat.st_size)
+        known = self._versions.get(name) == version and name in self._opened
+        self._versions[name] = version  # asked for, even if it cannot be read
+        if not known:
+            self._opened.pop(name, None)
+            self._opened[name] = read()
         return self._opened[name]
 
     def _read_json(self, name: str) -> Any:
@@ -273,9 +295,7 @@ class Recording:
         Raises:
             ValueError: the archive, or an array in it, is damaged.
         """
-        if name not in self._opened:
-            self._opened[name] = Record(self._read_arrays(name), name)
-        return self._opened[name]
+        return self._once(name, lambda: Record(self._read_arrays(name), name))
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
         path = self.folder / name
@@ -299,13 +319,25 @@ class Recording:
         return float(value) if number else None
 
     def report_rest(self, report: Report) -> None:
-        """List as UNCHECKED every file that no check opened and every entry that none read."""
+        """List as UNCHECKED every file that no check opened and every entry that none read.
+
+        Many entries of one name, in many records of a file, make one line.
+        """
         for path in sorted(self.folder.iterdir()):
-            if path.name not in self._opened and path.name not in self.DOCUMENTS:
+            if path.name not in self._versions and path.name not in self.DOCUMENTS:
                 report.unchecked(path.name, "no check knows this file")
         for name in sorted(self._opened):
+            groups: dict[str, list[str]] = {}
             for where in _unread(self._opened[name]):
-                report.unchecked(where, "no check reads this entry")
+                groups.setdefault(where.rpartition("/")[2], []).append(where)
+            for last, members in groups.items():
+                if len(members) > MANY:
+                    report.unchecked(
+                        f"{name}/*/{last}", f"no check reads these {len(members)} entries"
+                    )
+                else:
+                    for where in members:
+                        report.unchecked(where, "no check reads this entry")
 
 
 def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,20 +1,22 @@
 """Runs as pandas tables: ``load`` one row per run, ``load_curves`` one row per logged line.
 
 Both read any folder that holds runs of any experiment: a run, a sweep, a DeepOBS results folder, a
-reconstruction. A dot in a column's name stands in a configuration key (``optimizer.lr``), a slash
+reconstruction. A setting and seed that is there more than once is one run, the newest, with a
+warning. A dot in a column's name stands in a configuration key (``optimizer.lr``), a slash
 in a measurement (``holdout/loss``). Examples: ``docs/python.md``.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainrig.config import flatten
 from trainrig.report.describers import find_runs
-from trainrig.report.records import RunRecord
+from trainrig.report.records import RunRecord, each_once, repeated_texts
 from trainrig.report.runs import differing_keys
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ def load_curves(path: Path | str, *, whole_config: bool = False) -> DataFrame:
 def _read(path: Path, whole_config: bool) -> tuple[list[RunRecord], list[dict[str, Any]]]:
     """Return the runs, and the shown part of each one's configuration."""
     _pandas()  # refused before a long reading
-    runs = find_runs(path)
+    runs = each_once(find_runs(path))
+    for text in repeated_texts(runs):
+        warnings.warn(text, stacklevel=4)
     if not runs:
         raise FileNotFoundError(f"{path}: holds no runs; give a run, or a folder above runs")
     flat = [flatten(run.config) for run in runs]

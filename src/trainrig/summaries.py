@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def left_out_text(differing: Sequence[str]) -> str:
     return f"not shown: {', '.join(parts)}" + (f" and {rest} more" if rest else "")
 
 
-def warn(messages: Sequence[str]) -> None:
+def warn(messages: Iterable[str]) -> None:
     """Print messages on stderr, a line each."""
     for message in messages:
         print(message, file=sys.stderr)  # noqa: T201 - what it is for

@@ -60,6 +60,36 @@ def test_run_and_plot(tmp_path, capsys):
     assert {"performance_table.csv", "performance_table.md", "performance_table.tex"} <= names
 
 
+def test_a_command_given_three_times_is_one_seed(tmp_path, capsys):
+    import plot_deepobs
+
+    command = [
+        "quadratic_deep",
+        "--lr",
+        "1e-3",
+        "-N",
+        "1",
+        "--output_dir",
+        str(tmp_path),
+        "--quiet",
+    ]
+    for lr in ("1e-3", "0.001", "1e-3"):
+        assert run_deepobs.main([*command, "--lr", lr]) == 0
+    (path,) = tmp_path.rglob("random_seed__*.json")
+    assert f"{path}: there already; --again repeats it" in capsys.readouterr().out
+    for year in ("2001", "2002"):  # made before finished runs were skipped
+        twin = path.parent / f"random_seed__42__{year}-01-01-00-00-00.json"
+        twin.write_text(path.read_text())
+    assert plot_deepobs.main([str(tmp_path), "--output", str(tmp_path / "f"), "--plot_table"]) == 0
+    out = capsys.readouterr().out
+    assert "seed 42 is there 3 times; it counts once, the newest" in out
+    assert "1 results read" in out
+    assert "| run | 1 | 1 |" in out
+    assert "not tested against published" in out
+    assert run_deepobs.main([*command, "--again"]) == 0
+    assert len(list(tmp_path.rglob("random_seed__*.json"))) in (3, 4)  # 3 within one second
+
+
 def test_a_command_of_the_script_is_the_run_of_the_setting(tmp_path):
     space = {"lr": [1e-3], "betas": [(0.8, 0.99)]}
     names = {"lr": {"type": float}, "betas": {"type": tuple}}
@@ -137,7 +167,7 @@ def test_a_search_by_a_cluster_is_the_search_here(tmp_path, cluster, capsys, pac
                     [math.nan if v is None else v for v in r[curve]] for r in (run, other[key])
                 ]
                 assert values[0] == pytest.approx(values[1], rel=1e-4, nan_ok=True)
-    again = [*words, str(there), "--launcher", "slurm", "--skip_if_exists"]
+    again = [*words, str(there), "--launcher", "slurm"]
     count = len(cluster.names)
     assert tune_deepobs.main(again) == 0
     assert len(cluster.names) == count

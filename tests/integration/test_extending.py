@@ -39,23 +39,17 @@ def extended(repo_root, tmp_path_factory):
     return copy
 
 
-def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src"), "TQDM_DISABLE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     python, *words = shlex.split(command)
     assert python == "python"
-    process = start(words, folder)
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "src"), "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def output_dir(command: str) -> str:
@@ -96,115 +90,6 @@ def test_examples_run_as_written(command, extended):
         assert [("confidence" in row) for row in holdout] == [True] * len(holdout) != []
 
 
-class Line:
-    """The page's experiment in a folder of its own, long enough to be interrupted."""
-
-    SETTINGS = "optimizer: sgd\nlr: 0.001\nsteps: 6000\nsave_interval: 6000\nsave_seconds: 0.05\n"
-
-    def __init__(self, code: Path, folder: Path, settings: str = SETTINGS) -> None:
-        self.code, self.path = code, folder / "run"
-        folder.mkdir(exist_ok=True)
-        config = folder / "line.yaml"
-        config.write_text(settings)
-        script = "scripts/train_line.py"
-        self.words = [script, "--config", str(config), "--output-dir", str(self.path)]
-
-    def end(self) -> subprocess.CompletedProcess[str]:
-        """Run to the end."""
-        return run(shlex.join(["python", *self.words]), self.code)
-
-    def signalled_after(self, pattern: str, number: int) -> int:
-        """Send a signal as soon as a file of that pattern is there; return the exit status."""
-        process = start(self.words, self.code)
-        deadline = time.monotonic() + 120
-        while not list(self.path.glob(pattern)) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(number)
-        process.communicate()
-        return process.returncode
-
-    def checkpoints(self) -> set[str]:
-        return {path.parent.name for path in self.path.rglob("manifest.json")}
-
-    def status(self) -> dict[str, object]:
-        return json.loads((self.path / "status.json").read_text())
-
-    def content(self) -> list[bytes]:
-        """What must be equal to the bit."""
-        newest = "checkpoints/models/latest/step_6000/weights.pt"
-        files = ("logs/metrics.jsonl", newest, "status.json")
-        return [(self.path / name).read_bytes() for name in files]
-
-
-@pytest.fixture(scope="module")
-def whole_line(extended, tmp_path_factory):
-    """What an undisturbed run leaves."""
-    line = Line(extended, tmp_path_factory.mktemp("whole"))
-    ended = line.end()
-    assert ended.returncode == 0, ended.stderr
-    return line.content()
-
-
-ROWS, CHECKPOINT = "logs/metrics.jsonl", "checkpoints/models/latest/step_*_interim/manifest.json"
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 85)]
-)
-def test_the_experiment_saves_when_it_is_asked_to_stop(
-    extended, tmp_path, whole_line, number, code
-):
-    line = Line(
-        extended, tmp_path, Line.SETTINGS.replace("save_seconds: 0.05", "save_seconds: 600")
-    )
-    assert line.signalled_after(ROWS, number) == code
-    status = line.status()
-    assert status["status"] == "interrupted"
-    assert line.checkpoints() == {f"step_{status['step']}_interim"}
-    assert line.end().returncode == 0
-    assert line.content() == whole_line
-
-
-def test_the_experiment_resumes_to_the_same_bits_after_kills(extended, tmp_path, whole_line):
-    line, reached = Line(extended, tmp_path), [0]
-    for _ in range(2):
-        assert line.signalled_after(CHECKPOINT, signal.SIGKILL) == -signal.SIGKILL
-        (name,) = line.checkpoints()  # by time: none is due by its number
-        reached.append(int(name.split("_")[1]))
-    assert 0 < reached[1] <= reached[2] < 6000
-    assert line.end().returncode == 0
-    assert line.content() == whole_line
-    assert line.checkpoints() == {"step_6000"}
-    assert "was" not in line.end().stderr  # a finished one is left alone
-    assert line.content() == whole_line
-
-
-def test_the_experiment_sees_a_divergence(extended, tmp_path):
-    line = Line(extended, tmp_path, "lr: 10.0\nsteps: 200\nsave_interval: 200\n")
-    for _ in range(2):  # a result: the second call leaves it alone
-        ended = line.end()
-        assert ended.returncode == 1
-        assert "diverged at step" in ended.stderr
-        assert "loss not finite between steps" in ended.stderr
-        assert len(ended.stderr.splitlines()) == 1
-        assert line.status()["status"] == "diverged"
-
-
-def test_the_experiment_refuses_another_configuration(extended, tmp_path):
-    settings = "lr: 0.1\nsteps: 20\n"
-    assert Line(extended, tmp_path, settings).end().returncode == 0
-    ended = Line(extended, tmp_path, settings.replace("0.1", "0.2")).end()
-    assert ended.returncode == 1
-    assert "lr: 0.1 -> 0.2" in ended.stderr
-
-
-def test_the_page_names_the_length_of_its_run():
-    (code,) = (code for _, path, code in BLOCKS if path == "src/line_fit/experiment.py")
-    body = code[code.index("def run(") :].splitlines()
-    assert len(body) == 25
-
-
 def test_new_files_are_in_the_house_style(extended, repo_root):
     ruff = shutil.which("ruff") or Path(sys.executable).parent / "ruff"
     if not Path(ruff).exists():
@@ -216,3 +101,63 @@ def test_new_files_are_in_the_house_style(extended, repo_root):
             [ruff, *words, "--no-cache", *files], cwd=extended, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout
+
+
+def start_line(extended, folder, **settings):
+    """Start the example's script on a configuration of its own; yield once it has logged."""
+    config = extended / f"{folder}.yaml"
+    lines = {"optimizer": "sgd", "lr": 0.01, "steps": 6000, **settings}
+    config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    words = ["scripts/train_line.py", "--config", str(config), "--output-dir", f"runs/{folder}"]
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=extended,
+        env={**os.environ, "PYTHONPATH": str(extended / "src"), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(log: Path, process: subprocess.Popen[str], rows: int) -> None:
+    until = time.monotonic() + 60
+    while not log.exists() or log.read_bytes().count(b"\n") < rows:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def newest_weights(folder: Path) -> bytes:
+    (path,) = (folder / "checkpoints" / "models" / "latest").glob("step_6000")
+    return (path / "weights.pt").read_bytes()
+
+
+def test_the_experiment_of_the_page_stops_resumes_and_ends_like_every_run(extended):
+    whole = start_line(extended, "whole")
+    assert whole.wait(120) == 0, whole.stderr.read()
+    runs = extended / "runs"
+    stopped = start_line(extended, "stopped")
+    log = runs / "stopped" / "logs" / "metrics.jsonl"
+    wait_for_rows(log, stopped, 30)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(60) == 143
+    assert "the same command resumes" in stopped.stderr.read()
+    status = json.loads((runs / "stopped" / "status.json").read_text())
+    assert status["status"] == "interrupted"
+    saved = (runs / "stopped" / "checkpoints" / "models" / "latest").iterdir()
+    assert f"step_{status['step']}" in {path.name.removesuffix("_interim") for path in saved}
+
+    killed = start_line(extended, "stopped")
+    wait_for_rows(log, killed, log.read_bytes().count(b"\n") + 30)
+    killed.kill()
+    assert killed.wait(60) == -signal.SIGKILL
+    assert start_line(extended, "stopped").wait(120) == 0
+    assert newest_weights(runs / "stopped") == newest_weights(runs / "whole")
+    assert log.read_bytes() == (runs / "whole" / "logs" / "metrics.jsonl").read_bytes()
+
+
+def test_the_experiment_of_the_page_sees_a_divergence(extended):
+    process = start_line(extended, "diverging", lr=1e30)
+    process.wait(120)
+    status = json.loads((extended / "runs" / "diverging" / "status.json").read_text())
+    assert status["status"] == "diverged"
+    assert "loss not finite" in status["message"]

@@ -60,7 +60,7 @@ CASES = {
         "tune_deepobs",
         """
         mnist_mlp --optimizer Adam --grid lr=1e-3,1e-2 --seeds 1 -N 1 --bs 20 --wd 1e-4 --threads 1
-        --train_log_interval 2 --skip_if_exists --metric test_losses --mode final
+        --train_log_interval 2 --again --metric test_losses --mode final
         --data_dir {data} --output_dir {folder}
         """,
     ),

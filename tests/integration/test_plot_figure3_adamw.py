@@ -9,7 +9,12 @@ import time
 import plot_figure3_adamw as script
 import pytest
 
-from pytorch_port.sweep.figure3_tables import METRICS_REQUIRED, write_curves, write_metrics
+from pytorch_port.sweep.figure3_tables import (
+    METRICS_REQUIRED,
+    read_metrics,
+    write_curves,
+    write_metrics,
+)
 
 
 def _row(count, decay, backend="torch"):
@@ -58,7 +63,7 @@ def test_mixes_backends_and_draws_overlays(archive, tmp_path):
     [
         (["--metrics_csv", "absent.csv"], "absent.csv: no such table"),
         (["--runs_csv", "absent.csv"], "absent.csv: no such table"),
-        (["--metrics_csv", "{table}", "{table}"], "repeats the run"),
+        (["--metrics_csv", "{table}", "{other}"], "with another setting; one row each"),
         (["--metrics_csv", "{table}", "--overlay", "publshed"], "publshed: no such table"),
         (["--metrics_csv", "{table}", "--overlay", "{empty}"], "in this folder"),
     ],
@@ -66,6 +71,9 @@ def test_mixes_backends_and_draws_overlays(archive, tmp_path):
 def test_faults_are_one_line_and_write_nothing(archive, tmp_path, capsys, flags, message):
     (tmp_path / "empty").mkdir()
     places = {"table": archive / "figure3_adamw_metrics.csv", "empty": tmp_path / "empty"}
+    places["other"] = tmp_path / "other.csv"
+    rows = read_metrics(places["table"])
+    write_metrics([row | {"global_step": row["global_step"] + 1} for row in rows], places["other"])
     output = tmp_path / "out"
     argv = [*(flag.format(**places) for flag in flags), "--output_dir", str(output)]
     assert script.main(argv) == 1

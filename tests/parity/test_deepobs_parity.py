@@ -109,7 +109,8 @@ def test_another_batch_size_and_other_seeds_are_read_from_the_files(part):
     report = run(folder)
     assert report.exit_code == 0, report.table()
     assert len(report.rows) >= 6
-    assert not report.skipped
+    exceptions = "meta.json/bounds/exceptions/"  # for cases that this directory does not have
+    assert all(case.startswith(exceptions) for case, _ in report.skipped)
     for name in ("weight_seed_base", "input_seed"):
         wrong = {**meta, "forward": {**meta["forward"], name: 1}}
         (folder / "meta.json").write_text(json.dumps(wrong))
@@ -146,7 +147,7 @@ def test_dropout_masks_are_prescribed_or_unchecked(part):
     (folder / "forward.json").write_text(json.dumps(records))
     report = run(folder)
     assert ("forward/cifar100_allcnnc/train", "per-example losses") in failures(report)
-    assert not report.skipped
+    assert not any("dropout" in reason for _, reason in report.skipped)
 
 
 def test_nothing_checked_is_a_failure(part):
@@ -160,7 +161,7 @@ def test_foreign_files_are_listed(part):
     (folder / "novelty.json").write_text("{}")
     report = run(folder)
     assert report.exit_code == 0
-    assert ("novelty", "no checker for a file of this name") in report.skipped
+    assert ("novelty.json", "no check knows this file") in report.skipped
 
 
 @pytest.mark.parametrize("missing", ["meta.json", "folder"])
@@ -282,3 +283,107 @@ def test_the_published_figures_in_the_package_are_compared(part):
     record["convergence_performance"]["mnist_vae"] += 1
     (folder / "baselines_v1_1.json").write_text(json.dumps(record))
     assert ("baselines_v1_1", "convergence thresholds") in failures(run(folder))
+
+
+def edit(folder, name, change):
+    """Change a JSON file in place."""
+    content = json.loads((folder / name).read_text())
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_an_unknown_phase_is_unchecked_and_the_known_one_is_checked(part):
+    folder = part(problems=["mnist_logreg", "mnist_mlp"])
+
+    def rename(records):
+        phases = records["mnist_logreg"]["phases"]
+        phases["validation"] = dict(phases["test"])
+
+    edit(folder, "forward.json", rename)
+    report = run(folder)
+    assert report.exit_code == 0, report.table()
+    assert ("forward/mnist_logreg/validation", "unknown phase 'validation'; known are train, "
+            "train_eval, valid, test") in report.skipped  # fmt: skip
+    assert {row.case for row in report.rows} >= {"forward/mnist_logreg/test", "forward/mnist_mlp"}
+
+
+@pytest.mark.parametrize("bound", ["grad_norm_rel", "logits_abs", "regularizer_rel"])
+def test_a_missing_bound_leaves_its_quantity_unchecked(part, bound):
+    folder = part(problems=["mnist_logreg"])
+    before = run(folder)
+    edit(folder, "meta.json", lambda meta: meta["bounds"].pop(bound))
+    report = run(folder)
+    assert report.exit_code == 0, report.table()
+    assert any("no bound is recorded" in reason for _, reason in report.skipped)
+    lost = {row.quantity for row in before.rows} - {row.quantity for row in report.rows}
+    assert (
+        lost
+        == {
+            "grad_norm_rel": {"gradient norms", "gradient entries"},
+            "logits_abs": {"logits"},
+            "regularizer_rel": {"regulariser"},
+        }[bound]
+    )
+
+
+def test_a_variable_that_the_loss_ignores_has_the_gradient_zero(part, monkeypatch):
+    folder = part(problems=["mnist_logreg"])
+    original = tf_weights.Variable.gradient
+    monkeypatch.setattr(
+        tf_weights.Variable,
+        "gradient",
+        lambda self: None if self.name == "dense/bias" else original(self),
+    )
+    assert {q for _, q in failures(run(folder))} == {"gradient norms", "gradient entries"}
+
+    def ignore(records):
+        phase = records["mnist_logreg"]["phases"]["test"]
+        phase["grad_l2_norms"][1], phase["grad_first3"][1] = 0.0, [0.0, 0.0, 0.0]
+
+    edit(folder, "forward.json", ignore)
+    report = run(folder)
+    assert not report.failed, report.table()
+    # and it hides no other variable's
+    edit(
+        folder,
+        "forward.json",
+        lambda r: r["mnist_logreg"]["phases"]["test"]["grad_l2_norms"].__setitem__(0, 7.0),
+    )
+    (row,) = run(folder).failed
+    assert row.quantity == "gradient norms"
+    assert row.detail == "1 of 2, most in dense/kernel"
+
+
+def test_what_matches_nothing_is_listed(part):
+    folder = part(problems=["mnist_logreg"])
+
+    def add(records):
+        phase = records["mnist_logreg"]["phases"]["test"]
+        phase["grad_sums"] = [0.5, 0.25]
+        phase["grad_l2_norms"][1] = None
+
+    edit(folder, "forward.json", add)
+    exceptions = {"mnist_logreg/test": {"odd_abs": 1.0}, "nothing/test": {"logits_abs": 1.0}}
+    edit(folder, "meta.json", lambda meta: meta["bounds"].update(exceptions=exceptions, odd=1.0))
+    skipped = {case: reason for case, reason in run(folder).skipped}
+    assert set(skipped) == {
+        "forward.json/mnist_logreg/phases/test/grad_sums",
+        "forward/mnist_logreg/test",
+        "meta.json/bounds/exceptions/mnist_logreg/test/odd_abs",
+        "meta.json/bounds/exceptions/nothing/test",
+        "meta.json/bounds/odd",
+    }
+    assert skipped["forward/mnist_logreg/test"] == "gradients of dense/bias are not recorded"
+
+
+@pytest.mark.parametrize(("mean", "ok"), [(-8.7e-6, True), (1e-4, True), (1e-3, False)])
+@pytest.mark.parametrize("deviation", [0.004, 0.3])
+def test_low_contrast_needs_no_mean_of_exactly_zero(part, mean, ok, deviation):
+    folder = part("preprocessing")
+    with np.load(folder / "preprocessing.npz") as archive:
+        arrays = dict(archive)
+    z = np.random.RandomState(0).standard_normal((8, 8, 3))
+    arrays["std_low"] = ((z - z.mean()) * deviation + mean).astype(np.float32)
+    np.savez(folder / "preprocessing.npz", **arrays)
+    failed = {quantity for _, quantity in failures(run(folder))}
+    assert failed == (set() if ok else {"std_low is below the least deviation"})

@@ -22,7 +22,8 @@ def test_every_recorded_array_agrees(golden):
     report = run(golden)
     assert not report.failed, report.table()
     assert len(report.rows) > 100
-    assert not report.skipped
+    # the committed recording leaves out arrays that follow from others
+    assert {reason.partition(" ")[2] for _, reason in report.skipped} == {"is not recorded"}
 
 
 def test_a_changed_array_fails(golden, tmp_path):

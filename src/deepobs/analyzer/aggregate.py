@@ -1,14 +1,18 @@
 """From runs to figures: mean curves, final and best values, speed, tunability, confidence.
 
 Conventions of the published analysis: mean and *population* standard deviation over seeds, for each
-epoch; the final value is the last entry of the mean curve, the best value its extremum; speed is
-the mean over runs of the first epoch at the convergence threshold, N + 1 where it is never reached.
-A diverged run has no value: it makes the mean of its setting NaN, as a diverged setting should be.
+epoch; the final value is the last entry of the mean curve, the best value its extremum. A diverged
+run has no value: it makes the mean of its setting NaN, as a diverged setting should be.
+
+Speed is the mean first epoch at the convergence threshold over the runs that reach it; a run that
+does not has no speed (the published analysis takes N + 1 for it, which depends on how long it was
+given). Settings of unequal length are ranked apart, the longest first.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +35,8 @@ class Summary:
         sd: their sample deviation, which tests use (NaN for one run).
         best: extremum of the mean curve.
         low, high: 95 % confidence interval of the mean (Student's t; NaN for one run).
-        speed: epochs to the threshold; None without one.
-        reached: runs that reach it.
+        speed: mean epochs to the threshold of the runs that reach it; None where none does.
+        reached: runs that reach it; None without a threshold.
         diverged: runs that diverged.
     """
 
@@ -44,7 +48,7 @@ class Summary:
     low: float
     high: float
     speed: float | None
-    reached: int
+    reached: int | None
     diverged: int
 
     @property
@@ -113,7 +117,7 @@ def summarise(setting: Setting, metric: str) -> Summary:
     if not np.isnan(mean).all():
         best = float(np.nanmin(mean) if loss else np.nanmax(mean))
     threshold = threshold_of(setting.runs[0].testproblem, metric)
-    speed, reached = None, 0
+    speed, reached = None, None
     if threshold is not None:
         speed, reached = _speed(rows, threshold, loss)
     moments = Moments.of(final)
@@ -133,14 +137,42 @@ def summarise(setting: Setting, metric: str) -> Summary:
     )
 
 
-def _speed(rows: np.ndarray, threshold: float, loss: bool) -> tuple[float, int]:
+def _speed(rows: np.ndarray, threshold: float, loss: bool) -> tuple[float | None, int]:
     hit = rows <= threshold if loss else rows >= threshold
-    epochs = np.where(hit.any(1), hit.argmax(1), rows.shape[1])
-    return float(epochs.mean()), int(hit.any(1).sum())
+    epochs = hit.argmax(1)[hit.any(1)]
+    return float(epochs.mean()) if len(epochs) else None, len(epochs)
+
+
+def speed_text(speed: float | None, reached: int | None, n: int, epochs: int) -> str:
+    """Return a speed as a table shows it.
+
+    >>> speed_text(12.0, 3, 3, 100), speed_text(12.0, 2, 3, 100)
+    ('12.0', '12.0, 1 of 3 not reached in 100')
+    >>> speed_text(None, 0, 3, 100), speed_text(None, None, 3, 100)
+    ('not reached in 100', '')
+    """
+    if reached is None:
+        return ""
+    if speed is None:
+        return f"not reached in {epochs}"
+    rest = f", {n - reached} of {n} not reached in {epochs}" if reached < n else ""
+    return f"{speed:.1f}{rest}"
+
+
+def published_speed(row: Mapping[str, Any]) -> float | None:
+    """Return a published speed over the runs that reached the threshold; None where none did.
+
+    The published mean holds N + 1 for each of the others, which is taken out.
+    """
+    if not row["nconv"]:
+        return None
+    return (row["speed"] * row["n"] - (row["n"] - row["nconv"]) * (row["N"] + 1)) / row["nconv"]
 
 
 def rank_settings(settings: list[Setting], metric: str, mode: str = "final") -> list[Setting]:
     """Return settings from best to worst; diverged ones last.
+
+    Settings of fewer epochs stand after all longer ones: their values are on another scale.
 
     Args:
         settings: of one optimizer on one problem.
@@ -151,11 +183,11 @@ def rank_settings(settings: list[Setting], metric: str, mode: str = "final") -> 
         raise ValueError(f"mode is {mode!r}; accepted: {', '.join(MODES)}")
     sign = 1.0 if is_loss(metric) else -1.0
 
-    def key(setting: Setting) -> tuple[float, float]:
+    def key(setting: Setting) -> tuple[float, float, float]:
         summary = summarise(setting, metric)
         value = sign * (summary.best if mode == "best" else summary.mean)
         value = math.inf if math.isnan(value) else value
-        return (-summary.n if mode == "most" else 0, value)
+        return (-summary.n if mode == "most" else 0, -setting.runs[0].num_epochs, value)
 
     return sorted(settings, key=key)
 
@@ -166,9 +198,23 @@ def best_setting(
     optimizer: str,
     mode: str = "most",
     metric: str | None = None,
+    epochs: int | None = None,
 ) -> Setting | None:
-    """Return the setting that stands for an optimizer; None where it has no run."""
-    settings = results.of(testproblem, optimizer)
+    """Return the setting that stands for an optimizer; None where it has no run.
+
+    Args:
+        results: of a folder.
+        testproblem: its name.
+        optimizer: its name.
+        mode: see ``rank_settings``.
+        metric: what to judge by.
+        epochs: among the settings of this length; None takes the first in rank of any.
+    """
+    settings = [
+        setting
+        for setting in results.of(testproblem, optimizer)
+        if epochs in (None, setting.runs[0].num_epochs)
+    ]
     if not settings:
         return None
     return rank_settings(settings, choose_metric(settings[0], metric), mode)[0]
@@ -193,14 +239,22 @@ def published_moments(row: dict[str, Any], metric: str, epoch: int) -> Moments:
     return Moments.of_population(row["n"], *published_value(row, metric, epoch))
 
 
+def longest(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings that have the greatest number of epochs."""
+    most = max((setting.runs[0].num_epochs for setting in settings), default=0)
+    return [setting for setting in settings if setting.runs[0].num_epochs == most]
+
+
 def sensitivity(
     settings: list[Setting], metric: str, hyperparameter: str = "lr"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a hyperparameter's values and the relative performance in [0, 1] at each.
 
     The best setting has 1: ``best / value`` for losses, ``value / best`` for accuracies; 0 where
-    the setting diverged. Sorted by the hyperparameter.
+    the setting diverged. Sorted by the hyperparameter. Shorter settings than the longest are left
+    out.
     """
+    settings = longest(settings)
     pairs = []
     for setting in settings:
         value = setting.hyperparams.get(hyperparameter)

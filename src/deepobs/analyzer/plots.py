@@ -14,6 +14,7 @@ from deepobs.analyzer.aggregate import (
     best_setting,
     choose_metric,
     is_loss,
+    longest,
     mean_and_std,
     rank_settings,
     sensitivity,
@@ -21,7 +22,7 @@ from deepobs.analyzer.aggregate import (
     threshold_of,
 )
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
-from deepobs.analyzer.profiles import performance_profile, times_to_threshold
+from deepobs.analyzer.profiles import left_out, performance_profile, times_to_threshold
 from deepobs.analyzer.results import Results
 from trainrig.plotting.style import COLUMN_IN, PALETTE, TEXT_IN, new_figure, paper_style
 
@@ -177,8 +178,8 @@ def _published_grids(axis: Any, problem: str) -> None:
 def plot_sensitivity_2d(
     results: Results, testproblem: str, optimizer: str, x: str, y: str, metric: str | None = None
 ) -> Any:
-    """Draw the final metric over two hyperparameters, one marker per setting."""
-    settings = results.of(testproblem, optimizer)
+    """Draw the final metric over two hyperparameters, one marker per setting of the same length."""
+    settings = longest(results.of(testproblem, optimizer))
     if not settings:
         raise ValueError(f"{results.root}: no runs of {optimizer} on {testproblem}")
     metric = choose_metric(settings[0], metric)
@@ -206,8 +207,8 @@ def plot_sensitivity_2d(
 def plot_final_metric_vs_tuning_rank(
     results: Results, testproblem: str, optimizer: str, metric: str | None = None
 ) -> Any:
-    """Draw the final metric of each setting, from best to worst, with every seed."""
-    settings = results.of(testproblem, optimizer)
+    """Draw the final metric of each setting of the greatest length, best first, every seed."""
+    settings = longest(results.of(testproblem, optimizer))
     if not settings:
         raise ValueError(f"{results.root}: no runs of {optimizer} on {testproblem}")
     metric = choose_metric(settings[0], metric)
@@ -232,7 +233,11 @@ def plot_profiles(results: Results, tau_max: float = 4.0) -> Any:
         style = "--" if optimizer.endswith("(published)") else "-"
         axis.step(taus, profile, where="post", ls=style, label=optimizer)
     axis.set(xlabel="time relative to the fastest", ylabel="share of problems", ylim=(0, 1.02))
-    axis.legend(fontsize="small")
+    if axis.lines:
+        axis.legend(fontsize="small")
+    if absent := left_out(results):
+        text = "left out, of another length:\n" + "\n".join(absent)
+        axis.set_title(text, fontsize="x-small", loc="left")
     return figure
 
 

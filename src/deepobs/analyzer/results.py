@@ -2,7 +2,8 @@
 
 Files of the 1.1 line (NaN literals, ``optimizer``, ``hyperparams``), of the 1.2 line
 (``optimizer_name``, ``optimizer_hyperparams``) and ours are read alike. A file that is broken or
-foreign is skipped and counted, and its name and reason are kept.
+foreign is skipped and counted, and its name and reason are kept. A result is known by problem,
+optimizer, setting and seed, not by its file: of equal ones the newest counts.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deepobs.identity import age_of, hyperparams_of, seed_of, setting_of
+from trainrig.repeats import count_once, repeated_text
+
 logger = logging.getLogger(__name__)
 LOSSES = ("train_losses", "valid_losses", "test_losses")
 ACCURACIES = ("train_accuracies", "valid_accuracies", "test_accuracies")
 CURVES = (*LOSSES, *ACCURACIES)
-LR_NAMES = ("lr", "learning_rate")
 #: Files beside results that belong to other tools of the suite.
 NOT_RESULTS = ("tuning_log.json",)
 
@@ -34,6 +37,8 @@ class Run:
     Attributes:
         curves: arrays (N + 1,) by name; non-finite values are NaN.
         hyperparams: all of them, the learning rate under ``lr``.
+        seed: -1 where nothing says it.
+        setting: equal for runs of one problem, optimizer and setting.
         status: ``complete`` or ``diverged``; of old files, whether all losses are finite.
     """
 
@@ -47,6 +52,7 @@ class Run:
     weight_decay: float | None
     status: str
     curves: dict[str, np.ndarray]
+    setting: str = ""
     content: dict[str, Any] = field(repr=False, default_factory=dict)
 
     @property
@@ -89,11 +95,13 @@ class Results:
     Attributes:
         settings: ``{problem: {optimizer: {setting name: Setting}}}``.
         skipped: files that were not read.
+        times: how often each result is there that is there more than once, by the newest file.
     """
 
     root: Path
     settings: dict[str, dict[str, dict[str, Setting]]]
     skipped: list[Skipped]
+    times: dict[Path, int] = field(default_factory=dict)
 
     @property
     def testproblems(self) -> list[str]:
@@ -108,6 +116,16 @@ class Results:
         """Return the settings of one optimizer on one problem, by learning rate."""
         settings = self.settings.get(testproblem, {}).get(optimizer, {})
         return sorted(settings.values(), key=lambda s: (s.learning_rate or math.inf, s.name))
+
+    @property
+    def repeated(self) -> list[str]:
+        """A sentence for each result that is there more than once."""
+        return [
+            f"{run.testproblem}, {run.optimizer}, {run.path.parent.name}: "
+            + repeated_text(f"seed {run.seed}", self.times[run.path])
+            for run in self
+            if run.path in self.times
+        ]
 
     def __iter__(self) -> Iterator[Run]:
         for optimizers in self.settings.values():
@@ -138,24 +156,47 @@ def read_results(root: Path | str, *, quiet: bool = False) -> Results:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such results folder")
-    settings: dict[str, Any] = defaultdict(lambda: defaultdict(dict))
+    runs: list[Run] = []
     skipped: list[Skipped] = []
     for path in sorted(root.rglob("*.json")):
         parts = path.relative_to(root).parts
         if path.name in NOT_RESULTS or any(part.startswith(".") for part in parts):
             continue
         try:
-            run = read_run(path)
+            runs.append(read_run(path))
         except ValueError as error:
             skipped.append(Skipped(path, str(error)))
-            continue
-        group = settings[run.testproblem][run.optimizer]
-        name = path.parent.name
-        group.setdefault(name, Setting(name)).runs.append(run)
     if skipped and not quiet:
         logger.warning("%s: %d files skipped, first %s", root, len(skipped), skipped[0].reason)
-    plain = {problem: dict(optimizers) for problem, optimizers in settings.items()}
-    return Results(root, plain, skipped)
+    once = count_once(
+        runs,
+        lambda run: None if run.seed < 0 else (run.setting, run.seed),
+        lambda run: age_of(run.path),
+    )
+    times = {run.path: 1 + len(older) for run, older in once.dropped}
+    return Results(root, group_runs(once.kept), skipped, times)
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Setting]]]:
+    """Return ``{problem: {optimizer: {setting name: Setting}}}``.
+
+    Runs of one setting are together, whatever their folders are called; the first one's folder
+    names the setting. Of an optimizer's spellings the one with more capitals is shown.
+    """
+    settings: dict[str, Any] = defaultdict(lambda: defaultdict(dict))
+    spelling: dict[str, str] = {}
+    for run in runs:
+        key = run.optimizer.casefold()
+        spelling[key] = min(spelling.get(key, run.optimizer), run.optimizer)
+    groups: dict[str, Setting] = {}
+    for run in runs:
+        if run.setting not in groups:
+            own = settings[run.testproblem][spelling[run.optimizer.casefold()]]
+            label = run.path.parent.name
+            label += f" ({len(own) + 1})" if label in own else ""
+            groups[run.setting] = own[label] = Setting(label)
+        groups[run.setting].runs.append(run)
+    return {problem: dict(optimizers) for problem, optimizers in settings.items()}
 
 
 def read_run(path: Path) -> Run:
@@ -190,25 +231,21 @@ def _curve(values: Any) -> np.ndarray:
 
 
 def _make_run(path: Path, content: dict[str, Any], curves: dict[str, np.ndarray]) -> Run:
-    hyperparams = dict(content.get("optimizer_hyperparams") or content.get("hyperparams") or {})
-    for name in LR_NAMES:
-        if name in hyperparams:
-            hyperparams["lr"] = hyperparams.pop(name)
-    if content.get("learning_rate") is not None:
-        hyperparams.setdefault("lr", content["learning_rate"])
-    optimizer = content.get("optimizer") or content.get("optimizer_name") or path.parts[-3]
+    optimizer = str(content.get("optimizer") or content.get("optimizer_name") or path.parts[-3])
+    seed = seed_of(content, path)
     decay = content.get("weight_decay", content.get("l2_reg"))
     finite = all(np.isfinite(curve).all() for name, curve in curves.items() if name in LOSSES)
     return Run(
         path=path,
         testproblem=str(content["testproblem"]),
-        optimizer=str(optimizer),
-        hyperparams=hyperparams,
-        seed=int(content.get("random_seed", -1)),
+        optimizer=optimizer,
+        hyperparams=hyperparams_of(content),
+        seed=-1 if seed is None else seed,
         batch_size=int(content["batch_size"]),
         num_epochs=int(content["num_epochs"]),
         weight_decay=None if decay is None else float(decay),
         status=str(content.get("status", "complete" if finite else "diverged")),
         curves=curves,
+        setting=setting_of(content, optimizer),
         content=content,
     )

@@ -14,11 +14,13 @@ from deepobs.analyzer.aggregate import (
     choose_metric,
     is_loss,
     published_moments,
+    published_speed,
     published_value,
+    speed_text,
     summarise,
 )
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
-from deepobs.analyzer.results import Results, optimizer_order
+from deepobs.analyzer.results import Results, Setting, optimizer_order
 from trainrig.stats import LEVEL, holm, t_interval, welch
 
 PUBLISHED = "published"
@@ -33,7 +35,8 @@ class Row:
         epochs: length of the runs.
         performance: final mean of the metric.
         std: population deviation over seeds.
-        speed: epochs to the convergence threshold.
+        speed: mean epochs to the convergence threshold, over the runs that reach it.
+        reached: how many runs reach it; None without a threshold.
         tunability: the setting, e.g. ``lr 1.58e-02, momentum 0.99``.
         verdict: against the best published baseline on this problem after as many epochs.
         p_value: of Welch's test behind the verdict, Holm-corrected over the table; None where
@@ -51,9 +54,15 @@ class Row:
     low: float
     high: float
     speed: float | None
+    reached: int | None
     tunability: str
     verdict: str
     p_value: float | None = None
+
+    @property
+    def speed_text(self) -> str:
+        """The speed as a table shows it."""
+        return speed_text(self.speed, self.reached, self.n, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class _Comparison:
 
 
 def make_rows(results: Results, mode: str = "most", metric: str | None = None) -> list[Row]:
-    """Return a row per problem and optimizer, and the published ones of the same problems.
+    """Return a row per problem, optimizer and length, and the published ones of the same problems.
 
     The verdicts of all rows are one family: their p-values are Holm-corrected together.
     """
@@ -82,36 +91,48 @@ def make_rows(results: Results, mode: str = "most", metric: str | None = None) -
     compared: dict[int, _Comparison] = {}
     for problem in results.testproblems:
         for optimizer in results.optimizers(problem):
-            setting = best_setting(results, problem, optimizer, mode, metric)
-            assert setting is not None  # the optimizer has runs
-            chosen = choose_metric(setting, metric)
-            summary, epochs = summarise(setting, chosen), setting.runs[0].num_epochs
-            found = _compare(problem, chosen, summary, epochs)
-            if isinstance(found, _Comparison):
-                compared[len(rows)] = found
-            rows.append(
-                Row(
-                    problem,
-                    optimizer,
-                    "run",
-                    chosen,
-                    summary.n,
-                    epochs,
-                    summary.mean,
-                    summary.std,
-                    summary.low,
-                    summary.high,
-                    summary.speed,
-                    describe(setting.hyperparams),
-                    found if isinstance(found, str) else "",
-                )
-            )
+            settings = results.of(problem, optimizer)
+            for epochs in sorted({s.runs[0].num_epochs for s in settings}, reverse=True):
+                setting = best_setting(results, problem, optimizer, mode, metric, epochs)
+                assert setting is not None  # there is one of this length
+                chosen = choose_metric(setting, metric)
+                summary = summarise(setting, chosen)
+                found = _compare(problem, chosen, summary, epochs)
+                if isinstance(found, _Comparison):
+                    compared[len(rows)] = found
+                rows.append(_row(problem, optimizer, setting, chosen, summary, found))
         rows += _published_rows(problem)
     corrected = holm([comparison.p for comparison in compared.values()])
     for (place, comparison), p in zip(compared.items(), corrected, strict=True):
         tested = None if math.isnan(p) else p
         rows[place] = replace(rows[place], verdict=comparison.verdict(p), p_value=tested)
     return rows
+
+
+def _row(
+    problem: str,
+    optimizer: str,
+    setting: Setting,
+    metric: str,
+    summary: Summary,
+    found: _Comparison | str,
+) -> Row:
+    return Row(
+        testproblem=problem,
+        optimizer=optimizer,
+        source="run",
+        metric=metric,
+        n=summary.n,
+        epochs=setting.runs[0].num_epochs,
+        performance=summary.mean,
+        std=summary.std,
+        low=summary.low,
+        high=summary.high,
+        speed=summary.speed,
+        reached=summary.reached,
+        tunability=describe(setting.hyperparams),
+        verdict=found if isinstance(found, str) else "",
+    )
 
 
 def tests_note(rows: list[Row]) -> str:
@@ -149,7 +170,8 @@ def _published_rows(problem: str) -> list[Row]:
                 row[metric]["final_std"],
                 low,
                 high,
-                row["speed"],
+                published_speed(row),
+                row["nconv"],
                 describe({"lr": row["lr"], **row["hp"]}),
                 "",
             )
@@ -192,7 +214,6 @@ HEADER = (
 
 def _cells(row: Row) -> tuple[str, ...]:
     performance = f"{row.performance:.5g} ± {row.std:.2g}"
-    speed = "" if row.speed is None else f"{row.speed:.1f}"
     return (
         row.testproblem,
         row.optimizer,
@@ -200,7 +221,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.n),
         str(row.epochs),
         performance,
-        speed,
+        row.speed_text,
         row.tunability,
         row.verdict,
     )
@@ -210,8 +231,21 @@ def to_markdown(rows: list[Row]) -> str:
     """Return a Markdown table."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    note = tests_note(rows)
-    return "\n".join(lines) + "\n" + (f"\n{note}\n" if note else "")
+    notes = [note for note in (tests_note(rows), lengths_note(rows)) if note]
+    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in notes)
+
+
+def lengths_note(rows: list[Row]) -> str:
+    """Return the sentence on rows of unequal length; empty where there are none."""
+    lengths: dict[str, set[int]] = {}
+    for row in rows:
+        lengths.setdefault(row.testproblem, set()).add(row.epochs)
+    if all(len(found) == 1 for found in lengths.values()):
+        return ""
+    return (
+        "Rows of unequal numbers of epochs are not on one scale: each is ranked among its equals, "
+        "and compared with published curves at its own length."
+    )
 
 
 def to_csv(rows: list[Row]) -> str:
@@ -227,25 +261,28 @@ def to_csv(rows: list[Row]) -> str:
 def to_latex(rows: list[Row]) -> str:
     r"""Return a LaTeX table: each problem's performances and speeds coloured by min-max rank.
 
+    Rows are ranked among those of as many epochs; a speed that not all runs have has no colour.
     Green is best; colours need ``\usepackage[table]{xcolor}``.
     """
     lines = [
-        r"\begin{tabular}{lllllll}",
-        r"problem & optimizer & source & $n$ & performance & speed & tunability \\ \hline",
+        r"\begin{tabular}{llllllll}",
+        r"problem & optimizer & source & $n$ & epochs & performance & speed & tunability \\ \hline",
     ]
     for row in rows:
-        peers = [other for other in rows if other.testproblem == row.testproblem]
+        alike = (row.testproblem, row.epochs)
+        peers = [other for other in rows if (other.testproblem, other.epochs) == alike]
         sign = -1.0 if is_loss(row.metric) else 1.0
         rank = _rank(sign * row.performance, [sign * other.performance for other in peers])
-        speed = ""
-        if row.speed is not None:
-            speeds = [-other.speed for other in peers if other.speed is not None]
-            speed = _coloured(f"{row.speed:.1f}", _rank(-row.speed, speeds))
+        speed = row.speed_text
+        if row.speed is not None and row.reached == row.n:
+            whole = [p.speed for p in peers if p.speed is not None and p.reached == p.n]
+            speed = _coloured(speed, _rank(-row.speed, [-peer for peer in whole]))
         cells = (
             row.testproblem.replace("_", r"\_"),
             row.optimizer.replace("_", r"\_"),
             row.source,
             str(row.n),
+            str(row.epochs),
             _coloured(rf"${row.performance:.4g} \pm {row.std:.2g}$", rank),
             speed,
             row.tunability.replace("_", r"\_"),

@@ -13,35 +13,37 @@ import torch
 
 from deepobs.parity.golden import Golden, max_abs, max_rel
 from deepobs.parity.text import check_text
-from deepobs.parity.variables import generate_variable, gradient_deviations
+from deepobs.parity.variables import check_gradients, generate_variable
 from deepobs.pytorch.testproblems import TESTPROBLEMS, TestProblem
 from deepobs.pytorch.testproblems._layers import Dropout, MaskSource
+from deepobs.pytorch.testproblems.testproblem import PHASES
 from deepobs.pytorch.tf_weights import load_tf_variables, tf_variables
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 CLASSES = {"mnist": 10, "fmnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1001}
 
 
 def check_forward(golden: Golden, stem: str, report: Report) -> None:
     """Compare every recorded pass of every problem."""
-    records = golden.json(stem)
-    arrays = golden.arrays(stem)
-    if records is None:
-        report.unchecked(stem, f"{stem}.json is missing beside the arrays")
+    records, arrays = golden.json(f"{stem}.json"), golden.arrays(f"{stem}.npz")
+    for name in records:
+        with report.attempt(f"{stem}/{name}"):
+            _check_problem(golden, name, records[name], arrays, report)
+
+
+def _check_problem(
+    golden: Golden, name: str, record: Record, arrays: Record, report: Report
+) -> None:
+    kind = record.get("testproblem", name)
+    if kind not in TESTPROBLEMS:
+        record.plain()
+        report.unchecked(f"forward/{name}", f"unknown test problem {kind!r}")
         return
-    for name, record in records.items():
-        kind = record.get("testproblem", name)
-        if kind not in TESTPROBLEMS:
-            report.unchecked(f"{stem}/{name}", f"unknown test problem {kind!r}")
-            continue
-        problem = TESTPROBLEMS[kind](batch_size=int(record["batch_size"]))
-        if "weight_decay" in record:
-            problem = TESTPROBLEMS[kind](int(record["batch_size"]), record["weight_decay"])
-        problem.set_up_net("cpu")
-        Passes(golden, name, record, arrays, problem, report).check()
-    unused = {key.partition("__")[0] for key in arrays} - records.keys()
-    for name in sorted(unused):
-        report.unchecked(f"{stem}/{name}", "arrays without a record")
+    problem = TESTPROBLEMS[kind](batch_size=int(record["batch_size"]))
+    if "weight_decay" in record:
+        problem = TESTPROBLEMS[kind](int(record["batch_size"]), record["weight_decay"])
+    problem.set_up_net("cpu")
+    Passes(golden, name, record, arrays, problem, report).check()
 
 
 class Passes:
@@ -51,50 +53,62 @@ class Passes:
         self,
         golden: Golden,
         name: str,
-        record: dict[str, Any],
-        arrays: dict[str, np.ndarray],
+        record: Record,
+        arrays: Record,
         problem: TestProblem,
         report: Report,
     ) -> None:
         self.golden, self.name, self.record = golden, name, record
         self.arrays, self.problem, self.report = arrays, problem, report
-        self.settings = {**golden.meta.get("forward", {}), **record}
         self.case = f"forward/{name}"
+
+    def setting(self, name: str) -> Any:
+        """Return a setting of this problem, else of all of them.
+
+        Raises:
+            MissingEntryError: there is none.
+        """
+        common = self.golden.settings("forward")
+        return common[name] if name in common and name not in self.record else self.record[name]
 
     def check(self) -> None:
         """Load the weights, then compare each phase."""
         try:
             self.load_weights()
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             self.report.equal(self.case, "variables", False, str(error))
             return
         if "consecutive_batches" in self.record:
             check_text(self.golden, self.case, self.record, self.arrays, self.problem, self.report)
-        elif self.record["phases"]:
+        phases = self.record.get("phases", {})
+        if not phases and "consecutive_batches" not in self.record:
+            self.report.unchecked(self.case, "no pass is recorded")
+        if phases:
             batch = self.make_batch()
-            for phase, expected in self.record["phases"].items():
-                self.check_phase(phase, expected, batch)
+            for phase in phases:
+                with self.report.attempt(f"{self.case}/{phase}"):
+                    self.check_phase(phase, phases[phase], batch)
 
     def load_weights(self, silent: bool = False) -> None:
         """Regenerate and load all variables; check names and, unless silent, sums."""
-        base = int(self.settings["weight_seed_base"])
+        base = int(self.setting("weight_seed_base"))
         values, sums = {}, []
         for variable in self.record["variables"]:
             shape = tuple(variable["shape"])
             value = generate_variable(variable["name"], shape, base + variable["k"])
             values[variable["name"]] = value
-            if "abs_sum" in variable:
+            if "abs_sum" in variable and not silent:
                 total = float(np.abs(value.astype(np.float64)).sum())
                 sums.append((total, variable["abs_sum"]))
         load_tf_variables(self.problem.net, values)
-        if sums and not silent:
+        if sums:
             ours, theirs = zip(*sums, strict=True)
             self.report.check(self.case, "weights regenerated", max_rel(ours, theirs), 1e-5)
 
     def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Regenerate images (B, C, H, W) and labels (B,)."""
         data = self.problem.__class__.__name__.partition("_")[0]
-        r = np.random.RandomState(int(self.settings["input_seed"]))
+        r = np.random.RandomState(int(self.setting("input_seed")))
         n = int(self.record["batch_size"])
         if data in ("mnist", "fmnist"):
             x = r.uniform(0, 1, (n, 28, 28, 1))
@@ -119,11 +133,13 @@ class Passes:
         in the order of application, keeps where ``RandomState(base + k).uniform(size=shape) >=
         rate``, shape in TensorFlow's layout.
         """
+        common = self.golden.settings("forward").get("dropout_seed_base")
         dropouts = [m for m in self.problem.net.modules() if isinstance(m, Dropout) and m.p > 0]
         if phase != "train" or not dropouts:
             return True
-        prefix, base = f"{self.name}__{phase}__mask", self.settings.get("dropout_seed_base")
+        prefix = f"{self.name}__{phase}__mask"
         recorded = any(key.startswith(prefix) for key in self.arrays)
+        base = self.record.get("dropout_seed_base", common)
         if base is None and not recorded:
             return False
         count = iter(range(10**6))
@@ -146,11 +162,19 @@ class Passes:
             dropout.mask_source = mask_source(dropout.p)
         return True
 
-    def check_phase(self, phase: str, expected: dict[str, Any], batch: Any) -> None:
+    def check_phase(self, phase: str, expected: Record, batch: Any) -> None:
         """Compare outputs, losses, regulariser, gradients and moving statistics of one pass."""
         case = f"{self.case}/{phase}"
-        if not self.prescribe_masks(phase):
-            self.report.unchecked(case, "active dropout, and the directory prescribes no masks")
+        reason = ""
+        if phase not in PHASES:
+            reason = f"unknown phase {phase!r}; known are {', '.join(PHASES)}"
+        elif not self.prescribe_masks(phase):
+            reason = "active dropout, and the directory prescribes no masks"
+        if reason:
+            expected.plain()
+            for key in self.arrays_of(phase):
+                self.arrays[key]
+            self.report.unchecked(case, reason)
             return
         outputs: list[Any] = []
         hook = self.problem.net.register_forward_hook(lambda _, __, output: outputs.append(output))
@@ -159,18 +183,36 @@ class Passes:
         hook.remove()
         self.check_outputs(case, phase, outputs[0])
         self.check_scalars(case, phase, expected, losses)
-        if accuracy is not None and "accuracy" in expected:
-            self.report.check(case, "accuracy", abs(float(accuracy) - expected["accuracy"]), 1e-6)
+        if accuracy is not None:
+            with self.report.attempt(case):
+                self.report.check(
+                    case, "accuracy", abs(float(accuracy) - expected["accuracy"]), 1e-6
+                )
+        if "train_phase_deterministic" in expected:
+            active = [m for m in self.problem.net.modules() if isinstance(m, Dropout) and m.p > 0]
+            same = (phase == "train" and not active) == expected["train_phase_deterministic"]
+            self.report.equal(case, "no active dropout", same)
         moved = {v.name: v.value() for v in tf_variables(self.problem.net) if not v.trainable}
         bound = self.bound("logits_abs", phase)
-        for name, first in expected.get("moving_stats_after_one_update_first3", {}).items():
-            ours = moved.get(name, np.empty(0))[: len(first)]
-            self.report.check(case, name, max_abs(ours, first), bound)
+        firsts = expected.get("moving_stats_after_one_update_first3", {})
+        for name in firsts:
+            ours = moved.get(name, np.empty(0)).ravel()[:3]
+            self.report.check(case, name, max_abs(ours, firsts[name]), bound)
         if phase == "train":
             self.load_weights(silent=True)  # undo the update of the moving statistics
         if "grad_l2_norms" in expected:
             self.differentiate(phase, batch)
-            self.check_gradients(case, phase, expected)
+            record = expected["grad_l2_norms"], expected.get("grad_first3", [])
+            variables = [v for v in tf_variables(self.problem.net) if v.trainable]
+            check_gradients(
+                self.report, case, variables, record, self.bound("grad_norm_rel", phase)
+            )
+        else:
+            self.report.unchecked(case, "gradients are not recorded")
+
+    def arrays_of(self, phase: str) -> list[str]:
+        """Return the names of the arrays recorded for a phase."""
+        return [key for key in self.arrays if key.startswith(f"{self.name}__{phase}__")]
 
     def losses(self, phase: str, batch: Any, *, accuracy: bool) -> Any:
         """Return per-example losses and accuracy of one pass, in the network's precision."""
@@ -178,7 +220,7 @@ class Passes:
         problem.begin(phase, None)
         dtype = next(problem.net.parameters()).dtype
         if hasattr(problem, "noise"):
-            seed = int(self.settings["vae_noise_seed"])
+            seed = int(self.setting("vae_noise_seed"))
             noise = np.random.RandomState(seed).standard_normal((len(batch[0]), 8))
             problem.noise = torch.from_numpy(noise.astype(np.float32)).to(dtype)
         return problem.forward_losses(
@@ -199,9 +241,9 @@ class Passes:
         net.float()
         self.load_weights(silent=True)
 
-    def bound(self, name: str, phase: str) -> float:
-        """Return a bound of this pass."""
-        return self.golden.bound(name, f"{self.name}/{phase}")
+    def bound(self, name: str, phase: str) -> float | None:
+        """Return a bound of this pass, or None where none is recorded."""
+        return self.golden.case_bound(name, f"{self.name}/{phase}")
 
     def check_outputs(self, case: str, phase: str, output: Any) -> None:
         """Compare logits, auxiliary logits, or the VAE's image, mean and log deviation."""
@@ -211,53 +253,45 @@ class Passes:
             named = {"logits": output[0], "aux": output[1]}
         else:
             named = dict(zip(("img", "mean", "std"), output, strict=True))
-        prefix = f"{self.name}__{phase}__"
-        for key in [k for k in self.arrays if k.startswith(prefix) and "__mask" not in k]:
-            what = key.removeprefix(prefix)
-            if what not in named:
-                self.report.unchecked(case, f"array {what!r} is no output of this network")
+        for what, ours in named.items():
+            key = f"{self.name}__{phase}__{what}"
+            if key not in self.arrays:
+                self.report.unchecked(case, f"{what} is not recorded")
                 continue
-            special = self.golden.bounds.get("exceptions", {}).get(f"{self.name}/{phase}", {})
-            bound = special.get(f"{what}_abs", self.bound("logits_abs", phase))
-            deviation = max_abs(named[what].detach().numpy(), self.arrays[key])
+            bound = self.golden.bound("exceptions", f"{self.name}/{phase}", f"{what}_abs")
+            if bound is None:
+                bound = self.bound("logits_abs", phase)
+            deviation = max_abs(ours.detach().numpy(), self.arrays[key])
             self.report.check(case, what, deviation, bound)
 
-    def check_scalars(
-        self,
-        case: str,
-        phase: str,
-        expected: dict[str, Any],
-        losses: torch.Tensor,
-    ) -> None:
+    def check_scalars(self, case: str, phase: str, expected: Record, losses: torch.Tensor) -> None:
         """Compare per-example losses, regulariser and objective."""
-        report, problem = self.report, self.problem
-        bound = self.bound("per_example_loss_rel", phase)
+        report = self.report
         ours = losses.detach().numpy()
-        # A loss moves by at most twice its logits (1.4 of both heads with the auxiliary one), so
-        # where a case's logits are allowed more, so are the losses that come from them.
-        loosened = self.bound("logits_abs", phase) - self.golden.bound("logits_abs")
-        special = self.golden.bounds.get("exceptions", {}).get(f"{self.name}/{phase}", {})
-        loosened += 0.4 * max(special.get("aux_abs", 0.0) - self.golden.bound("logits_abs"), 0.0)
-        bound += 2 * max(loosened, 0.0) / float(np.abs(expected["losses"]).min())
-        report.equal(case, "losses have shape (B,)", losses.shape == (len(expected["losses"]),))
-        report.check(case, "per-example losses", max_rel(ours, expected["losses"]), bound)
         with torch.no_grad():
-            l2 = float(problem.get_regularization_loss())
+            l2 = float(self.problem.get_regularization_loss())
             objective = float(losses.mean() + l2)
-        deviation = max_rel(l2, expected["regularizer"])
-        report.check(case, "regulariser", deviation, self.bound("regularizer_rel", phase))
-        total = expected["mean_loss_plus_regularizer"]
-        report.check(case, "objective", max_rel(objective, total), bound)
+        bound = self.loss_bound(phase, expected)
+        with report.attempt(case):
+            theirs = expected["losses"]
+            report.equal(case, "losses have shape (B,)", losses.shape == (len(theirs),))
+            report.check(case, "per-example losses", max_rel(ours, theirs), bound)
+        with report.attempt(case):
+            deviation = max_rel(l2, expected["regularizer"])
+            report.check(case, "regulariser", deviation, self.bound("regularizer_rel", phase))
+        with report.attempt(case):
+            total = expected["mean_loss_plus_regularizer"]
+            report.check(case, "objective", max_rel(objective, total), bound)
 
-    def check_gradients(self, case: str, phase: str, expected: dict[str, Any]) -> None:
-        """Compare each variable's gradient norm and first three entries."""
-        bound = self.bound("grad_norm_rel", phase)
-        variables = [v for v in tf_variables(self.problem.net) if v.trainable]
-        norms, firsts = expected["grad_l2_norms"], expected.get("grad_first3", [])
-        if len(norms) != len(variables):
-            self.report.equal(case, "gradients", False, f"{len(norms)} for {len(variables)}")
-            return
-        worst_norm, worst_first = gradient_deviations(variables, norms, firsts)
-        self.report.check(case, "gradient norms", worst_norm, bound)
-        if firsts:  # no bound is recorded: single entries carry rounding that norms average out
-            self.report.check(case, "gradient entries", worst_first, 10 * bound)
+    def loss_bound(self, phase: str, expected: Record) -> float | None:
+        """Return the bound of the losses: more where a case's logits are allowed more.
+
+        A loss moves by at most twice its logits, 1.4 of both heads with the auxiliary one.
+        """
+        bound, logits = self.bound("per_example_loss_rel", phase), self.bound("logits_abs", phase)
+        common = self.golden.bound("logits_abs")
+        if bound is None or logits is None or common is None or "losses" not in expected:
+            return bound
+        aux = self.golden.bound("exceptions", f"{self.name}/{phase}", "aux_abs")
+        loosened = logits - common + (0.0 if aux is None else 0.4 * max(aux - common, 0.0))
+        return bound + 2 * max(loosened, 0.0) / float(np.abs(expected["losses"]).min())

@@ -1,80 +1,67 @@
-"""A directory of recorded values: its JSON files, arrays, settings and bounds."""
+"""A directory of recorded values: its settings and bounds, and the measures of deviation."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainrig.parity import Record, Recording
 
-class Golden:
-    """Reads a directory of recorded values.
+#: Bounds that some check asks for; any other is listed, as nothing can use it.
+BOUNDS = (
+    "per_example_loss_rel",
+    "logits_abs",
+    "regularizer_rel",
+    "grad_norm_rel",
+    "tf_ops_abs",
+    "preprocessing_abs",
+    "two_d_rel",
+    "quadratic_rel",
+)
+#: The like of other parts: settings that a check may ask for, though no case here needs them.
+SETTINGS = {"forward": ("weight_seed_base", "input_seed", "vae_noise_seed", "dropout_seed_base")}
+RUNNER_BOUNDS = ("quadratic_abs", "adam_rel", "default_rel")
+#: Parts of ``meta.json`` that concern one file, and are not missed without it.
+PARTS = {
+    ("forward",): "forward.json",
+    ("runner",): "runner.json",
+    ("batch_norm",): "tf_ops.npz",
+    ("negative_controls",): "quadratic_deep.npz",
+    ("bounds", "runner"): "runner.json",
+    ("bounds", "exceptions"): "forward.json",
+}
 
-    Raises:
-        FileNotFoundError: the directory or its ``meta.json`` is missing.
-        ValueError: ``meta.json`` belongs to another system.
-    """
+
+class Golden(Recording):
+    """Reads a directory of recorded values of DeepOBS."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if not (folder / "meta.json").is_file():
-            raise FileNotFoundError(
-                f"{folder / 'meta.json'}: missing; give a directory of recorded values"
-            )
-        self.meta: dict[str, Any] = self.json("meta")
-        system = self.meta.get("system")
-        if system not in (None, "deepobs"):
-            raise ValueError(f"{folder / 'meta.json'}: system {system!r}; 'deepobs' is expected")
+        super().__init__(folder, "deepobs")
+        for name in BOUNDS:
+            self.bound(name)
+        for name in RUNNER_BOUNDS:
+            self.bound("runner", name)
+        for part, names in SETTINGS.items():
+            for name in names:
+                self.settings(part).get(name)
+        for path, file in PARTS.items():
+            found: Any = self.meta
+            for key in path:
+                found = found.get(key) if isinstance(found, Record) else None
+            if file not in self and isinstance(found, Record):
+                found.plain()
 
-    @cached_property
-    def stems(self) -> list[str]:
-        """Names of the files without suffix, each once."""
-        files = [path for path in self.folder.iterdir() if path.is_file()]
-        return sorted({path.stem for path in files})
+    def settings(self, name: str) -> dict[str, Any] | Record:
+        """Return one part of ``meta.json``, empty where it has none."""
+        part = self.meta.get(name, {})
+        return part if isinstance(part, Record) else {}
 
-    @property
-    def bounds(self) -> dict[str, Any]:
-        """The bounds of ``meta.json``."""
-        return self.meta.get("bounds", {})
-
-    def bound(self, name: str, *exceptions: str) -> float:
-        """Return a bound, from ``exceptions`` of a case where one is recorded.
-
-        Raises:
-            ValueError: the directory states no such bound.
-        """
-        for case in exceptions:
-            special = self.bounds.get("exceptions", {}).get(case, {})
-            if name in special:
-                return float(special[name])
-        if name not in self.bounds:
-            raise ValueError(f"{self.folder / 'meta.json'}: no bound {name!r}; state one")
-        return float(self.bounds[name])
-
-    def json(self, stem: str) -> Any:
-        """Return a JSON file's content; None where there is none."""
-        path = self.folder / f"{stem}.json"
-        if not path.is_file():
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON ({error})") from None
-
-    def arrays(self, stem: str) -> dict[str, np.ndarray]:
-        """Return an archive's arrays; empty where there is none."""
-        path = self.folder / f"{stem}.npz"
-        if not path.is_file():
-            return {}
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a readable archive ({error})") from None
+    def case_bound(self, name: str, case: str) -> float | None:
+        """Return a bound for a case: its own exception, else the common one, else None."""
+        special = self.bound("exceptions", case, name)
+        return self.bound(name) if special is None else special
 
 
 def max_abs(ours: Any, theirs: Any) -> float:

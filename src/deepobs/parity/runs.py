@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from trainrig.files import scratch_folder
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 DATA_FREE = ("quadratic", "two_d")
 #: TensorFlow optimizer → torch class and names of its hyperparameters.
@@ -27,59 +28,78 @@ OPTIMIZERS = {
     "MomentumOptimizer": (torch.optim.SGD, {"momentum": "momentum", "use_nesterov": "nesterov"}),
     "AdamOptimizer": (torch.optim.Adam, {"epsilon": "eps"}),
 }
+#: Arguments that the name of a run's folder is made of, in the order of its recorded examples.
+NAME_PARTS = (
+    "weight_decay",
+    "batch_size",
+    "num_epochs",
+    "learning_rate",
+    "lr_sched_epochs",
+    "lr_sched_factors",
+    "random_seed",
+    "hyperparams",
+)
 CURVES = ("train_losses", "test_losses", "minibatch_train_losses")
 
 
 def check_runs(golden: Golden, stem: str, report: Report) -> None:
     """Repeat every recorded run that can be repeated, and compare formats everywhere."""
-    settings = golden.meta.get("runner", {})
+    settings, records = golden.settings("runner"), golden.json(f"{stem}.json")
     format_only, listed = settings.get("format_only", []), settings.get("value_cases")
-    for name, record in golden.json(stem).items():
+    no_runs = settings.get("not_runs", [])
+    for name in dict.fromkeys([*format_only, *no_runs, *_listed(listed)]):
+        if name not in records:
+            report.unchecked(f"{stem}/{name}", "named in meta.json, is not recorded")
+    for name in records:
         case = f"{stem}/{name}"
-        if name == "float2str":
-            for text, expected in record.items():
-                report.equal(case, text, float2str(float(text)) == expected)
-        elif name == "make_run_name_examples":
-            for text, expected in record.items():
-                report.equal(case, expected, _name_of(json.loads(text)) == expected)
-        elif not isinstance(record, dict) or "output" not in record:
-            report.unchecked(case, "no recorded output")
-        elif record["output"]["testproblem"] not in TESTPROBLEMS:
-            report.unchecked(case, f"unknown test problem {record['output']['testproblem']!r}")
-        else:
-            values = name not in format_only and (not isinstance(listed, list) or name in listed)
-            _check_run(golden, case, record, report, values)
+        with report.attempt(case):
+            record = records[name]
+            if name in ("float2str", "make_run_name_examples"):
+                for text in record:
+                    ours = float2str(float(text)) if name == "float2str" else _name_of(text)
+                    report.equal(case, text, ours == record[text], ours)
+            elif not isinstance(record, Record) or "output" not in record:
+                _set_aside(report, case, record, "no recorded output")
+            elif record["output"]["testproblem"] not in TESTPROBLEMS:
+                reason = f"unknown test problem {record['output']['testproblem']!r}"
+                _set_aside(report, case, record, reason)
+            else:
+                values = name not in format_only and (
+                    not isinstance(listed, list) or name in listed
+                )
+                _check_run(golden, case, record, report, values)
 
 
-def _name_of(arguments: list[Any]) -> str:
-    weight_decay, batch_size, num_epochs, lr, epochs, factors, _, hyperparams = arguments
+def _listed(value: Any) -> list[str]:
+    """Return the cases that a setting lists; it may be a sentence instead."""
+    return value if isinstance(value, list) else []
+
+
+def _set_aside(report: Report, case: str, record: Any, reason: str) -> None:
+    """List a whole record as UNCHECKED, in one line."""
+    if isinstance(record, Record):
+        record.plain()
+    report.unchecked(case, reason)
+
+
+def _name_of(arguments: str) -> str:
+    """Return the folder's name for arguments written as a JSON list."""
+    weight_decay, batch_size, num_epochs, lr, epochs, factors, _, hyperparams = json.loads(
+        arguments
+    )
     schedule = learning_rates(lr, epochs, factors)
     return make_run_name(weight_decay, batch_size, num_epochs, hyperparams, schedule)
 
 
-def _check_names(case: str, record: dict[str, Any], report: Report) -> None:
+def _check_names(case: str, record: Record, report: Report) -> None:
     """Compare the names of folder and file, and whether there are accuracies."""
     expected = record["output"]
-    folder = "/".join(
-        (
-            expected["testproblem"],
-            expected["optimizer"],
-            _name_of(
-                [
-                    expected["weight_decay"],
-                    expected["batch_size"],
-                    expected["num_epochs"],
-                    expected["learning_rate"],
-                    expected["lr_sched_epochs"],
-                    expected["lr_sched_factors"],
-                    expected["random_seed"],
-                    expected["hyperparams"],
-                ]
-            ),
-        )
-    )
-    report.equal(case, "run folder", folder == record["run_folder"], folder)
-    if "file_name_pattern" in record:
+    arguments = [_plain(expected[key]) for key in NAME_PARTS]
+    name = _name_of(json.dumps(arguments))
+    folder = f"{expected['testproblem']}/{expected['optimizer']}/{name}"
+    with report.attempt(case):
+        report.equal(case, "run folder", folder == record["run_folder"], folder)
+    with report.attempt(case):
         pattern = re.sub(
             r"(YYYY|MM|DD|hh|mm|ss)",
             lambda m: r"\d" * len(m[0]),
@@ -91,60 +111,86 @@ def _check_names(case: str, record: dict[str, Any], report: Report) -> None:
     report.equal(case, "accuracy keys", ("test_accuracies" in expected) == has_accuracy)
 
 
-def _check_run(
-    golden: Golden, case: str, record: dict[str, Any], report: Report, values: bool
-) -> None:
+def _plain(value: Any) -> Any:
+    return value.plain() if isinstance(value, Record) else value
+
+
+def _check_run(golden: Golden, case: str, record: Record, report: Report, values: bool) -> None:
     expected = record["output"]
-    _check_names(case, record, report)
+    with report.attempt(case):
+        _check_names(case, record, report)
     if expected["optimizer"] not in OPTIMIZERS:
-        report.unchecked(case, f"no torch counterpart of {expected['optimizer']!r}")
+        _set_aside(report, case, record, f"no torch counterpart of {expected['optimizer']!r}")
         return
     if not expected["testproblem"].startswith(DATA_FREE):
         _check_format(case, expected, report)
-        if values:
-            report.unchecked(case, "values: the run's data are not in the directory")
+        _set_aside_curves(case, record, report, "the run's data are not in the directory")
         return
-    ours, console = repeat_run(expected)
-    missing = expected.keys() - ours.keys()
-    report.equal(case, "keys", not missing, ", ".join(sorted(missing)))
-    lengths = {key: (len(ours[key]), len(expected[key])) for key in CURVES}
-    report.equal(case, "list lengths", all(a == b for a, b in lengths.values()), str(lengths))
-    if "has_nan_literal" in record:
+    ours, console = repeat_run(expected.plain())
+    _check_arguments(case, expected, ours, report)
+    with report.attempt(case):
         nulls = any(value is None for key in CURVES for value in ours[key])
         report.equal(case, "non-finite values", nulls == record["has_nan_literal"])
-    for key in expected.keys() - set(CURVES) - {"optimizer"}:
-        report.equal(case, key, ours.get(key) == expected[key])
-    if not values:
-        return
     size = 1000 if expected["testproblem"] == "quadratic_deep" else 10_000
-    if expected["batch_size"] != size:
-        report.unchecked(case, "values: minibatches are shuffled, the recorded order is unknown")
+    if not values or expected["batch_size"] != size:
+        reason = "minibatches are shuffled, the recorded order is unknown"
+        _set_aside_curves(case, record, report, reason)
         return
     for key in CURVES:
-        deviation, bound = _deviation(golden, expected, ours[key], expected[key])
-        report.check(case, key, deviation, bound)
-    if "stdout_head" in record:
+        with report.attempt(case):
+            deviation, bound = _deviation(golden, expected, ours[key], expected[key])
+            report.check(case, key, deviation, bound)
+    with report.attempt(case):
         report.equal(case, "console", _same_lines(console, record["stdout_head"]))
 
 
-def _check_format(case: str, expected: dict[str, Any], report: Report) -> None:
+def _set_aside_curves(case: str, record: Record, report: Report, reason: str) -> None:
+    """List the values of a run as UNCHECKED, whose format alone was compared."""
+    report.unchecked(case, f"values: {reason}")
+    for key in ("has_nan_literal", "stdout_head"):
+        record.get(key)
+
+
+def _check_arguments(
+    case: str, expected: Record, ours: dict[str, Any], report: Report, first: int = 0
+) -> None:
+    """Compare a result file's keys, the lengths of its lists, and its arguments.
+
+    Args:
+        case: in the report.
+        expected: the recorded file.
+        ours: the file of the run repeated.
+        report: gets the rows.
+        first: how many values of each curve the data do not decide, to be compared as well.
+    """
+    missing, extra = expected.keys() - ours.keys(), _curves(ours) - _curves(expected)
+    detail = ", ".join(sorted(missing | extra))
+    report.equal(case, "keys", not missing and not extra, detail)
+    for key in sorted(_curves(expected) - missing):
+        # how often a minibatch's loss is logged depends on the size of the set
+        if key != "minibatch_train_losses" or expected["testproblem"].startswith(DATA_FREE):
+            lengths = (len(ours[key]), len(expected[key]))
+            report.equal(case, f"length of {key}", lengths[0] == lengths[1], str(lengths))
+    for key in sorted(expected.keys() - _curves(expected) - {"optimizer"}):
+        report.equal(case, key, ours.get(key) == expected[key])
+    for key in CURVES if first else ():
+        deviation = max_rel(ours[key][:first], expected[key][:first])
+        report.check(case, f"first of {key}", deviation, 1e-6)
+
+
+def _curves(record: Mapping[str, Any]) -> set[str]:
+    return {key for key in record if key.endswith(("losses", "accuracies"))}
+
+
+def _check_format(case: str, expected: Record, report: Report) -> None:
     """Repeat a run on generated data: keys, arguments and lengths do not depend on the data.
 
     Nor do the first losses of a logistic regression, whose weights start at zero.
     """
     with generated_data(examples=3 * expected["batch_size"]):
-        ours, _ = repeat_run(expected)
-    missing = expected.keys() - ours.keys()
-    report.equal(case, "keys", not missing, ", ".join(sorted(missing)))
-    curves = {key for key in expected if key.endswith(("losses", "accuracies"))}
-    for key in curves - {"minibatch_train_losses"}:
-        report.equal(case, f"length of {key}", len(ours[key]) == len(expected[key]))
-    for key in expected.keys() - curves - {"optimizer"}:
-        report.equal(case, key, ours.get(key) == expected[key])
-    if expected["testproblem"].endswith("logreg"):
-        for key in CURVES:
-            deviation = max_rel(ours[key][:1], expected[key][:1])
-            report.check(case, f"first of {key}", deviation, 1e-6)
+        ours, _ = repeat_run(expected.plain())
+    first = 1 if expected["testproblem"].endswith("logreg") else 0
+    _check_arguments(case, expected, ours, report, first)
 
 
 def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -191,19 +237,18 @@ def repeat_run(expected: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _deviation(
-    golden: Golden, expected: dict[str, Any], ours: list[float], theirs: list[float]
-) -> tuple[float, float]:
+    golden: Golden, expected: Record, ours: list[float], theirs: list[float]
+) -> tuple[float, float | None]:
     """Return a curve's deviation and its bound.
 
     The Adam bound is the quadratic's: on the two-dimensional problems TensorFlow's own float32 mean
     over 10,000 noisy losses is off by up to 2e-5 (recorded first losses against exact ones).
     """
-    bounds = golden.bounds["runner"]
     if expected["testproblem"] != "quadratic_deep":
-        return max_rel(ours, theirs), bounds["default_rel"]
+        return max_rel(ours, theirs), golden.bound("runner", "default_rel")
     if "Adam" in expected["optimizer"]:
-        return max_rel(ours, theirs), bounds["adam_rel"]
-    return max_abs(ours, theirs), bounds["quadratic_abs"]
+        return max_rel(ours, theirs), golden.bound("runner", "adam_rel")
+    return max_abs(ours, theirs), golden.bound("runner", "quadratic_abs")
 
 
 def _same_lines(ours: list[str], theirs: list[str]) -> bool:
@@ -221,15 +266,26 @@ def check_baselines(golden: Golden, stem: str, report: Report) -> None:
     from deepobs.analyzer.baselines import load_baselines
 
     published = load_baselines()
-    records = golden.json(stem)
-    if records is not None:
-        report.equal(
-            stem,
-            "convergence thresholds",
-            records["convergence_performance"] == published.thresholds,
-        )
-        report.equal(stem, "statistics", records["rows"] == published.rows)
-    for key, curve in golden.arrays(stem).items():
-        ours = published.curve(key)
-        deviation = float("nan") if ours is None else max_abs(ours, curve)
-        report.check(stem, key, deviation, 0.0)
+    if f"{stem}.json" in golden:
+        records = golden.json(f"{stem}.json")
+        for key, what, ours in (
+            ("convergence_performance", "convergence thresholds", published.thresholds),
+            ("rows", "statistics", published.rows),
+        ):
+            with report.attempt(stem):
+                report.equal(stem, what, _everything(records[key]) == ours)
+    curves = golden.arrays(f"{stem}.npz")
+    for key in curves:
+        with report.attempt(stem):
+            curve = published.curve(key)
+            deviation = float("nan") if curve is None else max_abs(curve, curves[key])
+            report.check(stem, key, deviation, 0.0)
+    if curves:
+        missing = sorted(published.curves.keys() - curves.keys())
+        for key in missing:
+            report.unchecked(stem, f"{key} is not recorded")
+
+
+def _everything(value: Any) -> Any:
+    """Return a recorded value as plain lists and dictionaries."""
+    return [_everything(item) for item in value] if isinstance(value, list) else _plain(value)

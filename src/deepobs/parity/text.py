@@ -14,14 +14,14 @@ from deepobs.parity.variables import gradient_deviations
 from deepobs.pytorch.testproblems import TestProblem
 from deepobs.pytorch.testproblems._char_rnn import CharRNN, State
 from deepobs.pytorch.tf_weights import tf_variables
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 
 def check_text(
     golden: Golden,
     case: str,
-    record: dict[str, Any],
-    arrays: dict[str, np.ndarray],
+    record: Record,
+    arrays: Record,
     problem: TestProblem,
     report: Report,
 ) -> None:
@@ -37,32 +37,59 @@ def check_text(
     """
     name = case.rpartition("/")[2]
     problem.begin("test", None)
-    for i, expected in enumerate(record["consecutive_batches"]):
-        where, prefix = f"{case}/batch{i}", f"{name}__batch{i}__"
-        x, y = (torch.from_numpy(arrays[f"{name}__{k}"][i]) for k in ("x", "y"))
-        outputs: list[Any] = []
-        hook = problem.net.register_forward_hook(lambda _, __, o, seen=outputs: seen.append(o))
-        with torch.no_grad():
-            losses, accuracy = problem.forward_losses((x, y), accuracy=True)
-        hook.remove()
-        logits, state = outputs[0]
-        found = {"logits_t0_t49": logits[:, [0, -1]]}
-        for layer, (c, h) in enumerate(state):
-            found |= {f"layer{layer}_c": c, f"layer{layer}_h": h}
-        for what, ours in found.items():
-            if prefix + what in arrays:
-                deviation = max_abs(ours.numpy(), arrays[prefix + what])
-                report.check(where, what, deviation, golden.bound("logits_abs"))
-        deviation = max_rel(losses.numpy(), expected["losses"])
-        bound = golden.bound("per_example_loss_rel")
-        report.check(where, "per-example losses", deviation, bound)
-        report.check(where, "accuracy", max_abs(accuracy, expected["accuracy"]), 1e-6)
-    norms = record.get("grad_l2_norms_batch0_zero_state")
-    if norms is not None:
+    batches = record["consecutive_batches"]
+    with report.attempt(case):
+        counts = [len(arrays[f"{name}__{key}"]) for key in ("x", "y")]
+        report.equal(case, "batches", counts == [len(batches)] * 2, str(counts))
+    for i, expected in enumerate(batches):
+        with report.attempt(f"{case}/batch{i}"):
+            _check_batch(golden, (case, i), expected, arrays, problem, report)
+    with report.attempt(f"{case}/batch0"):
+        norms = record["grad_l2_norms_batch0_zero_state"]
         bound = golden.bound("grad_norm_rel")
         x, y = (torch.from_numpy(arrays[f"{name}__{k}"][0]) for k in ("x", "y"))
         deviation, detail = first_gradients(problem.net, x, y, norms, bound=bound)
         report.check(f"{case}/batch0", "gradient norms", deviation, bound, detail)
+        variables = [v for v in tf_variables(problem.net) if v.trainable]
+        for variable, norm in zip(variables, norms, strict=True):
+            if norm is None:
+                report.unchecked(f"{case}/batch0", f"gradient of {variable.name} is not recorded")
+
+
+def _check_batch(
+    golden: Golden,
+    where: tuple[str, int],
+    expected: Record,
+    arrays: Record,
+    problem: TestProblem,
+    report: Report,
+) -> None:
+    """Compare one of the consecutive batches; the state of the one before it is carried over."""
+    case, number = where
+    name, where_to = case.rpartition("/")[2], f"{case}/batch{number}"
+    x, y = (torch.from_numpy(arrays[f"{name}__{k}"][number]) for k in ("x", "y"))
+    outputs: list[Any] = []
+    hook = problem.net.register_forward_hook(lambda _, __, o: outputs.append(o))
+    with torch.no_grad():
+        losses, accuracy = problem.forward_losses((x, y), accuracy=True)
+    hook.remove()
+    logits, state = outputs[0]
+    found = {"logits_t0_t49": logits[:, [0, -1]]}
+    for layer, (c, h) in enumerate(state):
+        found |= {f"layer{layer}_c": c, f"layer{layer}_h": h}
+    for what, ours in found.items():
+        key = f"{name}__batch{number}__{what}"
+        if key in arrays:
+            deviation = max_abs(ours.numpy(), arrays[key])
+            report.check(where_to, what, deviation, golden.bound("logits_abs"))
+        else:
+            report.unchecked(where_to, f"{what} is not recorded")
+    with report.attempt(where_to):
+        deviation = max_rel(losses.numpy(), expected["losses"])
+        bound = golden.bound("per_example_loss_rel")
+        report.check(where_to, "per-example losses", deviation, bound)
+    with report.attempt(where_to):
+        report.check(where_to, "accuracy", max_abs(accuracy, expected["accuracy"]), 1e-6)
 
 
 def first_gradients(
@@ -71,7 +98,7 @@ def first_gradients(
     y: torch.Tensor,
     norms: Sequence[float | None],
     *,
-    bound: float,
+    bound: float | None,
 ) -> tuple[float, str]:
     """Compare the first batch's gradients, allowing for a race inside TensorFlow.
 
@@ -84,7 +111,7 @@ def first_gradients(
         x: characters (B, T).
         y: the next ones (B, T).
         norms: recorded, by variable.
-        bound: largest deviation at which the plain gradients count as equal.
+        bound: largest deviation at which the plain gradients count as equal; None: any.
 
     Returns:
         The largest relative deviation of the norms, and what to know of it.
@@ -92,7 +119,7 @@ def first_gradients(
     assert isinstance(net, CharRNN)
     net.double()
     plain = _gradient_deviation(net, x, y, norms, net.zero_state(len(x)))
-    if plain <= bound:
+    if bound is None or plain <= bound:
         net.float()
         return plain, ""
     raced = _gradient_deviation(net, x, y, norms, overwritten_state(net, x))
@@ -107,7 +134,7 @@ def _gradient_deviation(
     logits, _ = net(x, state)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()).backward()
     variables = [v for v in tf_variables(net) if v.trainable]
-    return gradient_deviations(variables, norms, [])[0]
+    return float(np.max(gradient_deviations(variables, norms, [])[0]))
 
 
 def overwritten_state(net: CharRNN, x: torch.Tensor) -> State:

@@ -14,37 +14,50 @@ import torch
 from deepobs.parity.golden import Golden, max_abs, max_rel
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from deepobs.pytorch.tf_weights import Variable, tf_variables
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 
 def check_parameter_counts(golden: Golden, stem: str, report: Report) -> None:
     """Compare names, shapes, order and L2 cover of all variables, and their totals."""
-    for name, record in golden.json(stem).items():
-        if name not in TESTPROBLEMS:
-            report.unchecked(f"{stem}/{name}", "unknown test problem")
-            continue
-        problem = TESTPROBLEMS[name](batch_size=1)
-        with torch.device("meta"):
-            problem.set_up_net("meta")
-        covered = {id(p) for p in problem.regularized_parameters()}
-        variables = [
-            {
-                "name": v.name,
-                "shape": list(v.shape),
-                "regularized": all(id(tensor) in covered for tensor in v.tensors),
-            }
-            for v in tf_variables(problem.net)
-            if v.trainable
-        ]
+    records = golden.json(f"{stem}.json")
+    for name in records:
         case = f"{stem}/{name}"
-        for key, ours in (
-            ("trainable_parameters", sum(p.numel() for p in problem.net.parameters())),
-            ("regularized_parameters", sum(p.numel() for p in problem.regularized_parameters())),
-        ):
-            report.equal(case, key, ours == record[key], f"{ours:,}")
-        report.equal(case, "variables", variables == record["variables"])
-        if "has_accuracy" in record:
-            report.equal(case, "has_accuracy", problem.has_accuracy == record["has_accuracy"])
+        with report.attempt(case):
+            _check_counts(case, name, records[name], report)
+
+
+def _check_counts(case: str, name: str, record: Record, report: Report) -> None:
+    if name not in TESTPROBLEMS:
+        record.plain()
+        report.unchecked(case, "unknown test problem")
+        return
+    problem = TESTPROBLEMS[name](batch_size=1)
+    with torch.device("meta"):
+        problem.set_up_net("meta")
+    covered = {id(p) for p in problem.regularized_parameters()}
+    variables = [
+        {
+            "name": v.name,
+            "shape": list(v.shape),
+            "regularized": all(id(tensor) in covered for tensor in v.tensors),
+        }
+        for v in tf_variables(problem.net)
+        if v.trainable
+    ]
+    found = {
+        "trainable_parameters": sum(p.numel() for p in problem.net.parameters()),
+        "regularized_parameters": sum(p.numel() for p in problem.regularized_parameters()),
+        "n_variables": len(variables),
+        "n_regularized": sum(variable["regularized"] is True for variable in variables),
+        "variables": variables,
+        "has_accuracy": problem.has_accuracy,
+    }
+    for key, ours in found.items():
+        if key in record:
+            detail = f"{ours:,}" if isinstance(ours, int) else ""
+            report.equal(case, key, ours == record[key], detail)
+        else:
+            report.unchecked(case, f"{key} is not recorded")
 
 
 def generate_variable(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -70,27 +83,70 @@ def generate_variable(name: str, shape: tuple[int, ...], seed: int) -> np.ndarra
 def gradient_deviations(
     variables: Sequence[Variable],
     norms: Sequence[float | None],
-    firsts: Sequence[Sequence[float]],
-) -> tuple[float, float]:
-    """Return the largest relative deviation of norms, and of first entries.
+    firsts: Sequence[Sequence[float] | None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the relative deviation of each variable's norm, and of its first entries.
 
-    An entry counts relative to the largest of its three, or to a typical entry of its variable. A
-    gradient a million times smaller than the largest is rounding noise and counts as such. NaN for
-    a missing gradient and for one that is not finite.
+    An entry counts relative to the largest of its few, or to a typical entry of its variable. A
+    gradient a million times smaller than the largest is rounding noise and counts as such. A
+    variable that the loss does not depend on has the gradient 0. Deviations are 0 where the norm is
+    None, that is, not recorded; NaN where a recorded or computed number is not finite, and where
+    not the first three entries (or all, if fewer) are recorded.
     """
-    least = 1e-6 * max(norm for norm in norms if norm is not None)
-    of_norms, of_firsts = [0.0], [0.0]
+    finite = [norm for norm in norms if norm is not None and math.isfinite(norm)]
+    least = 1e-6 * max(finite, default=0.0) or 1e-12
+    of_norms, of_firsts = [], []
     for i, (variable, expected) in enumerate(zip(variables, norms, strict=True)):
-        gradient = variable.gradient()
         if expected is None:
+            of_norms.append(0.0)
+            of_firsts += [0.0] if firsts else []
             continue
+        gradient = variable.gradient()
         if gradient is None:
-            return float("nan"), float("nan")
+            gradient = np.zeros(variable.shape)
         norm = float(np.linalg.norm(gradient.astype(np.float64)))
         of_norms.append(max_rel(norm, expected, floor=least))
-        if i < len(firsts):
-            first = gradient.ravel()[: len(firsts[i])]
+        if firsts:
+            first = np.empty(0) if firsts[i] is None else np.asarray(firsts[i], np.float64)
+            ours = gradient.ravel()[: min(3, gradient.size)]
             typical = expected / math.sqrt(gradient.size)
-            scale = max(float(np.abs(firsts[i]).max()), typical, least)
-            of_firsts.append(max_abs(first, firsts[i]) / scale)
-    return float(np.max(of_norms)), float(np.max(of_firsts))  # NaN wins, unlike in Python's max
+            scale = max(float(np.abs(first).max(initial=0.0)), typical, least)
+            of_firsts.append(max_abs(ours, first) / scale)
+    return np.array(of_norms), np.array(of_firsts)
+
+
+def check_gradients(
+    report: Report,
+    case: str,
+    variables: Sequence[Variable],
+    record: tuple[Sequence[float | None], Sequence[Sequence[float] | None]],
+    bound: float | None,
+) -> None:
+    """Compare gradient norms and first entries, and name the variable that is off the most.
+
+    Args:
+        report: gets a row for the norms, and one for the first entries where there are any.
+        case: its name there.
+        variables: the trainable ones, with their gradients.
+        record: norms by variable, and first entries by variable or nothing.
+        bound: of the norms. Single entries carry rounding that norms average out; none is
+            recorded for them, and ten times as much is allowed.
+    """
+    norms, firsts = record
+    for name, values in (("norms", norms), ("entries", firsts)):
+        if len(values) != len(variables) and (name == "norms" or len(values) > 0):
+            detail = f"{len(values)} recorded for {len(variables)} variables"
+            report.equal(case, f"gradient {name}", False, detail)
+            return
+    unrecorded = [v.name for v, norm in zip(variables, norms, strict=True) if norm is None]
+    if unrecorded:
+        report.unchecked(case, f"gradients of {', '.join(unrecorded)} are not recorded")
+    limits = (bound, None if bound is None else 10 * bound)
+    deviations = gradient_deviations(variables, norms, firsts)
+    for name, found, limit in zip(("norms", "entries"), deviations, limits, strict=True):
+        if len(found) == 0:
+            continue
+        worst = int(np.argmax(found))  # NaN is the largest
+        over = 0 if limit is None else int(np.sum(~(found <= limit)))
+        detail = f"{over} of {len(found)}, most in {variables[worst].name}" if over else ""
+        report.check(case, f"gradient {name}", float(found[worst]), limit, detail)

@@ -58,8 +58,8 @@ def add_output_flags(output: Any) -> None:
     output.add_argument(
         "--output_dir", type=Path, default=Path("results"), help="root of the results (results)"
     )
-    text = "leave a seed out that has a result"
-    output.add_argument("--skip_if_exists", action="store_true", help=text)
+    text = "train although a result of this setting and seed is there"
+    output.add_argument("--again", action="store_true", help=text)
     output.add_argument("--no_logs", action="store_true", help="write no file at all")
     text = "steps between two logged minibatch losses (10)"
     output.add_argument("--train_log_interval", type=int, default=10, help=text)

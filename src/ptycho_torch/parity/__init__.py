@@ -14,8 +14,6 @@ from ptycho_torch.parity import config_cases, data_cases, image_cases, network_c
 from ptycho_torch.parity.cases import Golden, handler_for
 from trainrig.parity import Report
 
-INFORMATION = ("README.md", "meta.json")
-
 __all__ = ["run"]
 
 
@@ -27,22 +25,21 @@ def run(golden_dir: str | Path) -> Report:
 
     Raises:
         FileNotFoundError: the folder or its ``meta.json`` is missing.
-        ValueError: ``meta.json`` belongs to another system.
+        ValueError: ``meta.json`` cannot be read or belongs to another system.
     """
     golden = Golden.open(Path(golden_dir))
     report = Report()
-    for path in sorted(golden.directory.iterdir()):
-        if path.name in INFORMATION or path.name == golden.scan_name:
+    for path in sorted(golden.folder.iterdir()):
+        if path.name in (*Golden.DOCUMENTS, golden.scan_name) or not path.is_file():
             continue
-        handler = handler_for(golden, path)
-        if handler is None:
-            report.unchecked(path.name, "no checker for this file")
-            continue
-        try:
-            handler(golden, path, report)
-        except KeyError as error:
-            report.unchecked(path.name, f"setting or array {error} is missing")
-    for name in golden.meta.get("networks", {}):
-        if not (golden.directory / f"{name}.npz").is_file():
+        with report.attempt(path.name):
+            handler = handler_for(golden, path)
+            if handler is not None:
+                handler(golden, path, report)
+    networks = golden.meta.get("networks", {})
+    for name in networks:
+        if f"{name}.npz" not in golden:
+            networks[name].plain()
             report.unchecked(name, "named in meta.json, file is missing")
+    golden.report_rest(report)
     return report

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,30 +10,61 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainrig.parity import Report
+from trainrig.parity import Record, Recording, Report
 
 Handler = Callable[["Golden", Path, Report], None]
 HANDLERS: dict[str, Handler] = {}
 PRECISIONS = ((torch.complex128, "float64"), (torch.complex64, "float32"))
 
 
-@dataclass(frozen=True)
-class Golden:
-    """A golden directory, its settings and its scan."""
+#: Bounds that some check asks for; any other is listed, as nothing can use it. Those that are words
+#: mean exact equality.
+BOUNDS = (
+    "float64_rel",
+    "float32_rel",
+    "merge_stitch_rel",
+    "network_rel",
+    "scalars_rel",
+    "metrics_rel",
+    "grouping",
+    "snapshots",
+)
+#: What a scan may hold; checks use what they need.
+SCAN = (
+    "xcoords",
+    "ycoords",
+    "xcoords_start",
+    "ycoords_start",
+    "diff3d",
+    "scan_index",
+    "probeGuess",
+    "objectGuess",
+)
+#: Parts of ``meta.json`` that concern one file, and are not missed without it.
+PARTS = {
+    "grouping_cases": "grouping_golden.npz",
+    "masks": "masks_golden.npz",
+    "stitch_M": "stitch_golden.npz",
+    "merge_case": "group_merge_golden.npz",
+}
 
-    directory: Path
-    meta: dict[str, Any]
+
+class Golden(Recording):
+    """A golden directory, its settings and its scan."""
 
     @staticmethod
     def open(directory: Path) -> Golden:
         """Read ``meta.json``."""
-        path = directory / "meta.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: missing; give a golden directory with a meta.json")
-        meta = json.loads(path.read_text())
-        if meta.get("system", "ptycho") != "ptycho":
-            raise ValueError(f"{path}: belongs to {meta['system']!r}; give a ptycho directory")
-        return Golden(directory, meta)
+        golden = Golden(directory, "ptycho")
+        for name in BOUNDS:
+            golden.bound(name)
+        networks = golden.meta.get("networks", {})
+        for name in networks:
+            networks[name].get("nphotons")  # what a scalar was recorded for, if it was
+        for part, file in PARTS.items():
+            if file not in golden and isinstance(golden.meta.get(part), Record):
+                golden.meta[part].plain()
+        return golden
 
     @property
     def scan_name(self) -> str:
@@ -43,15 +72,18 @@ class Golden:
         return self.meta.get("scan", "synthetic_scan.npz")
 
     @cached_property
-    def scan(self) -> dict[str, np.ndarray]:
+    def scan(self) -> Record:
         """The canonical scan's arrays."""
-        return self.load(self.directory / self.scan_name)
+        scan = self.arrays(self.scan_name)
+        for name in SCAN:
+            scan.get(name)
+        return scan
 
     @cached_property
     def truth(self) -> np.ndarray:
         """The true object (H, W), wherever the settings say it lies."""
         where = self.meta.get("truth", {})
-        arrays = self.load(self.directory / where.get("file", self.scan_name))
+        arrays = self.arrays(where.get("file", self.scan_name))
         return arrays[where.get("object", "objectGuess")]
 
     @property
@@ -64,16 +96,6 @@ class Golden:
         """(modes, N, N) complex probe."""
         probe = self.scan["probeGuess"]
         return probe.reshape(-1, *probe.shape[-2:])
-
-    def bound(self, name: str) -> float:
-        """A bound of ``meta.json``; KeyError when it names none."""
-        return float(self.meta["bounds"][name])
-
-    @staticmethod
-    def load(path: Path) -> dict[str, np.ndarray]:
-        """All arrays of an NPZ, never unpickled."""
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
 
 
 def checks(*names: str) -> Callable[[Handler], Handler]:
@@ -110,7 +132,13 @@ def deviation(found: Any, reference: Any) -> float:
     return worst / scale if scale > 0 else worst
 
 
-def rest(report: Report, case: str, arrays: dict[str, Any], used: set[str]) -> None:
-    """List the arrays of a file that no check looked at."""
-    for name in sorted(set(arrays) - used):
-        report.unchecked(f"{case}:{name}", "no checker for this entry")
+def compare(
+    report: Report, case: str, found: dict[str, Any], recorded: Record, bound: float | None
+) -> None:
+    """Check our arrays against those recorded under the same names; say which are not recorded."""
+    for key, value in found.items():
+        with report.attempt(case):
+            if key in recorded:
+                report.check(case, key, deviation(value, recorded[key]), bound)
+            else:
+                report.unchecked(case, f"{key} is not recorded")

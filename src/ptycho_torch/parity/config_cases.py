@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from ptycho_torch.config import canonical as canonical_config
 from ptycho_torch.config.params import LEGACY_DEFAULTS, update_legacy_dict
 from ptycho_torch.parity.cases import Golden, checks
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 PATHS = {"train_data_file", "test_data_file", "model_path", "output_dir"}
 
 
-def build(description: dict[str, Any]) -> Any:
+def build(description: Record) -> Any:
     """The canonical dataclass that a snapshot describes."""
     cls = getattr(canonical_config, description["class"])
     fields = {k: Path(v) if k in PATHS else v for k, v in description["fields"].items()}
@@ -24,7 +23,7 @@ def build(description: dict[str, Any]) -> Any:
         return cls(model=canonical_config.ModelConfig(**description["model"]), **fields)
 
 
-def snapshot(record: dict[str, Any], name: str) -> dict[str, Any]:
+def snapshot(record: Record, name: str) -> dict[str, Any]:
     """The flat dictionary after the update, or updates, of one snapshot."""
     described = record["snapshots"][name]["dataclass"]
     target = dict(record["defaults_before_update"])
@@ -36,10 +35,14 @@ def snapshot(record: dict[str, Any], name: str) -> dict[str, Any]:
 @checks("params_cfg_snapshots.json")
 def snapshots(golden: Golden, path: Path, report: Report) -> None:
     """Defaults and every snapshot, values and types."""
-    record = json.loads(path.read_text())
-    _same(report, path.stem, "defaults", LEGACY_DEFAULTS, record["defaults_before_update"])
-    for name, entry in record["snapshots"].items():
-        _same(report, path.stem, name, snapshot(record, name), entry["params_cfg"])
+    recorded = golden.json(path.name)
+    with report.attempt(path.stem):
+        defaults = recorded["defaults_before_update"].plain()
+        _same(report, path.stem, "defaults", LEGACY_DEFAULTS, defaults)
+    for name in recorded["snapshots"]:
+        with report.attempt(f"{path.stem}/{name}"):
+            wanted = recorded["snapshots"][name]["params_cfg"].plain()
+            _same(report, path.stem, name, snapshot(recorded, name), wanted)
 
 
 def _same(report: Report, case: str, name: str, found: dict, wanted: dict) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ptycho_torch.network.assembly import canvas_size
 from ptycho_torch.parity.agreement_cases import compare_records, recorded_groups
-from ptycho_torch.parity.cases import Golden, checks, deviation, rest
+from ptycho_torch.parity.cases import Golden, checks, deviation
 from ptycho_torch.physics.scaling import (
     input_factor,
     intensity_scale,
@@ -20,7 +18,7 @@ from ptycho_torch.physics.scaling import (
     probe_norm,
 )
 from ptycho_torch.scan.grouping import neighbours
-from trainrig.parity import Report
+from trainrig.parity import Record, Report
 
 FIELDS = ("nn_indices", "coords_nn", "coords_offsets", "coords_relative")
 
@@ -28,30 +26,24 @@ FIELDS = ("nn_indices", "coords_nn", "coords_offsets", "coords_relative")
 @checks("grouping_golden.npz")
 def grouping(golden: Golden, path: Path, report: Report) -> None:
     """Neighbour table and every case of index tables, exactly."""
-    z = golden.load(path)
-    used = {"knn_index", "knn_dist"}
-    if "knn_index" in z:
-        distance, index = neighbours(
-            golden.scan["xcoords"], golden.scan["ycoords"], z["knn_index"].shape[1]
-        )
-        report.equal(path.stem, "knn_index", bool(np.array_equal(index, z["knn_index"])))
-        bound = golden.bound("float64_rel")
+    z, bound = golden.arrays(path.name), golden.bound("float64_rel")
+    with report.attempt(path.stem):
+        index = z["knn_index"]
+        distance, found = neighbours(golden.scan["xcoords"], golden.scan["ycoords"], index.shape[1])
+        report.equal(path.stem, "knn_index", bool(np.array_equal(found, index)))
         report.check(path.stem, "knn_dist", deviation(distance, z["knn_dist"]), bound)
-    for case, settings in golden.meta.get("grouping_cases", {}).items():
-        found = recorded_groups(golden, settings)
-        for name in FIELDS:
-            key = f"{case}.{name}"
-            if key not in z:
-                report.unchecked(f"{path.stem}:{key}", "named in meta.json, array is missing")
-                continue
-            used.add(key)
-            same = bool(np.array_equal(getattr(found, name), z[key]))
-            if name == "nn_indices":
-                report.equal(f"{path.stem}/{case}", name, same)
-            else:
-                value = deviation(getattr(found, name), z[key])
-                report.check(f"{path.stem}/{case}", name, value, golden.bound("float64_rel"))
-    rest(report, path.stem, z, used)
+    cases = golden.meta.get("grouping_cases", {})
+    for case in cases:
+        where = f"{path.stem}/{case}"
+        with report.attempt(where):
+            groups = recorded_groups(golden, cases[case])
+            for name in FIELDS:
+                with report.attempt(where):
+                    recorded, found = z[f"{case}.{name}"], getattr(groups, name)
+                    if name == "nn_indices":
+                        report.equal(where, name, bool(np.array_equal(found, recorded)))
+                    else:
+                        report.check(where, name, deviation(found, recorded), bound)
 
 
 def _scalar(golden: Golden, name: str, size: int, energy: float) -> float | None:
@@ -74,7 +66,8 @@ def _scalar(golden: Golden, name: str, size: int, energy: float) -> float | None
     }
     if name == "physics_scale_from_data":
         normalised = energy * input_factor(energy, size) ** 2
-        photons = {float(n.get("nphotons", 0)) for n in golden.meta.get("networks", {}).values()}
+        networks = golden.meta.get("networks", {})
+        photons = {float(networks[name].get("nphotons", 0)) for name in networks}
         if len(photons) != 1:
             return None
         return math.sqrt(photons.pop() / normalised)
@@ -86,59 +79,61 @@ def scalars(golden: Golden, path: Path, report: Report) -> None:
     """Normalisation factors, probe norms, intensity scales."""
     size = golden.probe.shape[-1]
     energy = mean_frame_energy(golden.scan["diff3d"])
-    for name, reference in json.loads(path.read_text()).items():
-        found = _scalar(golden, name, size, energy)
-        if found is None:
-            report.unchecked(f"{path.stem}:{name}", "no formula for this scalar")
-        else:
-            value = deviation(found, reference)
-            report.check(path.stem, name, value, golden.bound("scalars_rel"))
+    recorded = golden.json(path.name)
+    for name in recorded:
+        with report.attempt(path.stem):
+            found = _scalar(golden, name, size, energy)
+            if found is not None:
+                value = deviation(found, recorded[name])
+                report.check(path.stem, name, value, golden.bound("scalars_rel"))
 
 
 @checks("tf_agreement.json")
 def agreement(golden: Golden, path: Path, report: Report) -> None:
     """The quantities in the record that are results, not differences between references."""
-    record = json.loads(path.read_text())
-    used: set[str] = set()
+    record = golden.json(path.name)
     case = golden.meta.get("merge_case")
     settings = golden.meta.get("grouping_cases", {}).get(case)
     if settings is not None:
-        groups = recorded_groups(golden, settings)
-        gridsize = math.isqrt(int(settings["C"]))
-        if "X_full_factor" in record:
-            frames = golden.scan["diff3d"][groups.nn_indices].reshape(-1, *golden.probe.shape[1:])
-            found = input_factor(mean_frame_energy(frames), frames.shape[-1])
-            value = deviation(found, record["X_full_factor"])
-            report.check(path.stem, "X_full_factor", value, golden.bound("scalars_rel"))
-            used.add("X_full_factor")
-        if "grouped_dict_schema" in record:
-            used.add("grouped_dict_schema")
-            _schema(golden, settings, record["grouped_dict_schema"], path.stem, report)
-        key = f"padded_size_gs{gridsize}"
-        if key in record:
-            found = canvas_size(golden.probe.shape[-1], gridsize)
-            report.equal(path.stem, key, found == record[key], f"{found}")
-            used.add(key)
+        with report.attempt(path.stem):
+            _check_merge_case(golden, settings, record, path.stem, report)
     if "probe_norm_hard_mask_scale4" in record:
-        used.add("probe_norm_hard_mask_scale4")
-        found = probe_norm(torch.from_numpy(golden.probe), 4.0, "hard")
-        for reference in record["probe_norm_hard_mask_scale4"]:
-            value = deviation(found, reference)
-            report.check(path.stem, "probe_norm_hard", value, golden.bound("scalars_rel"))
-    used |= compare_records(golden, record, path.stem, report)
-    for name in sorted(set(record) - used):
-        reason = "a recorded comparison of two references, nothing to recompute"
+        with report.attempt(path.stem):
+            found = probe_norm(torch.from_numpy(golden.probe), 4.0, "hard")
+            for reference in record["probe_norm_hard_mask_scale4"]:
+                value = deviation(found, reference)
+                report.check(path.stem, "probe_norm_hard", value, golden.bound("scalars_rel"))
+    compare_records(golden, record, path.stem, report)
+    for name in record:
         if name.startswith("merge_shape_"):
+            record[name]
             reason = "one canvas for several groups is the reference's defect, not reproduced"
-        report.unchecked(f"{path.stem}:{name}", reason)
+            report.unchecked(f"{path.stem}:{name}", reason)
 
 
-def _schema(
-    golden: Golden, settings: dict[str, Any], schema: dict[str, Any], case: str, report: Report
+def _check_merge_case(
+    golden: Golden, settings: Record, record: Record, case: str, report: Report
 ) -> None:
+    """Compare the scale, schema and canvas of the grouping that the merge was recorded with."""
+    gridsize = math.isqrt(int(settings["C"]))
+    if "X_full_factor" in record:
+        groups = recorded_groups(golden, settings)
+        frames = golden.scan["diff3d"][groups.nn_indices].reshape(-1, *golden.probe.shape[1:])
+        found = input_factor(mean_frame_energy(frames), frames.shape[-1])
+        value = deviation(found, record["X_full_factor"])
+        report.check(case, "X_full_factor", value, golden.bound("scalars_rel"))
+    if "grouped_dict_schema" in record:
+        _schema(golden, settings, record["grouped_dict_schema"], case, report)
+    key = f"padded_size_gs{gridsize}"
+    if key in record:
+        found = canvas_size(golden.probe.shape[-1], gridsize)
+        report.equal(case, key, found == record[key], f"{found}")
+
+
+def _schema(golden: Golden, settings: Record, schema: Record, case: str, report: Report) -> None:
     from ptycho_torch.raw_data import RawDataTorch
 
-    raw = RawDataTorch.from_file(golden.directory / golden.scan_name)
+    raw = RawDataTorch.from_file(golden.folder / golden.scan_name)
     found = raw.generate_grouped_data(
         raw.N,
         K=int(settings["K"]),

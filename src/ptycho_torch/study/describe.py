@@ -57,7 +57,9 @@ def _record(path: Path, folder: Path) -> RunRecord:
         status=status["status"],
         message=str(status.get("message", "")),
         step=max((int(row["step"]) for row in rows), default=int(status.get("epoch", 0))),
-        config={"experiment": EXPERIMENT, **_config(path / "config.yaml")},
+        config={"experiment": EXPERIMENT, **_config(path)},
+        setting={**_identity(path), "epochs": status.get("epochs", status.get("epoch"))}
+        | {"refinement": status.get("refinement")},
         rows=rows,
         final=final,
         counts="epoch",
@@ -78,11 +80,18 @@ def _losses(path: Path) -> list[dict[str, Any]]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+    """Return a training's configuration, or a repetition's identity; nothing of other folders."""
+    if not (path / "config.yaml").exists():
+        return _identity(path)
     import yaml
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return what decides the numbers of a training or repetition; nothing of other folders."""
+    content = read_json(path / "config.json") if (path / "config.json").exists() else {}
     return content if isinstance(content, dict) else {}
 
 

@@ -102,7 +102,7 @@ def variant(row: Mapping[str, Any]) -> str:
 
 
 def summarize(rows: Rows, value: str, *, x: str) -> list[Series]:
-    """Average over seeds.
+    """Average over seeds; a run that is there twice counts once, the later row.
 
     Args:
         rows: metrics rows (``x="weight_decay"``) or curve rows (``x="step"``).
@@ -113,16 +113,16 @@ def summarize(rows: Rows, value: str, *, x: str) -> list[Series]:
     Returns:
         Series in ascending class count and λ; points in ascending x.
     """
-    cells: dict[tuple[int, str, float | None], dict[float, list[tuple[float, float]]]] = {}
+    cells: dict[tuple[int, str, float | None], dict[float, dict[Any, tuple[float, float]]]] = {}
     for row in rows:
         found, error = headline(row, value)
         if not finite(found):
             continue
         decay = None if x == "weight_decay" else row.get("weight_decay")
-        line = cells.setdefault((row["class_count"], variant(row), decay), defaultdict(list))
-        line[row[x]].append((found, error))
+        line = cells.setdefault((row["class_count"], variant(row), decay), defaultdict(dict))
+        line[row[x]][run_key(row)] = (found, error)
     return [
-        Series(count, name, decay, tuple(_point(at, line[at]) for at in sorted(line)))
+        Series(count, name, decay, tuple(_point(at, [*line[at].values()]) for at in sorted(line)))
         for (count, name, decay), line in sorted(
             cells.items(), key=lambda item: (item[0][0], item[0][2] or 0.0)
         )

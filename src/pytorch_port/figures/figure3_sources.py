@@ -8,6 +8,7 @@ from pathlib import Path
 from pytorch_port.figures.figure3 import Overlay, plot_curves, plot_lambda_panels
 from pytorch_port.sweep.figure3_tables import (
     CURVES_REQUIRED,
+    merge_curves,
     merge_metrics,
     read_curves,
     read_metrics,
@@ -52,7 +53,7 @@ def draw_tables(
         *(read_metrics(path, backend="jax") for path in jax_metrics),
     )
     curve_files = list(_beside(metrics) if curves is None else curves)
-    curve_rows = [row for path in curve_files for row in read_curves(path)]
+    curve_rows = merge_curves(*(read_curves(path) for path in curve_files))
     inputs = {path.resolve() for path in (*metrics, *jax_metrics, *curve_files)}
     written = []
     for name, table, write in (
@@ -107,7 +108,7 @@ def load_overlay(items: Iterable[str]) -> Overlay:
                 curves += [row | origin for row in read_curves(path)]
             else:
                 rows += [row | origin for row in read_metrics(path)]
-    return Overlay(published=published, rows=rows, curves=curves)
+    return Overlay(published=published, rows=rows, curves=merge_curves(curves))
 
 
 def _beside(metrics: Iterable[Path]) -> list[Path]:

@@ -182,11 +182,11 @@ def _mean_line(
     ax: Axes, rows: Sequence[Row], quantity: str, colour: Any
 ) -> list[tuple[float, float]]:
     """Draw mean and band over seeds; return the points of the mean."""
-    by_step: dict[int, list[float]] = defaultdict(list)
+    by_step: dict[int, dict[int, float]] = defaultdict(dict)  # a seed counts once
     for row in rows:
-        by_step[row["step"]].append(row[quantity])
+        by_step[row["step"]][row["seed"]] = row[quantity]
     steps = sorted(by_step)
-    summary = [mean_and_sd(by_step[step]) for step in steps]
+    summary = [mean_and_sd(by_step[step].values()) for step in steps]
     ax.plot(steps, [m for m, _ in summary], color=colour)
     if any(sd > 0 for _, sd in summary):
         low, high = ([m + sign * sd for m, sd in summary] for sign in (-1, 1))
@@ -216,7 +216,8 @@ def _exponents(
             values = [v for q, _, v in published_points(condition) if q == quantity]
         else:
             wanted = condition.label, quantity
-            values = [r["value"] for r in rows if (r["label"], r["quantity"]) == wanted]
+            mine = (r for r in rows if (r["label"], r["quantity"]) == wanted)
+            values = [*{r["seed"]: r["value"] for r in mine}.values()]
         if values:
             mean, sd = mean_and_sd(values)
             labels.append(condition.zipf_exponent)

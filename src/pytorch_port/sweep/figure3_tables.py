@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
+from trainrig.repeats import count_once, repeated_text
+from trainrig.summaries import warn
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
@@ -107,6 +109,11 @@ CURVES_REQUIRED = {
 
 #: What a reader may assume where a table of the JAX sweep lacks the column.
 DEFAULTS = {"l2_mode": "decoupled", "seed": 0}
+#: What a metrics row says of a run's setting beyond ``run_key``.
+SETTING = (
+    *("n_rare_classes", "n_common_classes", "n_holdout_classes"),
+    *("global_step", "optimizer", "source", "example_type"),
+)
 _ACCURACIES = tuple(
     f"{metric}_{split}" for metric in ("accuracy", "accuracy_closed") for split in SPLITS
 )
@@ -229,20 +236,56 @@ def read_metrics(path: Path | str, *, backend: str = "torch") -> list[Row]:
 
     Raises:
         FileNotFoundError, ValueError: as ``read_table``; or an accuracy is not in [0, 1], λ is
-            negative, or a run occurs twice.
+            negative, or a run occurs twice with different settings.
     """
     rows = read_table(path, METRICS_REQUIRED, METRICS_EXTRA)
     for row in rows:
         row["backend"] = row.get("backend") or backend
+    rows = _each_once(rows, str(path))
     _check(rows, str(path))
     return rows
 
 
 def merge_metrics(*tables: Iterable[Row]) -> list[Row]:
-    """Return the rows of several tables as one, refusing a run that is in two of them."""
-    rows = [row for table in tables for row in table]
+    """Return the rows of several tables as one; of a run that is in two of them, the last counts.
+
+    Which ones were is said on stderr.
+
+    Raises:
+        ValueError: two runs that a figure cannot tell apart have different settings.
+    """
+    rows = _each_once([row for table in tables for row in table], "metrics tables")
     _check(rows, "metrics tables")
     return rows
+
+
+def merge_curves(*tables: Iterable[Row]) -> list[Row]:
+    """Return the rows of several curve tables as one; of equal evaluations the last counts."""
+    rows = [row for table in tables for row in table]
+    once = {(row.get("origin"), run_key(row), row["split"], row["step"]): row for row in rows}
+    return list(once.values())
+
+
+def _each_once(rows: Sequence[Row], where: str) -> list[Row]:
+    """Return the rows, of a run that is listed more than once the last; ``_check`` sees others."""
+    once = count_once(
+        enumerate(rows),
+        lambda item: (run_key(item[1]), tuple(item[1].get(name) for name in SETTING)),
+        lambda item: item[0],
+    )
+    warn(
+        f"{where}: " + repeated_text(f"the run {_run_text(row)}", 1 + len(older))
+        for (_, row), older in once.dropped
+    )
+    return [row for _, row in once.kept]
+
+
+def _run_text(row: Mapping[str, Any]) -> str:
+    count, decay, backend, mode, seed = run_key(row)
+    return (
+        f"class_count {count}, weight_decay {decay:g}, backend {backend}, l2_mode {mode}, "
+        f"seed {seed}"
+    )
 
 
 def collect_metrics(
@@ -351,7 +394,7 @@ def _check(rows: Iterable[Mapping[str, Any]], where: str, required: Iterable[str
         key = run_key(row)
         if key in seen:
             raise ValueError(
-                f"{where}: row {number} repeats the run class_count {key[0]}, weight_decay "
-                f"{key[1]:g}, backend {key[2]}, l2_mode {key[3]}, seed {key[4]}; one row each"
+                f"{where}: row {number} repeats the run {_run_text(row)} with another setting; "
+                "one row each"
             )
         seen.add(key)

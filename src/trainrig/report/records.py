@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
-from trainrig.run_status import observe_status
+from trainrig.repeats import count_once, repeated_text, setting_key
+from trainrig.run_status import FINAL, observe_status
 from trainrig.stats import mean_and_sd
 
 #: Evaluations that a headline averages where each draws sequences of its own.
@@ -38,6 +39,8 @@ class RunRecord:
         rows: logged rows, ``{"step", "split", scalar: value, ...}``, oldest first.
         final: last value of each scalar by split; what the run itself declared wins.
         counts: what ``step`` counts, ``step`` or ``epoch``.
+        setting: what decides the run's numbers, where that is not ``config``.
+        repeated: older results of the same setting and seed, which count no more.
     """
 
     path: Path
@@ -50,6 +53,8 @@ class RunRecord:
     rows: tuple[Mapping[str, Any], ...] = ()
     final: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     counts: str = "step"
+    setting: Mapping[str, Any] | None = None
+    repeated: int = 0
 
     def value(self, split: str, key: str) -> float | None:
         """Return the final value of a scalar, or None where there is none."""
@@ -65,6 +70,40 @@ class RunRecord:
         if self.status == "diverged" or not rows:
             return self.value(split, key), None
         return mean_of_last(rows, key, count)
+
+
+def each_once(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return runs of which each setting and seed is there once: the newest that has ended.
+
+    A run is known by its configuration, not by its folder: a copy of a run, or the same run under
+    another name, says nothing about the spread over seeds. A run without a seed, or one that has
+    not ended, is equal to no other.
+    """
+    once = count_once(runs, _key, lambda run: _ended_at(run.path))
+    older = {id(kept): dropped for kept, dropped in once.dropped}
+    return [
+        replace(run, repeated=run.repeated + sum(1 + one.repeated for one in older[id(run)]))
+        if id(run) in older
+        else run
+        for run in once.kept
+    ]
+
+
+def repeated_texts(runs: Iterable[RunRecord]) -> list[str]:
+    """Return a sentence for each run of which there were more."""
+    return [repeated_text(run.name, 1 + run.repeated) for run in runs if run.repeated]
+
+
+def _key(run: RunRecord) -> str | None:
+    if run.status not in FINAL:
+        return None
+    return setting_key(run.config if run.setting is None else run.setting)
+
+
+def _ended_at(path: Path) -> float:
+    status = path / "status.json"
+    file = status if status.exists() else path
+    return file.stat().st_mtime if file.exists() else 0.0
 
 
 def run_directories(path: Path, *, hidden: bool = False) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from trainrig.report.content import (
     plural,
 )
 from trainrig.report.describers import Description, Metric
-from trainrig.report.records import RunRecord
+from trainrig.report.records import RunRecord, repeated_texts
 from trainrig.stats import mean_and_sd
 
 MAX_METRICS = 10
@@ -64,7 +64,11 @@ def runs_page(folder: Path, runs: Sequence[RunRecord], description: Description)
         lead=description.lead,
         warnings=[*description.warnings, *_troubles(runs)],
         tiles=description.tiles,
-        notes=[*description.notes, *([_counted(runs, folder)] if runs else [])],
+        notes=[
+            *description.notes,
+            *repeated_texts(runs),
+            *([_counted(runs, folder)] if runs else []),
+        ],
         sections=sections,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainrig.report.describers import describe, find_runs
 from trainrig.report.page import write_page
+from trainrig.report.records import each_once
 from trainrig.report.runs import generic_description, runs_page
 from trainrig.run_status import FINAL
 from trainrig.summaries import summary_lock
@@ -31,7 +32,7 @@ def write_report(path: Path | str, output: Path | str | None = None) -> Path:
         ValueError: a run's files are damaged.
     """
     path = Path(path)
-    runs = find_runs(path)
+    runs = each_once(find_runs(path))
     folder = path if path.is_dir() else path.parent
     description = describe(folder, runs)
     if description is None:

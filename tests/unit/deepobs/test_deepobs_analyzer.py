@@ -13,13 +13,19 @@ from deepobs.analyzer.aggregate import (
     best_setting,
     choose_metric,
     published_moments,
+    published_speed,
     rank_settings,
     sensitivity,
     summarise,
     threshold_of,
 )
 from deepobs.analyzer.baselines import load_baselines
-from deepobs.analyzer.profiles import performance_profile, profile_score, times_to_threshold
+from deepobs.analyzer.profiles import (
+    left_out,
+    performance_profile,
+    profile_score,
+    times_to_threshold,
+)
 from deepobs.analyzer.results import read_results
 from trainrig.stats import holm, welch
 
@@ -96,7 +102,8 @@ def test_figures_follow_the_published_conventions(folder):
     assert summary.speed == 2
     assert summary.reached == 2
     late = read_results(folder).of("quadratic_deep", "Mine")[2]
-    assert summarise(late, "test_losses").speed == 3  # never: N + 1
+    never = summarise(late, "test_losses")
+    assert (never.speed, never.reached) == (None, 0)
     assert math.isnan(summarise(late, "test_losses").mean)
 
 
@@ -210,9 +217,14 @@ def test_profiles():
 
 
 def test_times_contain_the_published_baselines(folder):
+    assert list(times_to_threshold(read_results(folder))) == ["Mine"]  # 2 epochs; published 100
+    assert left_out(read_results(folder))[1] == "quadratic_deep: published (not of 2 epochs)"
+    write(folder, "quadratic_deep", "Long", 0.1, 42, [350.0] + [80.0] * 100)
     times = times_to_threshold(read_results(folder))
-    assert times["Mine"]["quadratic_deep"] == 2
+    assert times["Long"]["quadratic_deep"] == 1
     assert times["SGD (published)"]["quadratic_deep"] == pytest.approx(51.1)
+    assert "quadratic_deep" not in times["Mine"]
+    assert left_out(read_results(folder))[1] == "quadratic_deep: Mine (not of 100 epochs)"
 
 
 def test_baselines_in_the_package():
@@ -241,6 +253,114 @@ def test_figures_can_be_drawn(folder):
     plots.plot_budget({"grid": np.array([3.0, 2.0])}, "test_losses")
     with pytest.raises(ValueError, match="no setting has both"):
         plots.plot_sensitivity_2d(results, "quadratic_deep", "Mine", "lr", "eps")
+
+
+def test_equal_seeds_of_a_setting_count_once_and_the_newest_wins(tmp_path):
+    """Copies, other folder names, spellings and defaults that are given: one setting."""
+
+    def copy(name, folder, final, **extra):
+        path = write(tmp_path, "quadratic_deep", name, 0.1, 42, [350, 90, final], **extra)
+        moved = tmp_path / "quadratic_deep" / name / folder
+        moved.mkdir(exist_ok=True)
+        return path.rename(moved / path.name)
+
+    for year, name, folder, extra in (
+        (2020, "Adam", "a", {"learning_rate": 1e-1, "hyperparams": {"eps": 1e-8}}),
+        (2021, "Adam", "b", {"learning_rate": 0.1, "hyperparams": {}}),
+        (2023, "adam", "c", {"learning_rate": 0.1, "hyperparams": {"betas": [0.9, 0.999]}}),
+        (2022, "Adam", "d", {"learning_rate": 0.1, "hyperparams": {}, "weight_decay": 0.0}),
+    ):
+        path = copy(name, folder, 100 + year, **extra)
+        path.rename(path.with_name(f"random_seed__42__{year}-01-01-00-00-00.json"))
+    write(tmp_path, "quadratic_deep", "Adam", 0.1, 43, [350, 90, 2123], hyperparams={})
+    results = read_results(tmp_path)
+    (setting,) = results.of("quadratic_deep", "Adam")
+    assert summarise(setting, "test_losses").n == 2
+    assert sorted(run.curves["test_losses"][-1] for run in setting.runs) == [2123, 2123]
+    (line,) = results.repeated
+    assert "seed 42 is there 4 times; it counts once, the newest" in line
+    row = tables.make_rows(results)[0]
+    assert (row.n, row.std) == (2, 0.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"batch_size": 64},
+        {"weight_decay": 1e-3},
+        {"hyperparams": {"momentum": 0.8}},
+        {"l2": "optimizer-groups"},
+        {"lr_sched_epochs": [1], "lr_sched_factors": [0.1]},
+        {"compat": "fixed"},
+        {"environment": {"dtype": "float64"}},
+        {"optimizer_class": "mine.Momentum"},
+        {"training_params": {"clip": 1.0}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_whatever_decides_the_numbers_makes_another_setting(tmp_path, other):
+    problem = "cifar10_3c3d"  # has an L2 term
+    write(tmp_path, problem, "Momentum", 0.1, 42, [2, 1], accuracy=True)
+    path = write(tmp_path, problem, "Momentum", 0.1, 43, [2, 1], accuracy=True, **other)
+    assert len(read_results(tmp_path).of(problem, "Momentum")) == 2
+    path.unlink()
+    write(tmp_path, problem, "Momentum", 0.1, 43, [2, 1], accuracy=True, weight_decay=2e-3)
+    assert len(read_results(tmp_path).of(problem, "Momentum")) == 1  # the problem's default
+
+
+def test_the_mode_most_does_not_prefer_what_was_repeated(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path, "quadratic_deep", "Mine", 0.1, seed, [350, 87])
+    path = write(tmp_path, "quadratic_deep", "Mine", 0.2, 1, [350, 99])
+    for year in range(2001, 2006):
+        copied = path.with_name(f"random_seed__1__{year}-01-01-00-00-00.json")
+        copied.write_text(path.read_text())
+    best = best_setting(read_results(tmp_path), "quadratic_deep", "Mine", "most")
+    assert best.learning_rate == 0.1
+
+
+def test_a_threshold_that_is_never_reached_gives_no_speed(tmp_path):
+    for seed, final in ((1, 350.0), (2, 80.0)):
+        write(tmp_path, "quadratic_deep", "Half", 0.1, seed, [350.0, 350.0, final])
+        write(tmp_path, "quadratic_deep", "Never", 0.1, seed, [350.0, 350.0, 340.0])
+        write(tmp_path, "quadratic_deep", "Whole", 0.1, seed, [350.0, 80.0, 80.0])
+        write(tmp_path, "quadratic_deep", "Slow", 0.1, seed, [350.0, 350.0, 80.0])
+    rows = tables.make_rows(read_results(tmp_path))
+    shown = {row.optimizer: row.speed_text for row in rows if row.source == "run"}
+    assert shown == {
+        "Half": "2.0, 1 of 2 not reached in 2",
+        "Never": "not reached in 2",
+        "Whole": "1.0",
+        "Slow": "2.0",
+    }
+    lines = {line.split(" & ")[1]: line for line in tables.to_latex(rows).splitlines()[2:-1]}
+    speeds = {name: line.split(" & ")[6] for name, line in lines.items()}
+    assert speeds["Never"] == "not reached in 2"
+    assert speeds["Half"] == "2.0, 1 of 2 not reached in 2"
+    assert (speeds["Whole"], speeds["Slow"]) == (
+        r"\cellcolor{green!100!red}1.0",
+        r"\cellcolor{green!0!red}\textcolor{white}{2.0}",
+    )
+    times = times_to_threshold(read_results(tmp_path))
+    assert math.isinf(times["Never"]["quadratic_deep"])
+
+
+def test_the_published_speed_is_without_runs_that_do_not_arrive():
+    row = load_baselines().row("fmnist_2c2d", "Momentum")
+    assert (row["nconv"], row["n"], row["speed"]) == (8, 10, 59.1)
+    assert published_speed(row) == pytest.approx((591 - 2 * 101) / 8)
+
+
+def test_settings_of_unequal_length_are_apart(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path, "quadratic_deep", "Mine", 0.1, seed, [350.0, 90.0])
+        write(tmp_path, "quadratic_deep", "Mine", 0.2, seed, [350.0, 200.0, 95.0])
+    results = read_results(tmp_path)
+    rows = [row for row in tables.make_rows(results) if row.source == "run"]
+    assert [(row.epochs, row.performance) for row in rows] == [(2, 95.0), (1, 90.0)]
+    assert best_setting(results, "quadratic_deep", "Mine", "final").learning_rate == 0.2
+    assert sensitivity(results.of("quadratic_deep", "Mine"), "test_losses")[0].tolist() == [0.2]
+    assert "not on one scale" in tables.to_markdown(rows)
 
 
 def test_a_first_loss_without_a_published_one_is_refused():

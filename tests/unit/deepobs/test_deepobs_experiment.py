@@ -25,10 +25,10 @@ def test_the_result_is_that_of_the_file(tmp_path):
         "",
     )
 
-    again = run(config, Runtime(verbose=False, skip_if_exists=True), path=tmp_path)
+    again = run(config, Runtime(verbose=False), path=tmp_path)
     assert again.path == result.path
     assert again.metrics == result.metrics
-    assert again.message == "a result of this seed exists; skipped"
+    assert again.message == f"{result.path}: there already; --again repeats it"
 
     silent = run(config, Runtime(verbose=False, no_logs=True), path=tmp_path / "none")
     assert silent.path is None

@@ -160,7 +160,7 @@ def test_the_tuner_packs_and_reuses_results(tmp_path):
     files = sorted(tmp_path.rglob("random_seed__*.json"))
     packs = sorted(json.loads(file.read_text())["timing"]["pack"] for file in files)
     assert packs == [1, 1, 2, 2, 2, 2]
-    assert tuner.tune("mnist_mlp", tmp_path, skip_if_exists=True, **RUN) == best
+    assert tuner.tune("mnist_mlp", tmp_path, **RUN) == best
     assert sorted(tmp_path.rglob("random_seed__*.json")) == files
 
 

@@ -121,10 +121,20 @@ def test_other_arguments_do_not_resume(tmp_path):
     assert len(output["minibatch_train_losses"]) == 2 * 2
 
 
-def test_skip_if_exists(tmp_path):
-    assert run(tmp_path) is not None
-    assert run(tmp_path, skip_if_exists=True) is None
-    assert run(tmp_path, skip_if_exists=True, random_seed=1) is not None
+def test_a_finished_run_is_not_repeated_unless_asked(tmp_path):
+    def count():
+        return len(list(tmp_path.rglob("random_seed__*.json")))
+
+    first = run(tmp_path)
+    assert (run(tmp_path), count()) == (first, 1)
+    assert run(tmp_path, random_seed=1)["random_seed"] == 1
+    assert count() == 2
+    (path,) = tmp_path.rglob("random_seed__42__*.json")  # the name has the time in seconds
+    path.rename(path.with_name("random_seed__42__2020-01-01-00-00-00.json"))
+    again = run(tmp_path, skip_if_exists=False)
+    assert count() == 3
+    assert again["test_losses"] == first["test_losses"]
+    assert run(tmp_path) == again != first  # the newest
     runner = StandardRunner(torch.optim.SGD, LR)
     arguments = {"hyperparams": {"lr": 1e-2}, "num_epochs": 2, "batch_size": 128}
     assert runner.run_exists("quadratic_deep", tmp_path, **arguments)

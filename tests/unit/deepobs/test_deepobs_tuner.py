@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from deepobs.analyzer.results import read_results
+from deepobs.analyzer.tables import make_rows
+from deepobs.experiment import DeepObsConfig, Runtime, run
 from deepobs.pytorch.runners import StandardRunner
 from deepobs.pytorch.runtime import estimate_runtime
 from deepobs.pytorch.tuner import GP, GridSearch, RandomSearch, Trial, log_uniform
@@ -38,6 +41,69 @@ def test_the_best_setting_can_be_rerun_with_nine_seeds(tmp_path):
     grid((1e-2,)).tune("quadratic_deep", tmp_path, rerun_best_setting=True, **RUN)
     seeds = {path.name.split("__")[1] for path in tmp_path.rglob("random_seed__*.json")}
     assert seeds == {str(seed) for seed in range(42, 52)}
+
+
+def test_a_finished_search_reuses_its_results_and_counts_each_seed_once(tmp_path, monkeypatch):
+    trained = []
+    training = StandardRunner.training
+    monkeypatch.setattr(
+        StandardRunner, "training", lambda *args: trained.append(1) or training(*args)
+    )
+    best = grid((1e-3, 1e-2), seeds=[2, 1]).tune("quadratic_deep", tmp_path, **RUN)
+    assert len(trained) == 4
+    again = grid(("1e-2", 0.001), seeds=[1, 2]).tune("quadratic_deep", tmp_path, **RUN)
+    assert len(trained) == 4
+    assert again.hyperparams == best.hyperparams
+    assert again.values == best.values[::-1]
+    row = make_rows(read_results(tmp_path))[0]
+    assert row.n == 2
+    lines = (tmp_path / "quadratic_deep/SGD/tuning_log.json").read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [2, 2]
+
+
+def test_an_interrupted_search_trains_no_finished_point_again(tmp_path, monkeypatch):
+    trained = []
+    training = StandardRunner.training
+
+    def counted(self, session, save, interval):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(session.settings.learning_rate)
+        training(self, session, save, interval)
+
+    monkeypatch.setattr(StandardRunner, "training", counted)
+    with pytest.raises(KeyboardInterrupt):
+        grid().tune("quadratic_deep", tmp_path, **RUN)
+    monkeypatch.setattr(
+        StandardRunner,
+        "training",
+        lambda self, session, *rest: (
+            trained.append(session.settings.learning_rate) or training(self, session, *rest)
+        ),
+    )
+    grid().tune("quadratic_deep", tmp_path, **RUN)
+    assert trained == [1e-3, 1e-2, 1e6]
+
+
+def test_a_point_of_a_single_run_is_reused_by_a_search(tmp_path):
+    """The two name their folders differently: the search knows fewer hyperparameters."""
+    config = DeepObsConfig(
+        testproblem="quadratic_deep", lr=1e-2, hyperparams={"momentum": 0.0}, **RUN
+    )
+    single = run(config, Runtime(verbose=False), path=tmp_path)
+    grid((1e-2,)).tune("quadratic_deep", tmp_path, **RUN)
+    assert list(tmp_path.rglob("random_seed__*.json")) == [single.path]
+
+
+@pytest.mark.parametrize("options", [{"seeds": [1, 1]}, {"seeds": []}])
+def test_seeds_given_twice_are_refused(options):
+    with pytest.raises(ValueError, match="give one or more different values"):
+        grid(**options)
+
+
+def test_a_grid_with_equal_points_is_refused():
+    with pytest.raises(ValueError, match="is there twice; give different values"):
+        grid((0.1, "1e-1")).propose(0)
 
 
 def test_all_diverged(tmp_path):

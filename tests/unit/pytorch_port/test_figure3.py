@@ -209,8 +209,8 @@ def test_nothing_to_draw_is_an_error():
 
 def test_rows_without_a_finite_value_are_left_out():
     rows = [
-        {"class_count": 100, "weight_decay": 0.0, "backend": "torch", "v": value}
-        for value in (0.4, None, math.nan, 0.6)
+        {"class_count": 100, "weight_decay": 0.0, "backend": "torch", "seed": seed, "v": value}
+        for seed, value in enumerate((0.4, None, math.nan, 0.6))
     ]
     (series,) = summarize(rows, "v", x="weight_decay")
     assert (series.points[0].mean, series.points[0].n) == (0.5, 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytorch_port.figures.figure3_series import summarize
 from pytorch_port.sweep import figure3_tables as tables
 
 
@@ -162,9 +163,27 @@ def test_a_run_of_another_backend_cannot_be_evaluated():
         tables.collect_metrics([run_row(backend="jax")], evaluate=None)
 
 
-def test_a_run_in_two_tables_is_refused():
-    with pytest.raises(ValueError, match="repeats the run"):
-        tables.merge_metrics([metrics_row()], [metrics_row()])
+def test_a_run_in_two_tables_counts_once_and_the_last_one(capsys):
+    old, new = metrics_row(accuracy_holdout=0.25), metrics_row(accuracy_holdout=0.75)
+    other = metrics_row(seed=1)
+    assert tables.merge_metrics([old, other], [new]) == [new, other]
+    assert "seed 0 is there 2 times; it counts once, the newest" in capsys.readouterr().err
+    longer = new | {"global_step": new["global_step"] + 1}
+    with pytest.raises(ValueError, match="seed 0 with another setting; one row each"):
+        tables.merge_metrics([old], [longer])
+
+
+def test_curves_of_a_run_in_two_tables_count_once():
+    facts = {"class_count": 100, "weight_decay": 0.0, "backend": "torch", "l2_mode": "decoupled"}
+    rows = [
+        facts | {"seed": seed, "step": 5, "split": "holdout", "accuracy_closed": value}
+        for seed, value in ((0, 0.25), (1, 0.5), (0, 0.75))
+    ]
+    merged = tables.merge_curves(rows[:2], rows[2:])
+    assert [(row["seed"], row["accuracy_closed"]) for row in merged] == [(0, 0.75), (1, 0.5)]
+    (series,) = summarize(rows, "accuracy_closed", x="step")
+    (point,) = series.points
+    assert (point.n, point.mean) == (2, 0.625)
 
 
 def test_curves_come_from_progress_and_round_trip(tmp_path):

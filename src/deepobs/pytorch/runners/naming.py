@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -68,8 +67,3 @@ def result_name(random_seed: int, now: datetime.datetime | None = None) -> str:
     """Return ``random_seed__<seed>__<YYYY-mm-dd-HH-MM-SS>.json``."""
     now = datetime.datetime.now().astimezone() if now is None else now
     return f"random_seed__{random_seed}__{now:%Y-%m-%d-%H-%M-%S}.json"
-
-
-def find_results(folder: Path, random_seed: int) -> list[Path]:
-    """Return the results of one seed in a run folder, oldest first."""
-    return sorted(folder.glob(f"random_seed__{random_seed}__*.json"))

@@ -21,7 +21,7 @@ from torch import Tensor
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets import DataSet
 from deepobs.pytorch.runners.dense import DenseChain, SharedBatch
-from deepobs.pytorch.runners.naming import find_results
+from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.run_folder import OpenSession, make_output, open_session
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.session import SaveClock, Session
@@ -29,6 +29,7 @@ from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.sinks import Sinks
 from deepobs.pytorch.runners.steps import needs_closure
 from trainrig.device import reuse_memory
+from trainrig.files import read_json
 from trainrig.stopping import StopRequest
 
 #: Optimizers whose update torch can do in one pass over the memory.
@@ -44,10 +45,10 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     output_dir: str | Path = "./results",
     data_dir: str | Path | None = None,
     no_logs: bool = False,
-    skip_if_exists: bool = False,
+    skip_if_exists: bool = True,
     checkpoint_interval_s: float = 60.0,
     **arguments: Any,
-) -> list[dict[str, Any] | None]:
+) -> list[dict[str, Any]]:
     """Run one optimizer on one problem with several settings at once.
 
     Args:
@@ -58,12 +59,12 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
         output_dir: root of the result files.
         data_dir: replaces ``config.get_data_dir()``.
         no_logs: write nothing.
-        skip_if_exists: leave members out that have a result of this seed.
+        skip_if_exists: leave members out that have a result of this setting and seed.
         checkpoint_interval_s: least seconds between two checkpoints.
         arguments: further ones of ``PTRunner.run`` that decide the result.
 
     Returns:
-        Each member's result, in order; None where it was skipped.
+        Each member's result, in order, of this call or an earlier one.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: bad arguments or data, or a problem or optimizer
@@ -76,9 +77,12 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
         for given in hyperparams
     ]
     folders = [runner.run_folder(settings, output_dir) for settings in every]
-    done = [skip_if_exists and bool(find_results(folder, random_seed)) for folder in folders]
-    chosen = [i for i, skipped in enumerate(done) if not skipped]
-    outputs: list[dict[str, Any] | None] = [None] * len(every)
+    reuse = skip_if_exists and not no_logs
+    found = [find_result(settings, output_dir) if reuse else None for settings in every]
+    outputs: dict[int, dict[str, Any]] = {
+        i: read_json(file) for i, file in enumerate(found) if file is not None
+    }
+    chosen = [i for i in range(len(every)) if i not in outputs]
     with contextlib.ExitStack() as stack:
         members: list[OpenSession] = []
         reuse_memory()
@@ -91,7 +95,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
             pack.run(SaveClock(save, checkpoint_interval_s))
         for i, member in zip(chosen, members, strict=True):
             outputs[i] = member.finish()
-    return outputs
+    return [outputs[i] for i in range(len(every))]
 
 
 def _save_all(members: Sequence[OpenSession]) -> None:

@@ -28,6 +28,17 @@ def make_output(
     Everything under ``timing`` depends on the clock or on the machine's memory; all other keys are
     a function of the arguments and the environment stamped in ``environment``.
     """
+    return {
+        **curves,
+        **describe_settings(settings),
+        "status": status,
+        "environment": describe_machine(device, settings.dtype),
+        "timing": timing,
+    }
+
+
+def describe_settings(settings: RunSettings) -> dict[str, Any]:
+    """Return the arguments of a run as its result file has them, in both schemas."""
     weight_decay = settings.weight_decay
     training_params = dict(settings.training_params)
     if settings.lr_sched_epochs is not None:
@@ -36,9 +47,9 @@ def make_output(
             "lr_sched_factors": settings.lr_sched_factors,
         }
     return {
-        **curves,
         "optimizer": settings.optimizer_name,
         "optimizer_name": settings.optimizer_name,
+        "optimizer_class": settings.optimizer_class,
         "testproblem": settings.testproblem,
         "weight_decay": weight_decay,
         "l2_reg": weight_decay,
@@ -54,9 +65,7 @@ def make_output(
         "optimizer_hyperparams": settings.hyperparams,
         "training_params": training_params,
         "compat": settings.compat,
-        "status": status,
-        "environment": describe_machine(device, settings.dtype),
-        "timing": timing,
+        "on_divergence": settings.on_divergence,
     }
 
 

@@ -22,12 +22,12 @@ import torch
 
 from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets import DataSet
+from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.hyperparameters import (
     Specification,
     normalise_specification,
     resolve,
 )
-from deepobs.pytorch.runners.naming import find_results
 from deepobs.pytorch.runners.run_folder import make_output, open_session
 from deepobs.pytorch.runners.session import Session
 from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, default_setting
@@ -107,6 +107,7 @@ class PTRunner(abc.ABC):
             num_epochs=default_setting(testproblem, "num_epochs", num_epochs),
             compat=config.get_compat(),
             dtype=str(config.get_dtype()).removeprefix("torch."),
+            optimizer_class=_path_of(self.optimizer_class),
             **arguments,
         )
 
@@ -125,7 +126,7 @@ class PTRunner(abc.ABC):
         print_train_iter: bool = False,
         tb_log: bool = False,
         tb_log_dir: str | Path | None = None,
-        skip_if_exists: bool = False,
+        skip_if_exists: bool = True,
         *,
         l2: str = "loss",
         on_divergence: str = "stop",
@@ -151,7 +152,8 @@ class PTRunner(abc.ABC):
             print_train_iter: print them too.
             tb_log: write TensorBoard events.
             tb_log_dir: where; the run folder by default.
-            skip_if_exists: return None where a result of this seed is there.
+            skip_if_exists: train nothing where a result of this setting and seed is there, whatever
+                its folder is called, and return that; False repeats the run. Not with ``no_logs``.
             l2: ``loss`` or ``optimizer-groups``.
             on_divergence: ``stop`` or ``continue``.
             checkpoint_interval_s: least seconds between two checkpoints; 0 saves at every step.
@@ -161,7 +163,7 @@ class PTRunner(abc.ABC):
             training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
 
         Returns:
-            The content of the result file; None where the run was skipped, and in a process that
+            The content of the result file, of this call or an earlier one; None in a process that
             followed another (``torchrun``).
 
         Raises:
@@ -184,9 +186,10 @@ class PTRunner(abc.ABC):
                 f"checkpoint_interval_s is {checkpoint_interval_s}; at least 0 is expected"
             )
         folder = self.run_folder(settings, output_dir)
-        if skip_if_exists and find_results(folder, random_seed):
-            logger.info("%s: seed %d exists; skipped", folder, random_seed)
-            return None
+        # The 1.2 line repeats by default, and returns None for a run that it skips.
+        if skip_if_exists and not no_logs and (file := find_result(settings, output_dir)):
+            logger.info("%s: there already; not repeated", file)
+            return read_json(file)
         if data_dir is not None:
             config.set_data_dir(data_dir)
         team = join_team()
@@ -223,25 +226,7 @@ class PTRunner(abc.ABC):
         self, testproblem: str, output_dir: str | Path = "./results", **arguments: Any
     ) -> bool:
         """Say whether a result of these arguments is there."""
-        settings = self.make_settings(testproblem, **arguments)
-        return bool(find_results(self.run_folder(settings, output_dir), settings.random_seed))
-
-    def read_result(
-        self, testproblem: str, hyperparams: Mapping[str, Any], **arguments: Any
-    ) -> dict[str, Any]:
-        """Return the newest result of these arguments of ``run``.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        deciding = {field.name for field in dataclasses.fields(RunSettings)} | set(ALTERNATIVES)
-        chosen = {key: value for key, value in arguments.items() if key in deciding}
-        settings = self.make_settings(testproblem, hyperparams, **chosen)
-        folder = self.run_folder(settings, arguments.get("output_dir", "./results"))
-        found = find_results(folder, settings.random_seed)
-        if not found:
-            raise FileNotFoundError(f"{folder}: no result of seed {settings.random_seed}")
-        return read_json(found[-1])
+        return find_result(self.make_settings(testproblem, **arguments), output_dir) is not None
 
     # --- inside ---
 
@@ -292,6 +277,13 @@ class PTRunner(abc.ABC):
             return self.optimizer_class(parameters, **settings.hyperparams)
         except TypeError as error:
             raise ValueError(f"{self.optimizer_name}: {error}") from None
+
+
+def _path_of(optimizer_class: Any) -> str:
+    """Return an optimizer's module and class, empty for a function that makes one."""
+    if not isinstance(optimizer_class, type):
+        return ""
+    return f"{optimizer_class.__module__}.{optimizer_class.__qualname__}"
 
 
 def _printer() -> Callable[[str], None]:

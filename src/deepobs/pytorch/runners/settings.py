@@ -38,6 +38,7 @@ class RunSettings:
         on_divergence: ``stop`` at the first non-finite loss, or ``continue`` as TensorFlow did.
         compat: ``reference`` or ``fixed``.
         dtype: ``float32`` or ``float64``.
+        optimizer_class: the optimizer's module and class; empty where it is made by a function.
         training_params: further parameters of the runner, kept in the result.
     """
 
@@ -55,6 +56,7 @@ class RunSettings:
     on_divergence: Literal["stop", "continue"] = "stop"
     compat: str = "reference"
     dtype: str = "float32"
+    optimizer_class: str = ""
     training_params: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

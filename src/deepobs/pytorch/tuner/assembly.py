@@ -175,7 +175,7 @@ def trace_search(
     else:
         proposals = tuner.propose(arguments.random_seed)
         first, count = proposals[0], len(proposals)
-    known = {key: value for key, value in run.items() if key not in ("data_dir", "skip_if_exists")}
+    known = {key: value for key, value in run.items() if key != "data_dir"}
     settings = tuner.runner.make_settings(
         arguments.testproblem, first, random_seed=arguments.random_seed, **known
     )

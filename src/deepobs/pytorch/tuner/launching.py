@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from deepobs.pytorch import config
-from deepobs.pytorch.runners.naming import find_results
+from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
 from trainrig.device import set_threads
@@ -42,13 +42,14 @@ def launch_settings(
         seeds: random seeds of every setting.
         output_dir: root of the result files, on a file system that all jobs share.
         pack: settings trained in one program.
-        run_arguments: of the runner; with ``skip_if_exists``, runs with a result are left alone.
+        run_arguments: of the runner; runs with a result are left alone, unless ``skip_if_exists``
+            is False.
 
     Raises:
         ValueError: a run failed, or the launcher refuses.
     """
     output_dir = Path(output_dir).resolve()  # a job may start in another folder
-    skip = run_arguments.get("skip_if_exists", False)
+    skip = run_arguments.get("skip_if_exists", True)
     deciding = {k: v for k, v in run_arguments.items() if k not in ("data_dir", "skip_if_exists")}
     process = {"threads": torch.get_num_threads(), "settings": config.snapshot()}
     tasks, finished = [], []
@@ -60,11 +61,10 @@ def launch_settings(
                 runner.make_settings(testproblem, given, random_seed=seed, **deciding)
                 for given in members
             ]
-            folders = [runner.run_folder(one, output_dir) for one in chosen]
             name = f"{chosen[0].run_name} seed {seed}"
             name += f" and {len(members) - 1} more" if len(members) > 1 else ""
-            path = folders[0] / f".random_seed__{seed}"
-            if skip and all(find_results(folder, seed) for folder in folders):
+            path = runner.run_folder(chosen[0], output_dir) / f".random_seed__{seed}"
+            if skip and all(find_result(one, output_dir) for one in chosen):
                 finished.append(Outcome(name, path, "complete", "was finished before"))
             else:
                 work = {"members": members, "arguments": arguments, "packed": pack > 1}

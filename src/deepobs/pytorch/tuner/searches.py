@@ -16,6 +16,7 @@ from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.trials import Trial
 from deepobs.pytorch.tuner.tuner import Tuner, complete
 from trainrig.launch.options import LaunchOptions
+from trainrig.repeats import canonical
 from trainrig.seeding import derive_seed
 
 #: Learning rates of the published baselines: 10^(-5 + k/5), k = 0..35.
@@ -87,12 +88,20 @@ class GridSearch(Tuner):
         self.grid = {name: list(values) for name, values in grid.items()}
 
     def propose(self, random_seed: int) -> list[dict[str, Any]]:
-        """Return all combinations, the last name varying fastest."""
+        """Return all combinations, the last name varying fastest.
+
+        Raises:
+            ValueError: two of them are equal.
+        """
         combinations = itertools.product(*self.grid.values())
-        return [
+        settings = [
             complete(self.specification, dict(zip(self.grid, values, strict=True)))
             for values in combinations
         ]
+        for place, setting in enumerate(settings):
+            if canonical(setting) in map(canonical, settings[:place]):
+                raise ValueError(f"grid: {setting} is there twice; give different values")
+        return settings
 
 
 class RandomSearch(Tuner):

@@ -63,6 +63,9 @@ class Tuner(abc.ABC):
             raise ValueError(f"ressources is {ressources!r}; a positive integer is expected")
         if mode not in ("final", "best"):
             raise ValueError(f"mode is {mode!r}; accepted: final, best")
+        if seeds is not None and len(set(seeds)) < max(1, len(seeds)):
+            given = " ".join(map(str, seeds))
+            raise ValueError(f"--seeds {given}: give one or more different values")
         self.runner = runner(optimizer_class, hyperparam_names, optimizer_name)
         self.specification = normalise_specification(hyperparam_names)
         self.ressources, self.seeds, self.metric, self.mode = ressources, seeds, metric, mode
@@ -221,16 +224,12 @@ class Tuner(abc.ABC):
     def _run(
         self, testproblem: str, proposals: Sequence[dict[str, Any]], arguments: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Return each setting's result: of this call, or of an earlier one if it was skipped."""
+        """Return each setting's result, of this call or an earlier one."""
         if self.pack > 1:
-            outputs = run_pack(self.runner, testproblem, proposals, **arguments)
-        else:
-            quiet = {"verbose": False, **arguments}
-            outputs = [self.runner.run(testproblem, given, **quiet) for given in proposals]
-        return [
-            output or self.runner.read_result(testproblem, given, **arguments)
-            for given, output in zip(proposals, outputs, strict=True)
-        ]
+            return run_pack(self.runner, testproblem, proposals, **arguments)
+        quiet = {"verbose": False, **arguments}
+        outputs = [self.runner.run(testproblem, given, **quiet) for given in proposals]
+        return [output for output in outputs if output is not None]
 
     def _launch(
         self,
@@ -296,7 +295,7 @@ def rerun_setting(
     **run_arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one setting with further seeds; by default the nine of the published protocol."""
-    arguments = {"verbose": False, "skip_if_exists": True, **run_arguments}
+    arguments = {"verbose": False, **run_arguments}
     outputs = [
         runner.run(testproblem, hyperparams, random_seed=seed, output_dir=output_dir, **arguments)
         for seed in seeds
