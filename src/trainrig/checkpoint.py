@@ -236,6 +236,23 @@ def latest_checkpoint(
     return None, ignored
 
 
+def last_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Return the newest checkpoint, for what speaks of the run as it is: never an older one.
+
+    Raises:
+        CheckpointError: there is none, or the newest is damaged.
+    """
+    checkpoint, ignored = latest_checkpoint(folder, device)
+    if checkpoint is None:
+        raise CheckpointError(f"{folder}: holds no checkpoint; train it first")
+    if ignored:
+        raise CheckpointError(
+            f"{ignored[0].removeprefix('ignored ')}; the one of step {checkpoint.step} is not "
+            "shown in its place: restore it, or remove the run's folder and train the run again"
+        )
+    return checkpoint
+
+
 def valid_steps(folder: Path) -> tuple[list[int], list[str]]:
     """Return the steps of the valid checkpoints, ascending, and a message for each other one.
 

@@ -131,6 +131,7 @@ def _check_begun(
 ) -> None:
     """Refuse to continue a training that was begun otherwise, or has had more epochs."""
     out = Path(config.output_dir)
+    # The training that follows, or the process that leads, names the damaged ones.
     checkpoint = newest_checkpoint(out / "checkpoints")[0]
     if checkpoint is None and not (out / "config.json").is_file():
         return

@@ -21,10 +21,9 @@ from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import FINAL_REGIMES, REGIMES, IclInputs, load_inputs
 from pytorch_port.model.assembly import build_icl_model
 from pytorch_port.model.losses import icl_scalars, make_targets
-from trainrig.checkpoint import latest_checkpoint, load_weights
+from trainrig.checkpoint import last_checkpoint, load_weights
 from trainrig.config import from_dict
 from trainrig.device import autocast, choose_device
-from trainrig.errors import CheckpointError
 from trainrig.files import read_json
 from trainrig.loop import StepRecord
 from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
@@ -93,7 +92,7 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError: ``path`` holds no run.
-        CheckpointError: it holds no valid checkpoint, or one of another model.
+        CheckpointError: it holds no checkpoint, or the newest is damaged or of another model.
         ValueError: the run's images are not the ones found now.
     """
     chosen = choose_device(device)
@@ -105,9 +104,7 @@ def evaluate_run(
             f"{path}: trained on images {trained_on}, but found are {found}; set the data folder "
             "to the one that it was trained on"
         )
-    checkpoint, _ = latest_checkpoint(path / LATEST, chosen)
-    if checkpoint is None:
-        raise CheckpointError(f"{path / LATEST}: holds no checkpoint; train it first")
+    checkpoint = last_checkpoint(path / LATEST, chosen)
     model = build_icl_model(config, inputs.example_shape).to(chosen)
     load_weights(model, checkpoint)
     batches = max_eval_batches or config.evaluation.batches
