@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from ptycho_torch.study.ensemble import combine, execute, members_of
     from ptycho_torch.study.runs_table import write_runs_csv
     from trainrig.report.write import conclude
+    from trainrig.sweep import refuse_if_all_failed
 
     device = torch.device(execution.resolved_accelerator())
     options = launch_options(args).resolved(device, args.threads)
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         write_runs_csv(config.output_dir)
     if options.dry_run:
         return 0
+    refuse_if_all_failed(outcomes)
     names = [outcome.name for outcome in outcomes]
     files = [config.output_dir / "runs.csv"]
     if combine(config.output_dir, names) is not None:

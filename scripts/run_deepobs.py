@@ -64,8 +64,10 @@ def smoke(names: list[str]) -> int:
     from deepobs.pytorch.runners.smoke import smoke_all
 
     outcomes = smoke_all(names, lambda line: print(line, flush=True))
-    failed = [outcome.name for outcome in outcomes if outcome.problem]
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} test problems passed")
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} test problems passed", flush=True)
+    if len(failed) == len(outcomes):
+        raise ValueError(f"all failed; {failed[0].name}: {failed[0].problem}")
     return 1 if failed else 0
 
 

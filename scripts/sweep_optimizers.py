@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     from optimizer_quality.experiment import resolve_device
     from optimizer_quality.session import Runtime
     from optimizer_quality.sweep import execute, found_in, parse_grid, plan_runs, write_summary
-    from trainrig.runs import FINAL
-    from trainrig.sweep import Paced
+    from trainrig.report.write import conclude
+    from trainrig.sweep import Paced, refuse_if_all_failed
 
     keys = ("dataset", "data_dir", "num_epochs", "device")
     flags = {key: getattr(arguments, key) for key in keys}
@@ -80,18 +80,16 @@ def main(argv: list[str] | None = None) -> int:
         quiet=True,
     )
 
-    failed, paced = 0, Paced(lambda: write_summary(runs, folder, passing=True))
+    outcomes, paced = [], Paced(lambda: write_summary(runs, folder, passing=True))
     for outcome in execute(runs, folder, runtime, options, arguments.pack):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
-        failed += outcome.status not in FINAL
+        outcomes.append(outcome)
         paced()
     if options.dry_run:
         return 0
     print(write_summary(runs, folder), end="")
-    from trainrig.report.write import write_report
-
-    print(f"{folder / 'summary.csv'}\n{write_report(folder)}")
-    return 1 if failed else 0
+    refuse_if_all_failed(outcomes)
+    return conclude(folder, [folder / "summary.csv"], outcomes)
 
 
 if __name__ == "__main__":

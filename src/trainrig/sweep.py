@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.cli import USER_ERRORS, describe
+from trainrig.run_status import FINAL
 from trainrig.streams import outlive_readers
 
 #: Seconds for workers to finish their steps; schedulers kill 30 s after their SIGTERM.
@@ -62,6 +63,33 @@ class Outcome:
     path: Path
     status: str
     message: str = ""
+
+
+def failures(outcomes: Sequence[Outcome]) -> str:
+    """Return how many runs have not come to their end and why the first has not; "" for none.
+
+    >>> failures([Outcome(name, Path(name), "failed", "no images") for name in "ab"])
+    'all 2 runs failed; a: no images'
+    """
+    failed = [outcome for outcome in outcomes if outcome.status not in FINAL]
+    if not failed:
+        return ""
+    first = failed[0]
+    word = "failed" if all(outcome.status == "failed" for outcome in failed) else "did not end"
+    count = f"{len(failed)} of {len(outcomes)} runs"
+    if len(failed) == len(outcomes):
+        count = "the run" if len(failed) == 1 else f"all {len(failed)} runs"
+    return f"{count} {word}; {first.name}: {first.message or first.status}"
+
+
+def refuse_if_all_failed(outcomes: Sequence[Outcome]) -> None:
+    """Say why the first run failed where all did: there is nothing to tabulate or draw.
+
+    Raises:
+        ValueError: no run has come to its end.
+    """
+    if outcomes and all(outcome.status not in FINAL for outcome in outcomes):
+        raise ValueError(failures(outcomes))
 
 
 class Paced:

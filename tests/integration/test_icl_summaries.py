@@ -155,3 +155,31 @@ def test_a_table_that_was_edited_by_hand_is_refused(call_script, words, tmp_path
     assert again.code == 0, again.err
     assert runs_csv.read_text() == text
     assert json.loads((out / "class12_wd0/status.json").read_text())["status"] == "complete"
+
+
+def test_a_damaged_newest_checkpoint_is_refused_and_no_older_one_drawn(
+    call_script, words, tmp_path
+):
+    out = tmp_path / "out"
+    assert call_script("run_adamw_sweep_torch", words("--weight_decays 0")).code == 0
+    weights = out / "class12_wd0/checkpoints/models/latest/step_4/weights.pt"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    before = (out / "figure3_adamw.png").stat().st_mtime_ns
+    drawn = call_script("plot_figure3_adamw", ["--runs_csv", str(out / "runs.csv"), "--recompute"])
+    assert drawn.code == 1
+    (line,) = drawn.error_lines
+    assert "step_4/weights.pt" in line
+    assert "the one of step 2 is not shown in its place" in line
+    assert (out / "figure3_adamw.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_if_all_runs_fail_the_last_line_is_the_first_reason(call_script, words, tmp_path, jobs):
+    for name in ("class12_wd0", "class12_wd1p0"):  # a file where a run's logs are to be
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "logs").write_text("in the way")
+    ended = call_script("run_adamw_sweep_torch", words(f"--weight_decays 0 1 --jobs {jobs}"))
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("error: all 2 runs failed; class12_wd")
+    assert "logs" in last

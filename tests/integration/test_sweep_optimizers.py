@@ -30,3 +30,17 @@ def test_sweep_runs_and_resumes(repo_root, tmp_path, capsys):
         ("1", ""), ("0", "num_epochs: 2 -> 1"), ("0", "num_epochs: 2 -> 1")
     ]  # fmt: skip
     assert "Not compared: runs with num_epochs: 2 -> 1." in capsys.readouterr().out
+
+
+def test_if_all_runs_fail_the_last_line_is_the_first_reason(repo_root, tmp_path, capsys):
+    from sweep_optimizers import main
+
+    arguments = [
+        *("--config", str(repo_root / "configs/optimizer_quality/base_config.yaml")),
+        *("--output-dir", str(tmp_path), "--name", "s", "--no-track", "--jobs", "1"),
+        *("--optimizers", "sgd=0.1,0.01", "--seeds", "0", "--data-dir", str(tmp_path / "none")),
+    ]
+    assert main(arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: all 2 runs failed; sgd_lr0.1_seed0: ")
+    assert "cifar-10" in last

@@ -24,7 +24,7 @@ from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.run_status import has_ended, read_status
 from trainrig.runs import check_config
-from trainrig.sweep import Outcome, Paced, Task
+from trainrig.sweep import Outcome, Paced, Task, refuse_if_all_failed
 
 
 def check_runs(
@@ -198,6 +198,7 @@ def train_grid(
 
     Raises:
         ValueError, FileNotFoundError: as ``check_runs``, before anything is written.
+        ValueError: all runs failed; the first one's reason.
     """
     device = choose_device(runtime.device)
     options = (launch or LaunchOptions()).resolved(device, runtime.threads)
@@ -223,6 +224,7 @@ def train_grid(
             list_runs()
     if outcomes:
         table()
+    refuse_if_all_failed(outcomes)
     return outcomes
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trainrig.report.describers import describe, find_runs
 from trainrig.report.page import write_page
 from trainrig.report.records import each_once
 from trainrig.report.runs import generic_description, runs_page
-from trainrig.run_status import FINAL
 from trainrig.summaries import summary_lock
-from trainrig.sweep import Outcome
+from trainrig.sweep import Outcome, failures
 
 NAME = "report.html"
 
@@ -45,8 +44,8 @@ def write_report(path: Path | str, output: Path | str | None = None) -> Path:
     return write_page(Path(output or folder / NAME), runs_page(folder, runs, description))
 
 
-def conclude(folder: Path, files: Iterable[Path], outcomes: Iterable[Outcome]) -> int:
-    """End a sweep's script: write its page, print its files and return the exit status.
+def conclude(folder: Path, files: Iterable[Path], outcomes: Sequence[Outcome]) -> int:
+    """End a sweep's script: write its page, print its files, say what failed, return the status.
 
     Args:
         folder: of the sweep.
@@ -60,4 +59,8 @@ def conclude(folder: Path, files: Iterable[Path], outcomes: Iterable[Outcome]) -
         report = write_report(folder)
     for path in (*files, report):
         sys.stdout.write(f"{path}\n")
-    return 1 if any(outcome.status not in FINAL for outcome in outcomes) else 0
+    sys.stdout.flush()
+    failed = failures(outcomes)
+    if failed:
+        sys.stderr.write(f"{failed}\n")
+    return 1 if failed else 0
