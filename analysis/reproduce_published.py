@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             launch=LaunchOptions(jobs=arguments.jobs),
             pack=arguments.pack,
         )
-    return conclude(output, write_reproduction(plan, output, runtime), outcomes)
+    return conclude(output, write_reproduction(base, plan, output, runtime), outcomes)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ def names_in(
     Returns:
         Name → the name of the folder that holds the run, or the same name where none does.
     """
+    if not configs:
+        return {}
     absent = [name for name in configs if not (folder / name / "config.json").exists()]
     if not absent:
         return {name: name for name in configs}
@@ -89,9 +91,8 @@ def names_in(
     known: dict[str, str] = {}
     for name, config in present.items():
         if name not in configs:
-            known.setdefault(
-                _fingerprint({k: v for k, v in config.items() if k in keys}, free), name
-            )
+            own = {key: config.get(key) for key in keys}
+            known.setdefault(_fingerprint(own, free), name)
     return {
         name: known.get(_fingerprint(configs[name], free), name) if name in absent else name
         for name in configs

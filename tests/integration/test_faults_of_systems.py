@@ -29,7 +29,11 @@ DEEPOBS = """
 CHANGES = {
     ("icl", "configuration"): (["--batch-size", "8"], "training.batch_size: 4 -> 8"),
     ("icl", "engine"): (["--engine", "compile"], "engine: eager -> compile"),
-    ("optimizer_quality", "configuration"): (["--set", "batch_size=50"], "batch_size: 100 -> 50"),
+    # A flag would make another folder there.
+    ("optimizer_quality", "configuration"): (
+        {"config.json": {"batch_size": 50}},
+        "batch_size: 50 -> 100",
+    ),
     ("optimizer_quality", "engine"): (["--set", "engine=compile"], "engine: eager -> compile"),
     ("deepobs", "configuration"): (["--train_log_interval", "5"], "train_log_interval: 10 -> 5"),
     ("deepobs", "engine"): ({"config.json": {"engine": "pack"}}, "engine: pack -> (absent)"),

@@ -183,3 +183,14 @@ def test_if_all_runs_fail_the_last_line_is_the_first_reason(call_script, words, 
     last = ended.err.splitlines()[-1]
     assert last.startswith("error: all 2 runs failed; class12_wd")
     assert "logs" in last
+
+
+def test_a_renamed_run_is_found_and_not_trained_again(call_script, words, tmp_path):
+    out = tmp_path / "out"
+    assert call_script("run_adamw_sweep_torch", words("--weight_decays 0")).code == 0
+    (out / "class12_wd0").rename(out / "mine")
+    ended = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert ended.code == 0, ended.err
+    assert "mine: complete was finished before" in ended.out + ended.err
+    assert set(trained(out)) == {"mine"}
+    assert len(table(out / "figure3_adamw_metrics.csv")) == 1

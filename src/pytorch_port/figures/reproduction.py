@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config.schema import IclConfig
-from pytorch_port.sweep.grid import SweepRun
+from pytorch_port.sweep.grid import SweepRun, stored
+from pytorch_port.sweep.runs_table import SAME_NUMBERS, is_ours
 from trainrig.config import apply_overrides
-from trainrig.summaries import exact
+from trainrig.summaries import differences, exact, run_configs
+from trainrig.tracking.tables import Column, read_table
 
 FIGURES = ("2", "3", "6", "7")
 AUGMENTED = 12_800
@@ -131,6 +133,58 @@ def make_plan(base: IclConfig, figures: Sequence[str], seeds: Sequence[int]) -> 
                 runs[name] = SweepRun(name=name, class_count=count, config=config)
             plan.append(Planned(condition=condition, seed=seed, run=runs[name]))
     return plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whole:
+    """What the tables of a folder hold: this call's plan, and what earlier calls have left.
+
+    Attributes:
+        plan: what is drawn together.
+        left_out: planned runs of the folder with other settings, and what differs.
+        asked: names of the runs of this call.
+        unread: messages about what could not be read.
+    """
+
+    plan: list[Planned]
+    left_out: list[tuple[Planned, str]]
+    asked: frozenset[str]
+    unread: list[str]
+
+
+def whole_plan(base: IclConfig, plan: Sequence[Planned], folder: Path) -> Whole:
+    """Return this call's plan with the runs of the folder that other calls have planned there.
+
+    Args:
+        base: the configuration of every run but for its condition and seed.
+        plan: of this call.
+        folder: of the runs and of an earlier ``plan.csv``, which names the figures asked for.
+
+    Raises:
+        ValueError: a damaged ``plan.csv``.
+    """
+    configs, unread = run_configs(folder, is_ours)
+    earlier = folder / "plan.csv"
+    rows = read_table(earlier, {"figure": Column(str)}) if earlier.exists() else []
+    figures = {planned.condition.figure for planned in plan} | {row["figure"] for row in rows}
+    seeds = {planned.seed: None for planned in plan}
+    seeds |= dict.fromkeys(sorted({config["seed"] for config in configs.values()}))
+    asked = {(planned.condition, planned.seed): planned for planned in plan}
+    every = make_plan(base, [figure for figure in FIGURES if figure in figures], list(seeds))
+    kept, left_out = [], []
+    for planned in every:
+        mine = asked.get((planned.condition, planned.seed))
+        present = configs.get(planned.run.name)
+        if mine is None and present is None:
+            continue
+        free = (*SAME_NUMBERS, *(("training_steps",) if mine is not None else ()))
+        differs = "" if present is None else differences(stored(planned.run.config), present, free)
+        if differs:
+            left_out.append((planned, differs))
+        else:
+            kept.append(mine or planned)
+    names = frozenset(planned.run.name for planned in plan)
+    return Whole(plan=kept, left_out=left_out, asked=names, unread=unread)
 
 
 def runs_of(plan: Sequence[Planned]) -> list[SweepRun]:

@@ -57,17 +57,26 @@ PUBLISHED_TEXT = (
 
 
 def draw_figures(
-    plan: Sequence[Planned], curves: Sequence[Row], finals: Sequence[Row], folder: Path
+    plan: Sequence[Planned],
+    curves: Sequence[Row],
+    finals: Sequence[Row],
+    folder: Path,
+    note: str = "",
 ) -> list[Path]:
-    """Write ``figure2.png`` and so on for every figure of the plan that has data."""
+    """Write ``figure2.png`` and so on for every figure of the plan that has data.
+
+    ``note``: a line that each says besides, such as which runs are left out.
+    """
     written: list[Path] = []
     for figure in dict.fromkeys(planned.condition.figure for planned in plan):
         part = [planned for planned in plan if planned.condition.figure == figure]
         rows = [row for row in curves if row["figure"] == figure]
         if figure == "6" and finals:
-            written += _draw(part, finals, folder, _exponents, ("in_context", "common", "rare"))
+            written += _draw(
+                part, finals, folder, _exponents, ("in_context", "common", "rare"), note
+            )
         elif figure != "6" and rows:
-            written += _draw(part, rows, folder, _steps, ("in_context", "in_weights"))
+            written += _draw(part, rows, folder, _steps, ("in_context", "in_weights"), note)
     return written
 
 
@@ -80,6 +89,7 @@ def _draw(
     folder: Path,
     panel: Panel,
     quantities: Sequence[str],
+    note: str,
 ) -> list[Path]:
     """Draw one figure: a column per quantity; ours and published in one row or in two."""
     config = plan[0].run.config
@@ -99,6 +109,8 @@ def _draw(
                 _decorate(ax, quantity)
             axes[0].set_ylabel("accuracy")
             title = _ours_text(plan, rows) if ours else PUBLISHED_TEXT
+            if ours and note:
+                title += f"\n{note}"
             if together:
                 title += f"; dashed: {CITATION}"
             text = f"Fig. {figure}: {SUBJECTS[figure]}\n{title}"

@@ -17,18 +17,22 @@ from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import FINAL_REGIMES
 from pytorch_port.figures.figure3a import PanelName, evaluations_of_run
 from pytorch_port.figures.published import FIGURE2, FIGURE6, FIGURE7, Curve, Regime, figure3_curve
-from pytorch_port.figures.reproduction import BASE_JSON, Condition, Planned
+from pytorch_port.figures.reproduction import BASE_JSON, Condition, Planned, Whole, whole_plan
 from pytorch_port.train.evaluation import evaluate_run
 from trainrig.config import to_dict
 from trainrig.files import write_json
 from trainrig.report.records import HEADLINE_EVALUATIONS, mean_of_last
 from trainrig.runs import read_status
 from trainrig.stats import mean_and_sd
+from trainrig.summaries import left_out_text, summary_lock, warn
 from trainrig.tracking.tables import Row, write_table
 
 #: Behind Fig. 6, which has no curves.
 FINALS_CSV = "finals.csv"
-PLAN_COLUMNS = ("figure", "label", "run", "seed", "status", "step", "steps")
+PLAN_COLUMNS = (
+    *("figure", "label", "run", "seed", "status", "step", "steps"),
+    *("in_grid", "differs"),
+)
 CURVE_COLUMNS = ("figure", "label", "seed", "step", "in_context", "in_weights")
 FINAL_COLUMNS = ("label", "seed", "step", "quantity", "value")
 COMPARISON_COLUMNS = (
@@ -65,10 +69,10 @@ def is_published_setting(config: IclConfig) -> bool:
     )
 
 
-def plan_rows(plan: Sequence[Planned], folder: Path) -> list[Row]:
-    """Return the plan with the state of every run."""
+def plan_rows(whole: Whole, folder: Path) -> list[Row]:
+    """Return the plan with the state of every run, and the runs that are left out."""
     rows = []
-    for planned in plan:
+    for planned, differs in (*((one, None) for one in whole.plan), *whole.left_out):
         status = read_status(folder / planned.run.name)
         rows.append(
             {
@@ -79,6 +83,8 @@ def plan_rows(plan: Sequence[Planned], folder: Path) -> list[Row]:
                 "status": status["status"],
                 "step": status.get("step", 0),
                 "steps": planned.run.config.training_steps,
+                "in_grid": int(planned.run.name in whole.asked),
+                "differs": differs,
             }
         )
     return rows
@@ -220,18 +226,28 @@ def _ours(
     return found
 
 
-def write_reproduction(plan: Sequence[Planned], folder: Path, runtime: Runtime) -> list[Path]:
-    """Write the tables and the figures of all runs that are there.
+def write_reproduction(
+    base: IclConfig, asked: Sequence[Planned], folder: Path, runtime: Runtime
+) -> list[Path]:
+    """Write the tables and the figures of all runs that are there, whichever call planned them.
 
     Raises:
         FileNotFoundError: no run has been evaluated yet.
+        ValueError: a damaged ``plan.csv`` of an earlier call.
     """
+    with summary_lock(folder):  # two processes may share a plan
+        return _write(whole_plan(base, asked, folder), folder, runtime)
+
+
+def _write(whole: Whole, folder: Path, runtime: Runtime) -> list[Path]:
+    plan = whole.plan
+    warn([*whole.unread, *(f"{p.run.name}: not shown: {why}" for p, why in whole.left_out)])
     curves = curve_rows(plan, folder)
     if not curves:
         raise FileNotFoundError(f"{folder}: no evaluation of any planned run; train some first")
     finals = final_rows(plan, folder, runtime)
     tables = (
-        ("plan.csv", plan_rows(plan, folder), PLAN_COLUMNS),
+        ("plan.csv", plan_rows(whole, folder), PLAN_COLUMNS),
         ("curves.csv", curves, CURVE_COLUMNS),
         (FINALS_CSV, finals, FINAL_COLUMNS),
         ("comparison.csv", comparison_rows(plan, curves, finals), COMPARISON_COLUMNS),
@@ -243,4 +259,5 @@ def write_reproduction(plan: Sequence[Planned], folder: Path, runtime: Runtime) 
     write_json(folder / BASE_JSON, to_dict(plan[0].run.config))
     from pytorch_port.figures.reproduction_figures import draw_figures
 
-    return [*written, *draw_figures(plan, curves, finals, folder)]
+    note = left_out_text([differs for _, differs in whole.left_out])
+    return [*written, *draw_figures(plan, curves, finals, folder, note)]

@@ -103,9 +103,20 @@ def plan_runs(base: IclConfig, grid: Grid, *, unnamed: IclConfig | None = None) 
 
 def found_in(folder: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
     """Return the runs under the names that ``folder`` holds them by; see ``summaries.names_in``."""
-    configs = {run.name: to_dict(run.config) for run in runs}
+    configs = {
+        run.name: {**stored(run.config), "branch": None}  # what begins elsewhere is another run
+        for run in runs
+        if run.config.init.run is None
+    }
     names = names_in(folder, configs, ("training.engine", "data.source", "training_steps"))
-    return [replace(run, name=names[run.name]) for run in runs]
+    return [replace(run, name=names.get(run.name, run.name)) for run in runs]
+
+
+def stored(config: IclConfig) -> dict[str, Any]:
+    """Return what ``config.json`` of a run holds of its configuration, see ``run_identity``."""
+    tree = to_dict(config)
+    del tree["init"]
+    return tree
 
 
 def rare_classes(base: IclConfig, class_count: int) -> int:

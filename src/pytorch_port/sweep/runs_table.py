@@ -11,25 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.sweep.figure3_tables import RUNS_COLUMNS, config_facts, shrink_factor
-from pytorch_port.sweep.grid import SweepRun
+from pytorch_port.sweep.grid import SweepRun, stored
 from trainrig.checkpoint import list_checkpoints
-from trainrig.config import to_dict
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
 from trainrig.runs import LATEST, read_status
 from trainrig.summaries import differences, run_configs, summary_lock, warn
 from trainrig.tracking.tables import Row, write_table
 
-#: What the figures tell apart, or what changes no number but its rounding.
-FREE = (
-    "seed",
-    "data.generator_config.n_rare_classes",
-    "data.symbolic_config.dataset_size",
+#: What changes no number but its rounding. The source of images stands in their description, and
+#: there their digest.
+SAME_NUMBERS = (
     "device",
+    "images",
+    "data.source",
     "training.engine",
     "training.query_only_head",
     "training.log_interval",
     "training.save_interval",
     "training.keep_last",
+)
+#: Besides, what every figure tells apart.
+FREE = (
+    *(key for key in SAME_NUMBERS if key not in ("images", "data.source")),
+    "seed",
+    "data.generator_config.n_rare_classes",
+    "data.symbolic_config.dataset_size",
 )
 #: What the weight-decay sweep varies besides.
 DECAYS = ("optimizer.weight_decay", "optimizer.l2_mode")
@@ -71,7 +77,7 @@ def list_runs(
     configs, unread = run_configs(base_dir, is_ours)
     planned = {run.name: None for run in runs}
     own = [name for name in planned if name in configs]
-    reference = configs[own[0]] if own else to_dict(runs[0].config) if runs else {}
+    reference = configs[own[0]] if own else stored(runs[0].config) if runs else {}
     rows, seen = [], {}
     for name in (*own, *(name for name in configs if name not in planned)):
         try:

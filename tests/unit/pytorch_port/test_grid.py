@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytorch_port.config.schema import IclConfig
-from pytorch_port.sweep.grid import PRESETS, Grid, found_in, plan_runs, run_name, weight_decay_tag
+from pytorch_port.sweep.grid import (
+    PRESETS,
+    Grid,
+    found_in,
+    plan_runs,
+    run_name,
+    stored,
+    weight_decay_tag,
+)
 from trainrig.config import apply_overrides, to_dict
 
 BASE = apply_overrides(IclConfig(), {"optimizer.name": "adamw"})
@@ -89,11 +97,14 @@ def test_runs_of_two_grids_share_a_name_exactly_if_they_are_equal(one, two):
 
 def test_a_run_is_found_by_its_configuration_whatever_its_name(tmp_path):
     old, new = plan_runs(BASE, grid(seeds=(0, 1)))
-    stored = to_dict(old.config)
-    stored["training"]["engine"] = "eager"  # what auto stood for
+    identity = {**stored(old.config), "device": "cpu"}
+    identity["training"]["engine"] = "eager"  # what auto stood for
     (tmp_path / "renamed").mkdir()
-    (tmp_path / "renamed/config.json").write_text(json.dumps({**stored, "device": "cpu"}))
+    file = tmp_path / "renamed/config.json"
+    file.write_text(json.dumps(identity))
     assert [run.name for run in found_in(tmp_path, [old, new])] == ["renamed", new.name]
+    file.write_text(json.dumps({**identity, "branch": {"weights": "0"}}))  # begun elsewhere
+    assert [run.name for run in found_in(tmp_path, [old, new])] == [old.name, new.name]
 
 
 def test_symbols_are_as_many_as_classes():
