@@ -10,12 +10,13 @@ import argparse
 import contextlib
 import re
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from trainrig.files import write_atomically
 
 WAIT_STEPS = 10
 """Steps before the recording begins: warm-up, compilation, the capture of a graph."""
@@ -194,7 +195,7 @@ class _Recorder:
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
         text = self.summary.text() + "\n"
-        (self.folder / "summary.txt").write_text(text, encoding="utf-8")
+        write_atomically(self.folder / "summary.txt", text)
 
     def report(self) -> str:
         """Return the screen, or why there is none."""
@@ -247,7 +248,7 @@ def profiled(folder: Path | None) -> Iterator[None]:
         _recorder = None
         hook.remove()
         recorder.finish()
-        sys.stdout.write(f"{recorder.report()}\n")
+        print(recorder.report())  # noqa: T201 - what was asked for
 
 
 def add_profile_flag(parser: argparse.ArgumentParser) -> None:

@@ -236,7 +236,7 @@ class PreviewCallback(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch:04d}.png"
         draw_object(found.object, found.covered, path, title=f"epoch {epoch}")
-        (self.folder / "latest.png").write_bytes(path.read_bytes())
+        write_atomically(self.folder / "latest.png", path.read_bytes())
 
 
 class PatchStatsCallback(Callback):

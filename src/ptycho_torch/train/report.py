@@ -92,7 +92,7 @@ def show_epoch(scan: RawDataTorch, out: Path, epochs: int, every: int, state: Re
         return
     path = out / "previews" / f"refined_{state.epoch:04d}.png"
     draw_object(state.numpy(), coverage(scan, state.grid), path, title=f"epoch {state.epoch}")
-    (path.parent / "latest.png").write_bytes(path.read_bytes())
+    write_atomically(path.parent / "latest.png", path.read_bytes())
 
 
 def save_halves(method: Method, scan: RawDataTorch, out: Path, seed: int = 0) -> list[Path]:

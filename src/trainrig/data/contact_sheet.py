@@ -6,13 +6,12 @@ Command (Omniglot is shown if it lies under the data root):
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from trainrig.cli import Parser, entry
 from trainrig.data.image_bank import ImageBank
 
 _GAP_PX = 2
@@ -61,9 +60,10 @@ def save_contact_sheet(banks: Sequence[tuple[str, ImageBank]], path: Path) -> No
     figure.savefig(path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@entry
+def main(argv: list[str] | None = None) -> int:
     """Write the sheet; return the exit status."""
-    parser = argparse.ArgumentParser(description="Draw glyphs beside Omniglot, one class per row.")
+    parser = Parser(description="Draw glyphs beside Omniglot, one class per row.")
     parser.add_argument("path", type=Path, help="PNG to write")
     parser.add_argument("--data-dir", default=None, help="folder of data sets (default: data root)")
     parser.add_argument("--seed", type=int, default=0, help="of the glyphs (default: 0)")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_present(args.data_dir):
         banks.append(("Omniglot at 28 px", load_omniglot(args.data_dir)))
     save_contact_sheet(banks, args.path)
-    sys.stdout.write(f"{args.path}: {' | '.join(title for title, _ in banks)}\n")
+    print(f"{args.path}: {' | '.join(title for title, _ in banks)}")  # noqa: T201 - the answer
     return 0
 
 

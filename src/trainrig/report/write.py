@@ -58,9 +58,8 @@ def conclude(folder: Path, files: Iterable[Path], outcomes: Sequence[Outcome]) -
     with summary_lock(folder):
         report = write_report(folder)
     for path in (*files, report):
-        sys.stdout.write(f"{path}\n")
-    sys.stdout.flush()
+        print(path, flush=True)  # noqa: T201 - the sweep's last words
     failed = failures(outcomes)
     if failed:
-        sys.stderr.write(f"{failed}\n")
+        print(failed, file=sys.stderr)  # noqa: T201
     return 1 if failed else 0

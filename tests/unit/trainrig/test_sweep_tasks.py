@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 
 import pytest
 
-from trainrig.stopping import EXIT_TERMINATED, Interruption, stop_at_once
+from trainrig.stopping import EXIT_CODES, Interruption, stop_at_once
 from trainrig.sweep import Paced, Task, run_tasks
 
 
@@ -81,21 +80,22 @@ def test_a_killed_worker_costs_its_own_run_only(tasks):
     assert "worker process died" in next(o.message for o in outcomes if o.name == "1_dies")
 
 
-def test_a_sweep_asked_to_stop_waits_for_its_workers_checkpoints(tasks, tmp_path):
+@pytest.mark.parametrize("number", EXIT_CODES)
+def test_a_sweep_asked_to_stop_waits_for_its_workers_checkpoints(tasks, tmp_path, number):
     def ask():
         deadline = time.monotonic() + 60
         while not all((tmp_path / f"{i}.txt").exists() for i in (0, 1)):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    with pytest.raises(Interruption, match="SIGTERM") as stop, stop_at_once():
+    with pytest.raises(Interruption, match=number.name) as stop, stop_at_once():
         list(run_tasks(tasks("stops", "stops", "good"), jobs=2))
     asking.join()
-    assert stop.value.exit_code == EXIT_TERMINATED
+    assert stop.value.exit_code == EXIT_CODES[number]
     assert [(tmp_path / f"{i}.txt").read_text() for i in (0, 1)] == ["saved", "saved"]
     assert not (tmp_path / "2.txt").exists()
 

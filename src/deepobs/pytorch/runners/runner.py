@@ -12,8 +12,6 @@ import abc
 import contextlib
 import dataclasses
 import logging
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -289,8 +287,7 @@ def _path_of(optimizer_class: Any) -> str:
 def _printer() -> Callable[[str], None]:
     def say(line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
-            sys.stdout.write(line + os.linesep)
-            sys.stdout.flush()
+            print(line, flush=True)  # noqa: T201 - what the runner says; also where there is none
 
     return say
 

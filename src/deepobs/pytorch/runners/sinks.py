@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class Sinks:
             tracker.log(row)
         if row["split"] == "minibatch":
             if self.print_train_iter:
-                sys.stdout.write(f"Step {row['step']}: loss {row['loss']:g}\n")
+                print(f"Step {row['step']}: loss {row['loss']:g}")  # noqa: T201 - asked for
         elif self.bar is not None and row["split"] == "test":
             self.bar.n = row["step"]
             self.bar.set_postfix(loss=f"{row['loss']:.4g}")

@@ -139,8 +139,8 @@ print(f"{outcome.steps}|{outcome.loss}|{outcome.seconds}|{outcome.problem}")
 """
 
 
-def _in_process_of_its_own(name: str, data_dir: str) -> SmokeResult:
-    command = [sys.executable, "-c", _CHILD, name, data_dir, str(torch.get_num_threads())]
+def _in_process_of_its_own(name: str, data_dir: Path) -> SmokeResult:
+    command = [sys.executable, "-c", _CHILD, name, str(data_dir), str(torch.get_num_threads())]
     child = subprocess.run(command, capture_output=True, text=True)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -106,3 +110,37 @@ def test_interrupted_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
     assert list(path.parent.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from trainrig.data import bank_cache
+from trainrig.data.glyphs import load_glyphs
+real = torch.save
+def save(value, file):
+    real(value, file)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = save
+load_glyphs(seed=0)
+"""
+
+
+def test_what_a_kill_leaves_in_the_cache_is_gone_after_the_next_run(tmp_path):
+    environment = {**os.environ, "TRAINRIG_CACHE_DIR": str(tmp_path)}
+
+    def run(program):
+        return subprocess.run([sys.executable, "-c", program], env=environment).returncode
+
+    again = "from trainrig.data.glyphs import load_glyphs; load_glyphs(seed=0)"
+    assert run(KILLED) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size > 1e6
+    assert run(again) == 0
+    whole = sorted(path.suffix for path in tmp_path.iterdir())
+    assert whole == [".json", ".pt"]
+    assert run(KILLED.replace("seed=0", "seed=1")) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 3
+    assert run(again) == 0  # which writes nothing itself
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == whole
