@@ -161,7 +161,7 @@ class OptimizerConfig:
                     f"optimizer.kwargs holds {key!r} ({self.kwargs[key]}), which has its own key; "
                     f"give it as optimizer.{place}"
                 )
-        if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
+        if self.name.lower() == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
                 "use optimizer adamw, or l2_mode sum_squares or sum_norms"
