@@ -236,6 +236,19 @@ def evaluated_weights(
         load_in_place(model, trained)
 
 
+def keep_evaluated_weights(
+    model: nn.Module, optimizer: Any, forward: Callable[[], Iterable[Any]] | None = None
+) -> None:
+    """Give the model of a training that is over the weights to evaluate; see ``evaluated_weights``.
+
+    The optimizer can still be stepped: its ``train()`` goes back, to within rounding.
+    """
+    if needs_of(optimizer).switches:
+        optimizer.eval()
+        if forward is not None:
+            estimate_statistics(model, forward)
+
+
 def load_in_place(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy a state into a model, whose tensors stay the same objects."""
     with torch.no_grad():

@@ -152,6 +152,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if "." not in self.name:
+            object.__setattr__(self, "name", self.name.lower())  # one name in files and folders
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
         _positive("optimizer.max_lr", self.max_lr)
@@ -161,7 +163,7 @@ class OptimizerConfig:
                     f"optimizer.kwargs holds {key!r} ({self.kwargs[key]}), which has its own key; "
                     f"give it as optimizer.{place}"
                 )
-        if self.name.lower() == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
+        if self.name == "adam" and self.weight_decay > 0 and self.l2_mode == "decoupled":
             raise ValueError(
                 f"optimizer.weight_decay is {self.weight_decay}, but adam has no decoupled decay; "
                 "use optimizer adamw, or l2_mode sum_squares or sum_norms"

@@ -49,7 +49,7 @@ def make_icl_optimizer(config: IclConfig, model: nn.Module) -> torch.optim.Optim
     if accepts(chosen.name, "lr"):
         options["lr"] = chosen.max_lr
     decay = chosen.weight_decay if chosen.l2_mode == "decoupled" else 0.0
-    if chosen.name.lower() != "adam":
+    if chosen.name != "adam":
         if accepts(chosen.name, "weight_decay"):
             options["weight_decay"] = decay
         elif decay:
