@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optimizer_quality.figures import pair_groups
 from trainrig.report.content import Picture, Section, Table
 from trainrig.report.describers import Description
-from trainrig.stats import mean_and_sd
+from trainrig.stats import LEVEL, mean_and_sd, permutation_test
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 CAPTIONS = {
@@ -55,6 +56,10 @@ CAPTIONS = {
     ),
 }
 ENOUGH_SEEDS = 3
+SPREADS = (
+    "Mean ± standard deviation: of optimizers over seeds, of pairs over pairs. Pairs share runs, "
+    "so their number is no number of repeats."
+)
 
 
 def summary_rows(tables: Tables) -> list[dict[str, str]]:
@@ -91,6 +96,7 @@ def pair_rows(tables: Tables) -> list[dict[str, str]]:
         own = {name: found.get(kind, []) for name, found in groups.items()}
         values = [100 * row["disagreement"] for row in own["disagreement"]]
         shown["pairs"] = str(len(values))
+        shown["runs"] = str(len({r[k] for r in own["disagreement"] for k in ("run_a", "run_b")}))
         shown["disagreement"] = _spread(values, "{:.2f}") + " %"
         for mode in ("interpolated", "re-estimated"):
             lines = [r for r in own.get("barrier", ()) if r["batchnorm"] == mode and r["t"] == 0]
@@ -137,7 +143,40 @@ def verdict(tables: Tables) -> str:
     return (
         f"Networks of different optimizers name different classes for {shown['optimizers']}, "
         f"networks of one optimizer with different seeds for {shown['seeds']}: the optimizer "
-        f"changes what the seed alone does by {change:+.1f} points." + _caution(tables)
+        f"changes what the seed alone does by {change:+.1f} points."
+        + _tested(tables)
+        + _caution(tables)
+    )
+
+
+def _tested(tables: Tables) -> str:
+    """Return whether chance makes such a difference; nothing where all pairs share their seed.
+
+    The unit is the run: pairs share runs, so they are no independent repeats. The optimizers of
+    whole runs are exchanged, and pairs of one seed are left out on both sides.
+    """
+    names = {row["run"]: row["optimizer"] for row in tables.get("accuracy", ())}
+    pairs = [
+        (row["run_a"], row["run_b"], row["disagreement"])
+        for row in tables["disagreement"]
+        if not row["same_seed"] and {row["run_a"], row["run_b"]} <= names.keys()
+    ]
+
+    def statistic(labels: Sequence[Hashable]) -> float:
+        label = dict(zip(names, labels, strict=True))
+        sides: dict[bool, list[float]] = {True: [], False: []}
+        for a, b, value in pairs:
+            sides[label[a] == label[b]].append(value)
+        return mean_and_sd(sides[False])[0] - mean_and_sd(sides[True])[0]
+
+    found = permutation_test(list(names.values()), statistic, seed=0)
+    if math.isnan(found.p):
+        return ""
+    drawn = "all" if found.exact else "random, seed 0"
+    verdict = "" if found.p < LEVEL else ", so no difference is shown"
+    return (
+        f" Permutation test over the {len(names)} runs ({drawn}, {found.relabellings} "
+        f"relabellings): p = {found.p:.2g}{verdict}."
     )
 
 
@@ -173,6 +212,6 @@ def describe_comparison(tables: Tables, folder: Path, notes: Sequence[str]) -> D
         title="Do optimizers find different solutions?",
         lead=verdict(tables),
         notes=notes,
-        sections=[Section("In figures", answers, "Mean ± standard deviation."), *figures],
+        sections=[Section("In figures", answers, SPREADS), *figures],
         whole=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from torch import Tensor
 from optimizer_quality.config import CifarConfig
 from optimizer_quality.models import ResNet
 from optimizer_quality.session import make_model
-from trainrig.config import from_dict
+from trainrig.config import flatten, from_dict
 from trainrig.data.device_loader import ImageBatches, Layout
 from trainrig.data.image_sets import ImageSet, load_image_set
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json
+from trainrig.repeats import NOT_SETTINGS, count_once, repeated_text, setting_key
 from trainrig.runs import read_status
+from trainrig.summaries import warn
 
 BATCH = 250
 Batches = list[tuple[Tensor, Tensor]]
@@ -32,6 +34,7 @@ class Solution:
     Attributes:
         name: the run directory's name.
         config: its configuration.
+        optimizer: its name, with what its runs in this comparison differ in besides the seed.
         model: the final network, in evaluation mode.
         start: the same network with the weights that training began from.
         history: rows of epoch, split, loss, accuracy.
@@ -41,16 +44,12 @@ class Solution:
 
     name: str
     config: CifarConfig
+    optimizer: str
     model: ResNet
     start: ResNet
     history: list[dict[str, Any]]
     final: dict[str, dict[str, float]]
     images: dict[str, Any]
-
-    @property
-    def optimizer(self) -> str:
-        """The optimizer's name."""
-        return self.config.optimizer.type
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -110,6 +109,7 @@ def load_solution(path: Path) -> Solution:
     return Solution(
         path.name,
         config,
+        config.optimizer.type,
         model.eval(),
         start,
         metrics["history"],
@@ -121,10 +121,22 @@ def load_solution(path: Path) -> Solution:
 def load_solutions(paths: Sequence[Path]) -> list[Solution]:
     """Read runs that can be compared: one network, one data set.
 
+    Of runs that are equal in setting and seed the newest complete one is read, as stderr says.
+    Settings of one optimizer that differ in more than the seed are told apart by their labels.
+
     Raises:
         ValueError: fewer than two runs, equal names, or runs of different networks or data.
     """
-    solutions = [load_solution(path) for path in paths]
+    once = count_once(
+        dict.fromkeys(path.resolve() for path in paths),
+        lambda path: setting_key(read_json(path / "config.json")),
+        lambda path: (
+            read_status(path)["status"] == "complete",
+            (path / "status.json").stat().st_mtime_ns,
+        ),
+    )
+    warn(repeated_text(str(path), 1 + len(older)) for path, older in once.dropped)
+    solutions = _labelled([load_solution(path) for path in once.kept])
     if len(solutions) < 2:
         raise ValueError(f"{len(solutions)} run given; at least two are needed for a comparison")
     first = solutions[0]
@@ -139,6 +151,24 @@ def load_solutions(paths: Sequence[Path]) -> list[Solution]:
     if len(set(names)) < len(names):
         raise ValueError(f"runs {names}: names occur twice; rename the directories")
     return sorted(solutions, key=lambda s: (s.optimizer, s.config.seed))
+
+
+def _labelled(solutions: Sequence[Solution]) -> list[Solution]:
+    """Add to each optimizer's name the settings that its runs differ in, the seed left out."""
+    flat = {id(solution): flatten(solution.config.identity()) for solution in solutions}
+    labelled = []
+    for solution in solutions:
+        own = flat[id(solution)]
+        alike = [flat[id(s)] for s in solutions if s.optimizer == solution.optimizer]
+        parts = [
+            f"{key.rpartition('.')[2]} {value}"
+            for key, value in own.items()
+            if key != "seed"
+            and key.rpartition(".")[2] not in NOT_SETTINGS
+            and any(other.get(key) != value for other in alike)
+        ]
+        labelled.append(replace(solution, optimizer=" ".join((solution.optimizer, *parts))))
+    return labelled
 
 
 def all_pairs(solutions: Sequence[Solution]) -> list[Pair]:

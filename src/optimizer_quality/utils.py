@@ -15,7 +15,6 @@ from optimizer_quality.config import OptimizerConfig
 from trainrig import seeding
 from trainrig.files import write_atomically
 from trainrig.optim import make_optimizer
-from trainrig.optim.resume import prepare_optimizer
 
 
 def set_seed(seed: int) -> None:
@@ -28,12 +27,10 @@ def get_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opti
     """Build the configured optimizer over the model's parameters.
 
     Raises:
-        ValueError: a value that the optimizer's constructor refuses, or a step that fails.
+        ValueError: a value that the optimizer's constructor refuses.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(config.type, parameters, **config.keywords())
-    prepare_optimizer(optimizer)
-    return optimizer
+    return make_optimizer(config.type, parameters, **config.keywords())
 
 
 def setup_logging(path: Path) -> logging.Logger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -38,6 +39,11 @@ def compared_runs(repo_root, tmp_path_factory):
         ]
         assert main(arguments) == 0
     return folder / "r"
+
+
+def run_of(folder, optimizer, seed):
+    (path,) = folder.glob(f"{optimizer}_*seed{seed}")
+    return path
 
 
 @pytest.fixture
@@ -78,6 +84,28 @@ def test_every_measure_leaves_a_table_and_a_figure(compare, tmp_path):
     assert kinds == {"sgd seeds", "adamw / sgd"}
 
 
+def test_a_copied_run_is_compared_once(compare, compared_runs, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_of(compared_runs, "sgd", 0), copy)
+    runs = [*sorted(compared_runs.glob("*_seed*")), copy, run_of(compared_runs, "sgd", 1)]
+    assert compare("--only", "disagreement", paths=runs) == 0
+    rows = list(csv.DictReader((tmp_path / "out/disagreement.csv").open()))
+    assert len(rows) == 3
+    assert "is there 2 times; it counts once, the newest" in capsys.readouterr().err
+
+
+def test_settings_of_one_optimizer_are_told_apart(compare, compared_runs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_of(compared_runs, "sgd", 0), other)
+    config = json.loads((other / "config.json").read_text())
+    config["optimizer"]["lr"] = 0.2
+    (other / "config.json").write_text(json.dumps(config))
+    runs = [*sorted(compared_runs.glob("sgd_*seed*")), other]
+    assert compare("--only", "disagreement", paths=runs) == 0
+    rows = list(csv.DictReader((tmp_path / "out/disagreement.csv").open()))
+    assert [row["kind"] for row in rows] == ["sgd lr 0.1 seeds", *["sgd lr 0.1 / sgd lr 0.2"] * 2]
+
+
 def test_hessian_is_not_computed_again(compare, compared_runs, tmp_path, monkeypatch):
     from optimizer_quality import comparison
 
@@ -104,10 +132,10 @@ def test_hessian_is_not_computed_again(compare, compared_runs, tmp_path, monkeyp
 def test_mistakes_are_one_line(compare, compared_runs, tmp_path, capsys):
     assert compare("--only", "hesian") == 1
     assert "did you mean 'hessian'" in capsys.readouterr().err
-    assert compare(paths=[compared_runs / "sgd_seed0"]) == 1
+    assert compare(paths=[run_of(compared_runs, "sgd", 0)]) == 1
     assert "at least two" in capsys.readouterr().err
     copy = tmp_path / "unfinished"
-    shutil.copytree(compared_runs / "sgd_seed0", copy)
+    shutil.copytree(run_of(compared_runs, "sgd", 0), copy)
     (copy / "status.json").write_text('{"status": "running"}')
-    assert compare(paths=[copy, compared_runs / "sgd_seed1"]) == 1
+    assert compare(paths=[copy, run_of(compared_runs, "sgd", 1)]) == 1
     assert "only complete runs" in capsys.readouterr().err

@@ -74,13 +74,11 @@ def write_rows(
     number = step.step
     if record.logs(number):
         scalars = step_scalars(config, inputs, model, step)
-        rate = {} if step.lr is None else {"lr": step.lr}
-        record.row("train", number, **scalars, **rate)
+        record.row("train", number, **scalars, lr=step.lr)
     if record.evaluates(number):
-        with record.evaluated(number):
-            for regime in REGIMES:
-                scalars = evaluate(model, inputs, config, regime, step=number)
-                record.evaluation(regime, number, **scalars)
+        for regime in REGIMES:
+            scalars = evaluate(model, inputs, config, regime, step=number)
+            record.evaluation(regime, number, **scalars)
 
 
 def shown(record: Recorder) -> dict[str, str]:
