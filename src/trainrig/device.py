@@ -15,7 +15,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; the latter becomes current.
+
+    Streams, graphs and random states that name no device are those of the current one.
 
     Raises:
         ValueError: an unknown name, or CUDA asked for where torch sees none.
@@ -34,6 +36,8 @@ def choose_device(name: str = "auto") -> torch.device:
             f"--device {name}: torch {torch.__version__} sees {count} CUDA devices; "
             "use --device cpu or --device auto"
         )
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

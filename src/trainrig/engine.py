@@ -8,6 +8,7 @@ captured and are overwritten by the next step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, get_args
 
@@ -98,17 +99,22 @@ def capture_graph(
     Returns:
         What replays the step, and the tensors that a replay writes.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             step()
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        loss, output = step()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        for generator in generators:  # newer torch registers them by itself
+            graph.register_generator_state(generator)
+    try:
+        with torch.cuda.graph(graph):
+            loss, output = step()
+    except BaseException:
+        torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
+        raise
     return graph.replay, loss, output
 
 

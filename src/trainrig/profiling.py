@@ -149,15 +149,23 @@ class _Recorder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.steps = folder, 0
         self.counted: object = None
+        self._last: object = None
         self._profiler: Any = None
         self._started = 0.0
         self.summary: Summary | None = None
 
     def step(self, source: object) -> None:
-        """Count a step of the first source that reports any; nested optimizers count once."""
-        self.counted = source if self.counted is None else self.counted
+        """Count a step; of nested optimizers, one is counted.
+
+        Before the recording begins, a source that steps twice in a row takes the place of the one
+        counted so far, which was a trial's or that of a graph's warm-up.
+        """
+        before, self._last = self._last, source
         if source is not self.counted:
-            return
+            if self.counted is not None and (source is not before or self._profiler is not None):
+                return
+            self.steps = 0 if self.counted is None else 1
+            self.counted = source
         self.steps += 1
         if self.steps == WAIT_STEPS:
             self._start()

@@ -123,7 +123,7 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     text = "torch threads of each training (1)" if several else "torch threads (torch's choice)"
     run.add_argument("--threads", type=positive_int, help=text)
     if not several:
-        text = "insist on continuing a training; there must be one"
+        text = "continue the training in the folder, if any (always done)"
         run.add_argument("--resume", action="store_true", help=text)
         text = "remove the training in the folder first"
         run.add_argument("--overwrite", action="store_true", help=text)
@@ -284,10 +284,6 @@ def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> Non
 
     if args.threads is not None:
         set_threads(args.threads)
-    if args.resume and not (Path(config.output_dir) / "config.json").exists():
-        raise FileNotFoundError(
-            f"{config.output_dir}: holds no training to resume; leave --resume out to start one"
-        )
     result = run(
         config,
         execution,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainrig import profiling
 from trainrig.optim import make_optimizer
 from trainrig.profiling import Span, group_of, mark_step, profiled, summarize
 
@@ -83,3 +84,16 @@ def test_a_short_run_says_that_nothing_was_recorded(tmp_path, capsys):
     with profiled(None):
         steps(1)
     assert capsys.readouterr().out == ""
+
+
+def test_a_source_that_steps_alone_takes_the_place_of_a_trial(tmp_path):
+    recorder = profiling._Recorder(tmp_path)
+    trial, run, inner, outer = object(), object(), object(), object()
+    for source in (*[trial] * 5, *[run] * 4):
+        recorder.step(source)
+    assert (recorder.counted, recorder.steps) == (run, 4)
+    nested = profiling._Recorder(tmp_path)
+    for _ in range(5):
+        nested.step(inner)
+        nested.step(outer)
+    assert (nested.counted, nested.steps) == (inner, 5)
