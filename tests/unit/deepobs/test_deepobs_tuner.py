@@ -85,6 +85,30 @@ def test_an_interrupted_search_trains_no_finished_point_again(tmp_path, monkeypa
     assert trained == [1e-3, 1e-2, 1e6]
 
 
+def test_an_interrupted_repetition_repeats_no_point_twice(tmp_path, monkeypatch):
+    trained = []
+    training = StandardRunner.training
+
+    def counted(self, session, save, interval):
+        if len(trained) == 5:  # three of the search, two of its repetition
+            trained.append(None)
+            raise KeyboardInterrupt
+        trained.append(session.settings.learning_rate)
+        training(self, session, save, interval)
+
+    monkeypatch.setattr(StandardRunner, "training", counted)
+    grid().tune("quadratic_deep", tmp_path, **RUN)
+    for path in tmp_path.rglob("random_seed__*.json"):  # the name has the time in seconds
+        path.rename(path.with_name("random_seed__42__2020-01-01-00-00-00.json"))
+    with pytest.raises(KeyboardInterrupt):
+        grid().tune("quadratic_deep", tmp_path, skip_if_exists=False, **RUN)
+    grid().tune("quadratic_deep", tmp_path, skip_if_exists=False, **RUN)
+    assert trained == [1e-3, 1e-2, 1e6, 1e-3, 1e-2, None, 1e6]
+    assert len(list(tmp_path.rglob("random_seed__*.json"))) == 6
+    assert not list(tmp_path.rglob(".again.json"))
+    assert make_rows(read_results(tmp_path))[0].n == 1
+
+
 def test_a_point_of_a_single_run_is_reused_by_a_search(tmp_path):
     """The two name their folders differently: the search knows fewer hyperparameters."""
     config = DeepObsConfig(

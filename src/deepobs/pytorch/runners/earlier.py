@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 from deepobs.identity import age_of, seed_of, setting_of
 from deepobs.pytorch.runners.results import describe_settings, strict
 from deepobs.pytorch.runners.settings import RunSettings
-from trainrig.files import read_json
+from trainrig.files import read_json, write_json
 
 #: What a repetition may want otherwise although it trains the same numbers.
 LOGGED = ("train_log_interval",)
+#: Beside the results of an optimizer while a search is being repeated.
+REPETITION = ".again.json"
 
 
-def find_result(settings: RunSettings, output_dir: Path | str) -> Path | None:
+def find_result(settings: RunSettings, output_dir: Path | str, since_ns: int = 0) -> Path | None:
     """Return the newest result of the same problem, optimizer, setting and seed below a root.
 
     It may lie in a folder of another name: an argument left out equals its default given. A result
     that logged its minibatch losses at other steps, or that diverged under another
-    ``on_divergence``, is none.
+    ``on_divergence``, is none; nor is a file that was written before ``since_ns``.
     """
     problem = Path(output_dir) / settings.testproblem
     wanted = strict(describe_settings(settings) | {"environment": {"dtype": settings.dtype}})
@@ -33,13 +36,30 @@ def find_result(settings: RunSettings, output_dir: Path | str) -> Path | None:
         for path in folder.glob(f"*/random_seed__{settings.random_seed}__*.json")
     ]
     for path in sorted(files, key=age_of, reverse=True):
-        facts = _facts(path, path.stat().st_mtime_ns)
+        written_ns = path.stat().st_mtime_ns
+        facts = None if written_ns < since_ns else _facts(path, written_ns)
         if facts is None or (facts["setting"], facts["seed"]) != (key, settings.random_seed):
             continue
         same = (*LOGGED, "on_divergence") if facts["status"] == "diverged" else LOGGED
         if all(facts[name] in (None, wanted[name]) for name in same):
             return path
     return None
+
+
+def begin_repetition(folder: Path) -> int:
+    """Return when the repetition of a search began, in ns: of one that was interrupted, or now.
+
+    So the same command, given again after an interruption, repeats no point twice.
+    """
+    marker = folder / REPETITION
+    if not marker.exists():
+        write_json(marker, {"since_ns": time.time_ns()})
+    return int(read_json(marker)["since_ns"])
+
+
+def end_repetition(folder: Path) -> None:
+    """Note that nothing of a repetition is left to do."""
+    (folder / REPETITION).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4096)

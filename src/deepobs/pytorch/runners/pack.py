@@ -47,6 +47,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     no_logs: bool = False,
     skip_if_exists: bool = True,
     checkpoint_interval_s: float = 60.0,
+    since_ns: int = 0,
     **arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one optimizer on one problem with several settings at once.
@@ -61,6 +62,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
         no_logs: write nothing.
         skip_if_exists: leave members out that have a result of this setting and seed.
         checkpoint_interval_s: least seconds between two checkpoints.
+        since_ns: results that were written before this time do not count as there.
         arguments: further ones of ``PTRunner.run`` that decide the result.
 
     Returns:
@@ -78,7 +80,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     ]
     folders = [runner.run_folder(settings, output_dir) for settings in every]
     reuse = skip_if_exists and not no_logs
-    found = [find_result(settings, output_dir) if reuse else None for settings in every]
+    found = [find_result(settings, output_dir, since_ns) if reuse else None for settings in every]
     outputs: dict[int, dict[str, Any]] = {
         i: read_json(file) for i, file in enumerate(found) if file is not None
     }

@@ -132,6 +132,7 @@ class PTRunner(abc.ABC):
         tracker: str = "none",
         progress: bool = False,
         verbose: bool = True,
+        since_ns: int = 0,
         **training_params: Any,
     ) -> dict[str, Any] | None:
         """Run one optimizer on one problem. Never reads the command line.
@@ -158,6 +159,7 @@ class PTRunner(abc.ABC):
             tracker: where the curves are shown live, see ``trainrig.tracking.tracker``.
             progress: show a progress bar on stderr.
             verbose: print evaluations to stdout.
+            since_ns: results that were written before this time do not count as there.
             training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
 
         Returns:
@@ -185,7 +187,7 @@ class PTRunner(abc.ABC):
             )
         folder = self.run_folder(settings, output_dir)
         # The 1.2 line repeats by default, and returns None for a run that it skips.
-        if skip_if_exists and not no_logs and (file := find_result(settings, output_dir)):
+        if skip_if_exists and not no_logs and (file := find_result(settings, output_dir, since_ns)):
             logger.info("%s: there already; not repeated", file)
             return read_json(file)
         if data_dir is not None:

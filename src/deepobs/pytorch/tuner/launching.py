@@ -50,7 +50,9 @@ def launch_settings(
     """
     output_dir = Path(output_dir).resolve()  # a job may start in another folder
     skip = run_arguments.get("skip_if_exists", True)
-    deciding = {k: v for k, v in run_arguments.items() if k not in ("data_dir", "skip_if_exists")}
+    since_ns = run_arguments.get("since_ns", 0)
+    process_only = ("data_dir", "skip_if_exists", "since_ns")
+    deciding = {k: v for k, v in run_arguments.items() if k not in process_only}
     process = {"threads": torch.get_num_threads(), "settings": config.snapshot()}
     tasks, finished = [], []
     for seed in seeds:
@@ -64,7 +66,7 @@ def launch_settings(
             name = f"{chosen[0].run_name} seed {seed}"
             name += f" and {len(members) - 1} more" if len(members) > 1 else ""
             path = runner.run_folder(chosen[0], output_dir) / f".random_seed__{seed}"
-            if skip and all(find_result(one, output_dir) for one in chosen):
+            if skip and all(find_result(one, output_dir, since_ns) for one in chosen):
                 finished.append(Outcome(name, path, "complete", "was finished before"))
             else:
                 work = {"members": members, "arguments": arguments, "packed": pack > 1}

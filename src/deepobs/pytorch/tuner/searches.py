@@ -208,6 +208,7 @@ class GP(Tuner):
             )
         study = self._study(random_seed)
         self.trials = []
+        run_arguments = self._repeated(testproblem, output_dir, run_arguments)
         for _ in range(self.ressources):
             ask = study.ask()
             given = {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepobs.pytorch.runners.earlier import begin_repetition, end_repetition
 from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
 from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
@@ -93,7 +94,8 @@ class Tuner(abc.ABC):
             random_seed: of the search, and of the runs unless ``seeds`` were given.
             rerun_best_setting: run the best setting with nine further seeds.
             launch: who carries the runs out, ``resolved``; by default this process, in turn.
-            run_arguments: passed to the runner.
+            run_arguments: passed to the runner. With ``skip_if_exists=False`` every run is
+                repeated, once: a repetition that is interrupted is continued.
 
         Raises:
             ValueError: every run diverged.
@@ -101,10 +103,10 @@ class Tuner(abc.ABC):
         check_testproblem(testproblem)
         self.trials = []
         proposals = list(self.propose(random_seed))
-        if launch is not None:
+        run_arguments = self._repeated(testproblem, output_dir, run_arguments)
+        if launch is not None:  # what follows reads the results
             seeds = self.seeds or [random_seed]
             self._launch(testproblem, proposals, seeds, output_dir, launch, run_arguments)
-            run_arguments |= {"skip_if_exists": True}  # what follows reads the results
         for start in range(0, len(proposals), self.pack):
             chosen = proposals[start : start + self.pack]
             self._try(testproblem, chosen, output_dir, random_seed, run_arguments)
@@ -251,6 +253,15 @@ class Tuner(abc.ABC):
             **run_arguments,
         )
 
+    def _repeated(
+        self, testproblem: str, output_dir: str | Path, run_arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the arguments of runs, ``skip_if_exists=False`` as the time when it was asked."""
+        if run_arguments.get("skip_if_exists", True):
+            return dict(run_arguments)
+        folder = Path(output_dir) / testproblem / self.runner.optimizer_name
+        return {**run_arguments, "skip_if_exists": True, "since_ns": begin_repetition(folder)}
+
     def _finish(
         self,
         testproblem: str,
@@ -264,6 +275,7 @@ class Tuner(abc.ABC):
         write_tuning_summary(self.trials, folder)
         best = min(self.trials, key=Trial.cost)
         if math.isinf(best.cost()):
+            end_repetition(folder)
             raise ValueError(
                 f"{testproblem}: all {len(self.trials)} settings diverged; widen the search"
             )
@@ -275,6 +287,7 @@ class Tuner(abc.ABC):
             rerun_setting(
                 self.runner, testproblem, best.hyperparams, output_dir, seeds, **run_arguments
             )
+        end_repetition(folder)
         logger.info("report: %s", write_report(folder))
         return best
 
