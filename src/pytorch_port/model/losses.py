@@ -232,12 +232,14 @@ def icl_scalars(
         concatenate_labels: the model's setting.
 
     Under polysemy, ``no_support_rare`` and ``no_support_zipfian`` count any label of the class as
-    right in ``accuracy_query``, and the targets of ``no_support_common`` move up by
-    n_rare·(X-1), to where training put them.
+    right in ``accuracy_query`` and ``accuracy_interim``, and all labels of ``no_support_common``
+    move up by n_rare·(X-1), to where training put them.
     """
     logits, sets = logits.detach(), sets.to(logits.device)
     if sets.polysemy > 1 and seq_type == "no_support_common":
-        target = torch.cat([target[:, :-1], target[:, -1:] + sets.n_rare * (sets.polysemy - 1)], 1)
+        # Deviation: the reference moves the labels for its accuracies, but not for its loss.
+        target = target.clone()
+        target[:, :: 1 if concatenate_labels else 2] += sets.n_rare * (sets.polysemy - 1)
     query_losses, interim_losses = _weighted_losses(logits, target, w_interim, concatenate_labels)
     query, wanted = logits[:, -1], target[:, -1]
     predicted = query.argmax(dim=-1)  # (B,)
@@ -251,7 +253,8 @@ def icl_scalars(
         "accuracy_closed": zero,
     }
     if w_interim > 0.0:
-        scalars["accuracy_interim"] = _mean(logits[:, :-2:2].argmax(dim=-1) == target[:, :-2:2])
+        interim = logits[:, :-2:2].argmax(dim=-1)
+        scalars["accuracy_interim"] = _mean(_right(interim, target[:, :-2:2], sets, seq_type))
     allowed = closed_set(sets, seq_type)
     if allowed is not None:
         closed = query.masked_fill(~allowed, float("-inf")).argmax(dim=-1)

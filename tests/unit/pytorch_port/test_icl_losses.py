@@ -140,3 +140,96 @@ def test_bad_arguments(batch, sets):
         icl_scalars(logits, make_targets(labels), sets, "burst")
     with pytest.raises(ValueError, match="label 13 does not fit 12 classes"):
         label_sets(12, 10, 4)
+
+
+def test_interim_predictions_may_give_any_label_of_a_rare_class():
+    sets = label_sets(4, 1, 2, labeling_rare="ordered_polysemy2", defects="reference")
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 0, 1] = logits[0, 2, 1] = 9.0
+    target = torch.tensor([[0, 0, 0]])
+    for seq_type in ("no_support_rare", "no_support_zipfian"):
+        scalars = icl_scalars(logits, target, sets, seq_type, w_interim=0.5)
+        assert scalars["accuracy_interim"] == 1.0
+    assert icl_scalars(logits, target, sets, "bursty", w_interim=0.5)["accuracy_interim"] == 0.0
+
+
+def test_common_labels_of_the_context_move_up_as_the_query_does():
+    sets = label_sets(5, 1, 3, labeling_rare="ordered_polysemy2")
+    logits = torch.zeros(1, 3, 5)
+    logits[0, 2, 3] = 9.0
+    target = torch.tensor([[2, 0, 1]])
+    scalars = icl_scalars(logits, target, sets, "no_support_common")
+    assert (scalars["from_support"], scalars["from_support_common"]) == (1.0, 1.0)
+    assert target.tolist() == [[2, 0, 1]]  # the caller's own stays
+
+
+def twin(logits, target, sets, seq_type, w, concatenated):
+    """The 13 scalars by loops over sequences and positions."""
+    factor, n_rare = sets.polysemy, sets.n_rare
+    totals = dict.fromkeys(SCALARS, 0.0)
+    stride = 1 if concatenated else 2
+    for sequence, raw in zip(logits, target.tolist(), strict=True):
+        labels = raw[::stride]
+        if seq_type == "no_support_common" and factor > 1:
+            labels = [label + n_rare * (factor - 1) for label in labels]
+        at = [sequence[stride * i] for i in range(len(labels))]
+        if concatenated:
+            at[-1] = sequence[-1]
+
+        def loss(scores, label):
+            return float(torch.logsumexp(scores.double(), 0) - scores[label].double())
+
+        def right(scores, label):
+            predicted = int(scores.argmax())
+            if factor > 1 and seq_type in ("no_support_rare", "no_support_zipfian"):
+                return predicted in range(label // factor * factor, (label // factor + 1) * factor)
+            return predicted == label
+
+        n = len(labels) - 1
+        query = (1 - w if w else 1.0) * loss(at[-1], labels[-1])
+        interim = [w / n * loss(s, label) for s, label in zip(at[:-1], labels[:-1], strict=True)]
+        totals["loss"] += query + (sum(interim) if w else 0.0)
+        totals["loss_query"] += query
+        totals["loss_interim"] += sum(interim) / n if w else 0.0
+        totals["accuracy_query"] += right(at[-1], labels[-1])
+        if w:
+            hits = [right(s, label) for s, label in zip(at[:-1], labels[:-1], strict=True)]
+            totals["accuracy_interim"] += sum(hits) / n
+        allowed = closed_set(sets, seq_type)
+        if allowed is not None:
+            chosen = max(torch.where(allowed)[0].tolist(), key=lambda k: float(at[-1][k]))
+            totals["accuracy_closed"] += chosen == labels[-1]
+        predicted = int(at[-1].argmax())
+        seen = labels[:-2:2] if concatenated else labels[:-1]  # the reference's stride
+        for name in ("common", "rare", "fewshot"):
+            inside = bool(getattr(sets, name)[predicted])
+            totals[f"from_{name}"] += inside
+            totals[f"from_support_{name}"] += inside and predicted in seen
+        totals["from_support"] += predicted in seen
+    return {name: value / len(logits) for name, value in totals.items()}
+
+
+@pytest.mark.parametrize(("w", "concatenated"), [(0.0, False), (0.5, False), (0.0, True)])
+@pytest.mark.parametrize("labeling", ["ordered", "ordered_polysemy3"])
+@pytest.mark.parametrize(
+    "seq_type",
+    [
+        *("bursty", "fewshot_holdout", "no_support_common", "no_support_rare"),
+        *("no_support_zipfian", "mixed"),
+    ],
+)
+def test_every_scalar_of_every_regime_is_that_of_a_slow_twin(seq_type, labeling, w, concatenated):
+    n_rare, n_common = 3, 4
+    factor = polysemy_factor(labeling)
+    classes = factor * n_rare + n_common
+    sets = label_sets(classes, n_rare, n_common, ways=2, labeling_rare=labeling)
+    generator = torch.Generator().manual_seed(factor)
+    high = n_rare + n_common if seq_type == "no_support_common" else classes
+    low = n_rare if seq_type == "no_support_common" else 0
+    labels = torch.randint(low, high, (64, 5), generator=generator)
+    length = 5 if concatenated else 9
+    logits = torch.randn(64, length, classes, generator=generator)
+    target = make_targets(labels, concatenate_labels=concatenated)
+    ours = icl_scalars(logits, target, sets, seq_type, w_interim=w, concatenate_labels=concatenated)
+    expected = twin(logits, target, sets, seq_type, w, concatenated)
+    assert_close({k: float(v) for k, v in ours.items()}, expected, rtol=1e-5, atol=1e-6)
