@@ -33,6 +33,16 @@ PTYCHO = """
     --n_filters_scale 1 --train_data_file {scan} --output_dir {folder} --seeds 0 1
 """
 
+IMAGES = """
+def get_config():
+    return {
+        "embedding": {"example_encoding": "linear", "emb_dim": 16},
+        "transformer": {"num_layers": 1, "num_heads": 2},
+        "training": {"batch_size": 4, "save_interval": 2},
+        "evaluation": {"batch_size": 4},
+    }
+"""
+
 CASES = {
     "weight decay, vectorized": (
         "run_adamw_sweep_torch",
@@ -46,6 +56,32 @@ CASES = {
         "run_figure3a_torch",
         f"{FIGURE} --sampler device --num-workers 2 --no-track --eval-interval 2 --batch-size 2"
         " --optimizer sgd --panel b",
+    ),
+    "weight decay, packs of images": (
+        "run_adamw_sweep_torch",
+        """
+        --config_path {images} --device cpu --weight_decays 0 0.1 --training_steps 2 --seeds 0 1
+        --class_counts 12 --n_common_classes 2 --n_holdout_classes 4 --max_eval_batches 1
+        --source synthetic --downsample --pack 2 --force-engine-change --no-track
+        --l2_modes decoupled --base-output-dir {folder}
+        """,
+    ),
+    "reproduction": (
+        "reproduce_published",
+        """
+        --preset quick --max-steps 2 --device cpu --no-track --source synthetic --num-workers 1
+        --sampler exact --figures 2 --output-dir {folder} --threads 1
+        --set training.batch_size=4 --set training.eval_interval=2 --set evaluation.batches=1
+        --set evaluation.batch_size=8 --set embedding.emb_dim=16 --set transformer.num_layers=1
+        """,
+    ),
+    "cifar, packs": (
+        "sweep_optimizers",
+        """
+        --config configs/optimizer_quality/base_config.yaml --output-dir {folder} --name s
+        --dataset synthetic --tracker tensorboard --optimizers sgd adamw --lrs 0.1 0.01 --seeds 0
+        --num-epochs 1 --set model=resnet8_6n2 --set batch_size=100 --set train_items=200 --pack 2
+        """,
     ),
     "cifar, torchvision": (
         "sweep_optimizers",
@@ -69,6 +105,13 @@ CASES = {
         """
         mnist_mlp --optimizer SGD --search random --trials 2 --range lr=1e-3:1e-1 --seeds 1 -N 1
         --bs 20 --data_dir {data} --output_dir {folder}
+        """,
+    ),
+    "deepobs, packs": (
+        "tune_deepobs",
+        """
+        mnist_mlp --optimizer Momentum --grid lr=1e-3,1e-2 --hp momentum=0.9 --seeds 1 2 -N 1
+        --bs 20 --pack 2 --optimizer-name Mine --mode best --data_dir {data} --output_dir {folder}
         """,
     ),
     "ensemble": (
@@ -99,10 +142,15 @@ def test_one_job_and_two_give_the_same(case, call_script, tmp_path, toy_scan_fil
     data, found = tmp_path / "data", []
     write_generated_data(data, examples=160)
     (tmp_path / "toy.py").write_text(CONFIG)
+    (tmp_path / "images.py").write_text(IMAGES)
     for jobs in (1, 2):
         folder = tmp_path / f"jobs{jobs}"
         flags = words.format(
-            folder=folder, data=data, scan=toy_scan_file, config=tmp_path / "toy.py"
+            folder=folder,
+            data=data,
+            scan=toy_scan_file,
+            config=tmp_path / "toy.py",
+            images=tmp_path / "images.py",
         ).split()
         ended = call_script(script, [*flags, "--jobs", str(jobs)])
         assert ended.code == 0, ended.err
