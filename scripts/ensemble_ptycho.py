@@ -4,7 +4,8 @@ Each seed is an ordinary training below the output folder, seed_{S}: watch it, r
 with it (train_ptycho.py --threads 1). Beside them: runs.csv, and the members' mean with
 their standard deviation per pixel in reconstruction.npz and
 reconstructed_{amplitude,phase,uncertainty}.png. The same command again continues what is unfinished
-and skips what is complete.
+and skips what is complete; other seeds in the same folder join the mean of those before, as far as
+nothing but the seed differs.
 
 Example:
     python scripts/ensemble_ptycho.py --config configs/ptycho/train.yaml \
@@ -14,6 +15,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from trainrig.cli import Parser, entry, given_flags
 from trainrig.launch.options import add_launch_flags, launch_options
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from ptycho_torch.recon.pipeline import Method
-    from ptycho_torch.study.ensemble import combine, execute, members_of
+    from ptycho_torch.study.ensemble import combine_folder, execute, members_of
     from ptycho_torch.study.runs_table import write_runs_csv
     from trainrig.report.write import conclude
     from trainrig.sweep import refuse_if_all_failed
@@ -63,17 +65,17 @@ def main(argv: list[str] | None = None) -> int:
     members = members_of(config, execution, args.seeds)
     method = Method(refine_settings(args), args.probe_modes or 1)
     process = {"threads": args.threads, "mapped": args.mapped, "overwrite": args.overwrite}
-    outcomes = []
+    asked, outcomes = {Path(member.output_dir).name for member, _ in members}, []
     for outcome in execute(members, scan, method, options, **process):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
         outcomes.append(outcome)
-        write_runs_csv(config.output_dir)
+        write_runs_csv(config.output_dir, asked)
     if options.dry_run:
         return 0
     refuse_if_all_failed(outcomes)
-    names = [outcome.name for outcome in outcomes]
-    files = [config.output_dir / "runs.csv"]
-    if combine(config.output_dir, names) is not None:
+    files = [write_runs_csv(config.output_dir, asked)]
+    if names := combine_folder(config.output_dir, asked):
+        print(f"mean and spread of {len(names)} members: {' '.join(names)}")
         files.append(config.output_dir / "reconstructed_uncertainty.png")
     return conclude(config.output_dir, files, outcomes)
 

@@ -8,7 +8,7 @@ training, not the noise of the frames, which all members share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ptycho_torch.recon.inference import Reconstruction, load_reconstruction, sa
 from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.study.cli import training_scan
+from ptycho_torch.study.runs_table import comparable
 from ptycho_torch.study.uncertainty import mean_and_spread
 from ptycho_torch.train.experiment import is_finished, run, run_identity
 from ptycho_torch.train.figures import draw_pictures
@@ -31,6 +32,7 @@ from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.run_status import read_status
 from trainrig.runs import check_config
+from trainrig.summaries import summary_lock
 from trainrig.sweep import Outcome, Task
 
 #: What ``combine`` writes.
@@ -125,6 +127,21 @@ def train_member(
     assert config.train_data_file is not None  # checked before
     scan = training_scan(config.train_data_file, mapped=mapped)
     return run(config, execution, scan=scan, refinement=refinement, overwrite=overwrite).status
+
+
+def combine_folder(folder: Path, asked: Collection[str]) -> list[str]:
+    """Write mean and spread of all complete members of ``folder`` that differ in their seeds alone.
+
+    Args:
+        folder: of the ensemble.
+        asked: names of the members of this call; those of earlier calls join them.
+
+    Returns:
+        The names of the members, none where fewer than two are complete.
+    """
+    with summary_lock(folder):
+        names = comparable(folder, asked)
+        return [] if combine(folder, names) is None else names
 
 
 def combine(folder: Path, names: Sequence[str]) -> Reconstruction | None:

@@ -143,7 +143,7 @@ def estimate_uncertainty(
     """
     folder, unfinished = tasks[0].path.parent, []
     for outcome in carry_out(tasks, options, folder):
-        write_runs_csv(folder)
+        write_runs_csv(folder, {task.path.name for task in tasks})
         yield f"{outcome.name}: {outcome.status} {outcome.message}".rstrip()
         if outcome.status != "complete":
             unfinished.append(outcome)

@@ -15,7 +15,9 @@ from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.recon.refine import RefineSettings
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.study import ensemble
+from ptycho_torch.study.runs_table import write_runs_csv
 from trainrig.files import write_json
+from trainrig.tracking.tables import Column, read_table
 
 POSITIONS = np.array([[3.0, 4.0], [5.0, 7.0]])
 
@@ -31,6 +33,11 @@ def leave_member(path, value):
     save_reconstruction(whole, path / "reconstruction.npz", POSITIONS)
     status = {"status": "complete", "epochs": 2, "refinement": iterations().describe()}
     write_json(path / "status.json", status)
+
+
+def leave_identity(path, seed, **changes):
+    identity = {"experiment": "ptychography", "scan_sha256": "1", "execution": {"seed": seed}}
+    write_json(path / "config.json", identity | changes)
 
 
 def iterations():
@@ -59,3 +66,28 @@ def test_several_devices_for_a_member_are_refused(tmp_path):
     execution = ExecutionConfig(devices=2, strategy="ddp")
     with pytest.raises(ValueError, match="--devices 2: a member of an ensemble is trained in one"):
         ensemble.members_of(config_in(tmp_path), execution, [0, 1])
+
+
+def test_members_of_an_earlier_call_join_the_mean_and_others_do_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ensemble, "draw_pictures", lambda *_: None)
+    for seed, value in enumerate((1.0, 3.0, 5.0, 100.0, 100.0)):
+        leave_member(tmp_path / f"seed_{seed}", value)
+        leave_identity(tmp_path / f"seed_{seed}", seed)
+    leave_identity(tmp_path / "seed_3", 3, scan_sha256="2")
+    status = {"status": "complete", "epochs": 9, "refinement": iterations().describe()}
+    write_json(tmp_path / "seed_4/status.json", status)
+    asked = {"seed_1", "seed_2"}
+    assert ensemble.combine_folder(tmp_path, asked) == ["seed_1", "seed_2", "seed_0"]
+    np.testing.assert_allclose(read_arrays(tmp_path / "reconstruction.npz")["object"], 3.0)
+    said = capsys.readouterr().err
+    assert "seed_3: left out: scan_sha256: 1 -> 2" in said
+    assert "seed_4: left out: epochs: 2 -> 9" in said
+    rows = read_table(write_runs_csv(tmp_path, asked), {"run": Column(str)})
+    marks = {row["run"]: (row["in_grid"], row["differs"]) for row in rows}
+    assert marks == {
+        "seed_1": (1, None),
+        "seed_2": (1, None),
+        "seed_0": (0, None),
+        "seed_3": (0, "scan_sha256: 1 -> 2"),
+        "seed_4": (0, "epochs: 2 -> 9"),
+    }
