@@ -61,6 +61,22 @@ def test_a_finished_search_reuses_its_results_and_counts_each_seed_once(tmp_path
     assert [json.loads(line)["n"] for line in lines] == [2, 2]
 
 
+def test_a_second_search_keeps_the_settings_of_the_first_in_the_log(tmp_path):
+    grid((1e-3, 1e-2), seeds=[1, 2]).tune("quadratic_deep", tmp_path, **RUN)
+    longer = RUN | {"num_epochs": 2}
+    grid((1e-4,), seeds=[1]).tune("quadratic_deep", tmp_path, **longer)
+    best = grid((1e-3, 1e-5), seeds=[1]).tune("quadratic_deep", tmp_path, **RUN)
+    assert best.hyperparams == {"lr": 1e-3}  # of its own settings
+    lines = (tmp_path / "quadratic_deep/SGD/tuning_log.json").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(r["params"]["lr"], r["trial"], r["n"], r.get("differs")) for r in records] == [
+        (1e-2, None, 2, None),
+        (1e-3, 1, 1, None),
+        (1e-5, 2, 1, None),
+        (1e-4, None, 1, "num_epochs: 1 -> 2"),
+    ]
+
+
 def test_an_interrupted_search_trains_no_finished_point_again(tmp_path, monkeypatch):
     trained = []
     training = StandardRunner.training

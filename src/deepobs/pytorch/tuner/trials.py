@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from deepobs.analyzer.results import read_results
 from trainrig.errors import nearest
 from trainrig.files import write_atomically
+from trainrig.summaries import differences
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,16 @@ class Trial:
         hyperparams: the setting.
         values: the final (or best) metric of each seed; NaN for a diverged run.
         metric: what was measured.
+        setting: all that decides its numbers, see ``deepobs.identity``.
+        differs: of a setting of another search in the folder: what differs from this search's
+            beside the hyperparameters.
     """
 
     hyperparams: dict[str, Any]
     values: list[float]
     metric: str
+    setting: str = ""
+    differs: str = ""
 
     @property
     def mean(self) -> float:
@@ -64,10 +71,39 @@ def value_of(output: Mapping[str, Any], metric: str, mode: str) -> float:
     return min(curve) if metric.endswith("losses") else max(curve)
 
 
-def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
-    """Write ``tuning_log.json``: one JSON object per line, best first, with the trial's number."""
+def other_trials(trials: Sequence[Trial], folder: Path, mode: str) -> list[Trial]:
+    """Return the settings whose results lie in ``folder`` and that are not among ``trials``.
+
+    Args:
+        trials: of this search.
+        folder: of one problem and optimizer.
+        mode: as for ``value_of``.
+    """
+    tried = {trial.setting for trial in trials}
+    reference, metric = json.loads(trials[0].setting), trials[0].metric
+    results = read_results(folder)
+    found: dict[str, Trial] = {}
+    for run in results:
+        if run.setting in tried or metric not in run.curves:
+            continue
+        differs = differences(reference, json.loads(run.setting), ("hyperparams",))
+        trial = Trial(run.hyperparams, [], metric, run.setting, differs)
+        curve = {"status": run.status, metric: run.curves[metric].tolist()}
+        found.setdefault(run.setting, trial).values.append(value_of(curve, metric, mode))
+    return list(found.values())
+
+
+def write_tuning_summary(
+    trials: Sequence[Trial], folder: Path, others: Sequence[Trial] = ()
+) -> Path:
+    """Write ``tuning_log.json``: one JSON object per line, best first, with the trial's number.
+
+    Settings of other searches in the folder (``others``) have no number; those that differ in more
+    than hyperparameters come last and say in what.
+    """
+    numbered = [*enumerate(trials, start=1), *((None, trial) for trial in others)]
     lines = []
-    for number, trial in sorted(enumerate(trials, start=1), key=lambda pair: pair[1].cost()):
+    for number, trial in sorted(numbered, key=lambda pair: (pair[1].differs, pair[1].cost())):
         mean, std = trial.mean, float(np.std(trial.values))
         record = {
             "params": trial.hyperparams,
@@ -76,6 +112,8 @@ def write_tuning_summary(trials: Sequence[Trial], folder: Path) -> Path:
             "n": len(trial.values),
             "trial": number,
         }
+        if trial.differs:
+            record["differs"] = trial.differs
         lines.append(json.dumps(record, allow_nan=False))
     path = folder / "tuning_log.json"
     write_atomically(path, "\n".join(lines) + "\n")

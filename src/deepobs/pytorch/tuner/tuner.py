@@ -14,16 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepobs.identity import setting_of
 from deepobs.pytorch.runners.earlier import begin_repetition, end_repetition
 from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
 from deepobs.pytorch.runners.pack import run_pack
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.launching import launch_settings
-from deepobs.pytorch.tuner.trials import Trial, default_metric, value_of, write_tuning_summary
+from deepobs.pytorch.tuner.trials import (
+    Trial,
+    default_metric,
+    other_trials,
+    value_of,
+    write_tuning_summary,
+)
 from trainrig.files import write_atomically
 from trainrig.launch.options import LaunchOptions
 from trainrig.report.write import write_report
+from trainrig.summaries import summary_lock
 
 logger = logging.getLogger(__name__)
 
@@ -210,15 +218,18 @@ class Tuner(abc.ABC):
         """Run settings with all seeds and append their trials."""
         metric = self.metric
         values: list[list[float]] = [[] for _ in proposals]
+        settings = [""] * len(proposals)
         for seed in self.seeds or [random_seed]:
             where = {"random_seed": seed, "output_dir": output_dir}
             outputs = self._run(testproblem, proposals, {**where, **run_arguments})
             for i, output in enumerate(outputs):
                 metric = metric or default_metric(output)
                 values[i].append(value_of(output, metric, self.mode))
+                settings[i] = setting_of(output, self.runner.optimizer_name)
         assert metric is not None  # there is at least one setting and one seed
         trials = [
-            Trial(dict(setting), v, metric) for setting, v in zip(proposals, values, strict=True)
+            Trial(dict(given), v, metric, setting)
+            for given, v, setting in zip(proposals, values, settings, strict=True)
         ]
         self.trials += trials
         return trials
@@ -272,7 +283,9 @@ class Tuner(abc.ABC):
         launch: LaunchOptions | None = None,
     ) -> Trial:
         folder = Path(output_dir) / testproblem / self.runner.optimizer_name
-        write_tuning_summary(self.trials, folder)
+        with summary_lock(folder):  # two searches may end in one folder at once
+            others = other_trials(self.trials, folder, self.mode)
+            write_tuning_summary(self.trials, folder, others)
         best = min(self.trials, key=Trial.cost)
         if math.isinf(best.cost()):
             end_repetition(folder)
