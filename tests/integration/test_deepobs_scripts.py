@@ -268,3 +268,14 @@ def test_prepared_tolstoi_is_the_published_text(tmp_path, data_dir, capsys):
     assert trainrig(["data", "get", "tolstoi", "--source", str(source), *where]) == 0
     assert trainrig(["data", "verify", "tolstoi", *where]) == 0
     assert "3,266,185 characters as published" in capsys.readouterr().out
+
+
+def test_if_all_problems_of_the_smoke_tier_fail_the_last_line_says_why(monkeypatch, capsys):
+    from deepobs.pytorch.runners import smoke
+
+    outcome = smoke.SmokeResult("mnist_mlp", 0, float("nan"), 0.0, "no gradient on dense.weight")
+    monkeypatch.setattr(smoke, "smoke_all", lambda names, say: [outcome, outcome])
+    assert run_deepobs.main(["--smoke"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == "0 of 2 test problems passed"
+    assert shown.err.splitlines()[-1] == "error: all failed; mnist_mlp: no gradient on dense.weight"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from trainrig.stopping import EXIT_CODES, Interruption, stop_at_once
-from trainrig.sweep import Paced, Task, run_tasks
+from trainrig.sweep import Outcome, Paced, Task, failures, refuse_if_all_failed, run_tasks
 
 
 @pytest.fixture
@@ -111,3 +112,17 @@ def test_jobs_must_be_positive():
     with pytest.raises(ValueError, match="--jobs 0"):
         list(run_tasks([], jobs=0))
     assert list(run_tasks([], jobs=2)) == []
+
+
+def test_of_failed_runs_the_first_reason_is_said():
+    def ended(name, status, message=""):
+        return Outcome(name, Path(name), status, message)
+
+    whole, lost = ended("a", "complete"), ended("b", "failed", "no images")
+    assert failures([whole, ended("c", "diverged", "loss")]) == ""
+    assert failures([whole, lost]) == "1 of 2 runs failed; b: no images"
+    refuse_if_all_failed([whole, lost])
+    with pytest.raises(ValueError, match="all 2 runs failed; b: no images"):
+        refuse_if_all_failed([lost, ended("d", "failed", "no memory")])
+    with pytest.raises(ValueError, match="all 2 runs did not end; e: interrupted"):
+        refuse_if_all_failed([ended("e", "interrupted"), lost])
