@@ -37,10 +37,14 @@ def sinusoid_positions(n_tokens: int, width: int) -> Tensor:
     if width % 2:
         raise ValueError(f"sinusoid_positions: width {width} is odd; choose an even token width")
     # In the reference's order of float32 operations: its rounding of the frequencies grows with t.
-    exponent = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
-    frequency = np.float32(1.0) / np.power(np.float32(TIME_CONSTANT), exponent)
-    angle = np.arange(n_tokens, dtype=np.float32)[:, None] * frequency  # (T, E/2)
-    return torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], axis=1))
+    # Each is computed in float64 and rounded, because NumPy's float32 power, sine and cosine have
+    # last bits that depend on the processor's vector instructions.
+    single, double = np.float32, np.float64
+    exponent = np.arange(0, width, 2, dtype=single) / single(width)
+    power = np.power(double(TIME_CONSTANT), exponent.astype(double)).astype(single)
+    frequency = single(1.0) / power
+    angle = (np.arange(n_tokens, dtype=single)[:, None] * frequency).astype(double)  # (T, E/2)
+    return torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(single))
 
 
 class InputEmbedder(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -118,6 +121,17 @@ def test_sinusoids_are_halves_not_interleaved():
     assert_close(pe[3, 4], torch.tensor(angle).cos())
     with pytest.raises(ValueError, match="width 5 is odd"):
         sinusoid_positions(4, 5)
+
+
+def test_sinusoids_are_the_correctly_rounded_ones_of_each_float32_operation():
+    width, tokens = 64, 401
+    exponent = [np.float32(j) / np.float32(width) for j in range(0, width, 2)]
+    frequency = [np.float32(1) / np.float32(30.0 ** float(e)) for e in exponent]
+    angle = [[float(np.float32(t) * f) for f in frequency] for t in range(tokens)]
+    rows = [[*map(math.sin, row), *map(math.cos, row)] for row in angle]
+    assert torch.equal(
+        sinusoid_positions(tokens, width), torch.tensor(rows, dtype=torch.float64).float()
+    )
 
 
 @pytest.mark.parametrize(
