@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainrig.errors import nearest
 from trainrig.models.batchnorm import BatchNorm2d
 from trainrig.registry import Registry
+from trainrig.seeding import PortableDraws
 
 CHANNELS = (16, 32, 64)
 MODELS = Registry("model")
@@ -163,7 +164,8 @@ def build_model(
     name: str, num_classes: int, *, in_channels: int, precision: str, channels_last: bool
 ) -> ResNet:
     """Build a registered network on the CPU, with kernels in the asked memory format."""
-    model = MODELS[name](num_classes=num_classes, in_channels=in_channels, precision=precision)
+    with PortableDraws():
+        model = MODELS[name](num_classes=num_classes, in_channels=in_channels, precision=precision)
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 

@@ -2,18 +2,23 @@
 
 Three generators exist in a run: Python's, NumPy's legacy global one (the reference samples from
 both) and torch's. Anything that can be a pure function of (seed, step) is one, through
-``derive_seed``; what cannot (dropout) is captured with each checkpoint.
+``derive_seed``; what cannot (dropout) is captured with each checkpoint. Initial values are drawn
+within ``PortableDraws``, so that one seed gives the same bits on every CPU.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -34,6 +39,84 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+#: Numbers that torch draws together: 8 radii and 8 angles make 16 normal numbers.
+_NORMALS_AT_ONCE = 16
+
+
+class PortableDraws(TorchDispatchMode):
+    """Within it, ``normal_`` and ``uniform_`` of float32 tensors give one result on every CPU.
+
+    torch draws the same bits everywhere, but turns them into numbers with float32 logarithms,
+    cosines and products that differ in their last bits between vector instruction sets (and
+    between x86 and ARM). Here the same numbers are computed in float64 and rounded: within some
+    1e-7 of torch's, from the same stream, which is left in the same state. What builds a
+    network draws its initial values within. Other types and devices are left to torch.
+
+    >>> _ = torch.manual_seed(0)
+    >>> with PortableDraws():
+    ...     drawn = torch.empty(100).normal_()
+    >>> _ = torch.manual_seed(0)
+    >>> torch.allclose(drawn, torch.empty(100).normal_(), atol=1e-6)
+    True
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Draw in float64 where that is asked for; pass everything else on."""
+        kwargs = dict(kwargs or {})
+        aten = torch.ops.aten
+        fills: dict[Any, Callable[..., Tensor]] = {
+            aten.normal_.default: _normal,
+            aten.uniform_.default: _uniform,
+        }
+        fill = fills.get(func)
+        if fill is None or args[0].dtype != torch.float32 or args[0].device.type != "cpu":
+            return func(*args, **kwargs)
+        tensor, *limits = args
+        generator = kwargs.pop("generator", None)
+        drawn = fill(tensor.numel(), generator, *limits, **kwargs)
+        return tensor.copy_(drawn.view(tensor.shape))
+
+
+def _uniform(
+    count: int,
+    generator: torch.Generator | None,
+    low: float = 0.0,
+    high: float = 1.0,
+    **named: float,
+) -> Tensor:
+    """Return ``count`` numbers from [low, high), float64; the limits are rounded as torch's are."""
+    start, end = (float(np.float32(x)) for x in (named.get("from", low), named.get("to", high)))
+    width = float(np.float32(end - start))
+    return torch.rand(count, generator=generator).double() * width + start
+
+
+def _normal(
+    count: int, generator: torch.Generator | None, mean: float = 0.0, std: float = 1.0
+) -> Tensor:
+    """Return ``count`` normal numbers, float64, by the Box-Muller transform of uniform ones."""
+    if count < _NORMALS_AT_ONCE:  # torch draws these one by one, in float64
+        return torch.empty(count).normal_(mean, std, generator=generator).double()
+    normals = torch.rand(count, generator=generator).double()
+    whole = count - count % _NORMALS_AT_ONCE
+    normals[:whole] = _box_muller(normals[:whole])
+    if whole < count:  # what is left over is drawn again, with what comes before it
+        again = torch.rand(_NORMALS_AT_ONCE, generator=generator).double()
+        normals[-_NORMALS_AT_ONCE:] = _box_muller(again)
+    return normals * std + mean
+
+
+def _box_muller(uniform: Tensor) -> Tensor:
+    first, second = uniform.view(-1, 2, _NORMALS_AT_ONCE // 2).unbind(1)
+    radius, angle = (-2.0 * torch.log1p(-first)).sqrt(), 2.0 * math.pi * second
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], 1).flatten()
 
 
 def make_deterministic() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainrig.seeding import PortableDraws
+
 MatVec = Callable[[Tensor], Tensor]
 
 
@@ -95,7 +97,8 @@ def lanczos(matvec: MatVec, like: Tensor, *, n_top: int, n_steps: int, seed: int
         raise ValueError(f"lanczos: {n_steps} steps for {n_top} eigenvalues; give at least as many")
     generator = torch.Generator().manual_seed(seed)
     size = len(like)
-    q = torch.randn(size, generator=generator, dtype=like.dtype).to(like.device)
+    with PortableDraws():
+        q = torch.empty(size, dtype=like.dtype).normal_(generator=generator).to(like.device)
     basis = [q / q.norm()]
     alphas: list[float] = []
     betas: list[float] = []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from optimizer_quality.models import ResNet
+from trainrig.seeding import PortableDraws
 
 L2 = 0.1
 TOTAL_VARIATION = 1.0
@@ -44,7 +45,9 @@ def maximise_activation(
     """
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    x = (0.1 * torch.randn(units, *shape, generator=generator)).requires_grad_()
+    with PortableDraws():
+        noise = torch.empty(units, *shape).normal_(generator=generator)
+    x = (0.1 * noise).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=lr)
     for _ in range(n_steps):
         shifts = torch.randint(-SHIFT_PX, SHIFT_PX + 1, (2,), generator=generator).tolist()

@@ -29,7 +29,7 @@ from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.persistence import load_checkpoint
 from ptycho_torch.train.callbacks import HistoryCallback
 from ptycho_torch.train.train import history_table, make_trainer, prepare, run_fit
-from trainrig.seeding import derive_seed, set_seed
+from trainrig.seeding import PortableDraws, derive_seed, set_seed
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,8 @@ class PtychoModel:
     ) -> PtychoModel:
         m = config_manager
         set_seed(derive_seed("weights", m.training_config.seed) % 2**32)
-        net = model(m.model_config, m.data_config, m.training_config, m.inference_config)
+        with PortableDraws():
+            net = model(m.model_config, m.data_config, m.training_config, m.inference_config)
         return cls(m.model_config, m.data_config, m.training_config, m.inference_config, net)
 
 

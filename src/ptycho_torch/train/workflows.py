@@ -50,7 +50,7 @@ def as_raw(data: Scan, where: str) -> RawDataTorch:
 def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
     """An untrained ``PtychoPINN_Lightning`` for a canonical configuration, from its seed."""
     from ptycho_torch.model import PtychoPINN_Lightning
-    from trainrig.seeding import derive_seed
+    from trainrig.seeding import PortableDraws, derive_seed
 
     config.validate()
     check_overlap(config, execution.overlap_frames)
@@ -61,7 +61,8 @@ def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
         seed=execution.seed,
         overlap_frames=execution.overlap_frames,
     )
-    return PtychoPINN_Lightning(model, data, training, inference)
+    with PortableDraws():
+        return PtychoPINN_Lightning(model, data, training, inference)
 
 
 def preparation_of(config: TrainingConfig, scan: RawDataTorch) -> dict[str, Any]:

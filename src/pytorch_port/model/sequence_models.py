@@ -22,6 +22,7 @@ from pytorch_port.model.embedding import InputEmbedder
 from trainrig.models.init import dense, fan_in_normal_
 from trainrig.models.transformer import LAYER_NORM_EPS, Block
 from trainrig.registry import Registry
+from trainrig.seeding import PortableDraws
 
 SEQ_MODELS = Registry("sequence model")
 
@@ -204,7 +205,8 @@ def build_model(
     embedding = dict(embedding)
     if embedding.get("num_classes") is None:
         embedding["num_classes"] = model["num_classes"]
-    return factory(InputEmbedder(**embedding, example_shape=example_shape), **model)
+    with PortableDraws():
+        return factory(InputEmbedder(**embedding, example_shape=example_shape), **model)
 
 
 def _check_positive(**sizes: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainrig.seeding import capture_rng, derive_seed, restore_rng, set_seed
+from trainrig.seeding import PortableDraws, capture_rng, derive_seed, restore_rng, set_seed
 
 PARTS = st.lists(st.one_of(st.integers(), st.text()), max_size=4)
 
@@ -57,3 +57,36 @@ def test_captured_states_pass_safe_loading_and_continue_the_streams():
     buffer.seek(0)
     restore_rng(torch.load(buffer, weights_only=True))
     assert [draw() for _ in range(700)] == expected
+
+
+@pytest.mark.parametrize("size", [5, 16, 17, 1000])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda x: x.normal_(0.1, 0.3),
+        lambda x: x.uniform_(-0.2, 0.5),
+        lambda x: torch.nn.init.trunc_normal_(x, std=0.02, a=-0.04, b=0.04),
+        lambda x: torch.nn.init.kaiming_uniform_(x.view(1, -1)),
+    ],
+)
+def test_portable_draws_are_those_of_torch_within_rounding(fill, size):
+    torch.manual_seed(3)
+    plain = fill(torch.empty(size))
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    with PortableDraws():
+        portable = fill(torch.empty(size))
+    assert torch.equal(torch.rand(1), after)  # the stream was used as much
+    assert torch.allclose(portable, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_portable_draws_leave_float64_and_generators_to_torch():
+    torch.manual_seed(3)
+    plain = torch.empty(100, dtype=torch.float64).normal_()
+    torch.manual_seed(3)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    with PortableDraws():
+        assert torch.equal(torch.empty(100, dtype=torch.float64).normal_(), plain)
+        drawn = [torch.empty(40).uniform_(1, 2, generator=g) for g in generators]
+    assert torch.equal(*drawn)
+    assert 1 <= drawn[0].min() <= drawn[0].max() <= 2

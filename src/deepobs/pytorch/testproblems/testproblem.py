@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.dataset import DataSet
 from deepobs.pytorch.datasets.loaders import Batch
-from trainrig.seeding import capture_rng, restore_rng
+from trainrig.seeding import PortableDraws, capture_rng, restore_rng
 
 logger = logging.getLogger(__name__)
 LossAndAccuracy = tuple[Tensor, Tensor | None]
@@ -105,7 +105,8 @@ class TestProblem(abc.ABC):
         before = torch.get_default_dtype()
         torch.set_default_dtype(config.get_dtype())
         try:
-            net = self.make_net()
+            with PortableDraws():
+                net = self.make_net()
         finally:
             torch.set_default_dtype(before)
         self.net = net.to(config.get_default_device() if device is None else device)
