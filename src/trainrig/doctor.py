@@ -21,8 +21,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from trainrig import native
 from trainrig.data.catalogue import DATA_SETS
-from trainrig.data.locations import cache_dir, data_root, put_root
+from trainrig.data.locations import data_root, put_root
+from trainrig.files import cache_dir
 
 PYTHON = ((3, 11), (3, 13))
 PROBE_SECONDS = 120
@@ -82,6 +84,7 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
             _cores(),
             _memory(Path("/proc/meminfo")),
             _compiler(shutil.which),
+            _c_compiler(),
             *_folders(data_root(data_dir)),
             *_data(data_root(data_dir)),
             *_extras(),
@@ -210,6 +213,14 @@ def _compiler(which: Callable[[str], str | None]) -> Finding:
     lacking = f"{header} (the package python3-dev)" if found else f"{named or 'g++ or clang++'}"
     text = f"{lacking} is not there: --engine compile cannot be used; the other engines can"
     return Finding("C++ compiler", "note", text)
+
+
+def _c_compiler() -> Finding:
+    found = native.find_compiler()
+    if found:
+        return Finding("C compiler", "ok", f"{found}, for batch normalisation on a CPU")
+    text = "none: batch normalisation on a CPU takes torch's operators, as exact but slower"
+    return Finding("C compiler", "note", text)
 
 
 def _folders(data: Path) -> list[Finding]:

@@ -219,3 +219,30 @@ def fsync_directory(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def cache_dir() -> Path:
+    """Return the folder of what can be made again: $TRAINRIG_CACHE_DIR, or ``~/.cache/trainrig``.
+
+    A user without a home (a number that the machine does not know, in a container) gets a folder
+    beside the system's temporary files.
+    """
+    configured = os.environ.get("TRAINRIG_CACHE_DIR")
+    if configured:
+        return expanded(configured)
+    try:
+        return Path.home() / ".cache" / "trainrig"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"trainrig-cache-{os.getuid()}"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return the path with ``~`` replaced.
+
+    Raises:
+        ValueError: the user has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no home folder; set HOME, or give a path") from None

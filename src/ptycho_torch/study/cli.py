@@ -247,7 +247,7 @@ def training_scan(path: str | Path, *, mapped: bool) -> Any:
     """The scan in a file; ``mapped`` leaves its frames on disk."""
     from ptycho_torch.data.staging import open_mapped
     from ptycho_torch.raw_data import RawDataTorch
-    from trainrig.data.locations import cache_dir
+    from trainrig.files import cache_dir
 
     return open_mapped(path, cache_dir() / "ptycho") if mapped else RawDataTorch.from_file(path)
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from trainrig.data.locations import cache_dir, data_root
+from trainrig.data.locations import data_root
 from trainrig.errors import nearest
 from trainrig.registry import Registry
 
 if TYPE_CHECKING:
     from trainrig.data.image_bank import ImageBank
 
-__all__ = ["IMAGE_SOURCES", "cache_dir", "check_source", "data_root", "load_images"]
+__all__ = ["IMAGE_SOURCES", "check_source", "data_root", "load_images"]
 
 IMAGE_SOURCES = Registry("image source")
 

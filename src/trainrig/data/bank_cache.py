@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from trainrig.data.image_bank import ImageBank, hash_pixels
-from trainrig.data.locations import cache_dir
-from trainrig.files import remove_abandoned, write_atomically
+from trainrig.files import cache_dir, remove_abandoned, write_atomically
 
 FORMAT = 1  # raised when the meaning of a cached file changes
 _FACTS = ("source", "synthetic", "sha256", "order", "class_names")

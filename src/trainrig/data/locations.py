@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+
+from trainrig.files import cache_dir, expanded
 
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -13,35 +14,8 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     An argument ``./data`` that does not exist is no argument: configurations name it by default.
     """
     if data_dir and (Path(data_dir) != Path("data") or Path(data_dir).is_dir()):
-        return _expanded(data_dir)
-    return _expanded(os.environ.get("TRAINRIG_DATA_DIR") or "data")
-
-
-def cache_dir() -> Path:
-    """Return the folder of prepared tensors: $TRAINRIG_CACHE_DIR, else ``~/.cache/trainrig``.
-
-    A user without a home (a number that the machine does not know, in a container) gets a folder
-    beside the system's temporary files.
-    """
-    configured = os.environ.get("TRAINRIG_CACHE_DIR")
-    if configured:
-        return _expanded(configured)
-    try:
-        return Path.home() / ".cache" / "trainrig"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"trainrig-cache-{os.getuid()}"
-
-
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    """Return the path with ``~`` replaced.
-
-    Raises:
-        ValueError: the user has no home.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{path}: there is no home folder; set HOME, or give a path") from None
+        return expanded(data_dir)
+    return expanded(os.environ.get("TRAINRIG_DATA_DIR") or "data")
 
 
 def put_root(root: Path) -> Path:

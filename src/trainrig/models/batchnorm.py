@@ -148,7 +148,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, T
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     # Where the gradient itself will be differentiated, it must consist of torch's own operators.
-    backward = _differentiable_backward if torch.is_grad_enabled() else _normalise_backward
+    backward: Any = _differentiable_backward if torch.is_grad_enabled() else _normalise_backward
     found = backward(gradient, *ctx.saved_tensors, ctx.eps, ctx.training)
     return (*found, None, None, None)
 
@@ -182,7 +182,7 @@ def _normalise_backward(
     slope = weight * scale
     if training:
         of_x = -slope * scale * dots / n
-        dx = channels.combined(gradient, x, slope, of_x, -slope * total / n - of_x * mean)
+        dx = channels.combined(gradient, x, slope, of_x, mean, -slope * total / n)
     else:
         zero = torch.zeros_like(mean)
         dx = channels.scaled(gradient, zero, slope, zero)
@@ -265,7 +265,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         count = x.numel() // x.shape[1] * process_count()
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            share = self.momentum
+            share: float | Tensor | None = self.momentum
             if share is None:
                 share = self.num_batches_tracked.to(mean.dtype).reciprocal()
             unbiased = variance * (count / (count - 1))
@@ -307,7 +307,8 @@ class DebiasedBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, and update the averages in training mode."""
         if not self.training:
-            return normalise(x, *self.average, self.weight, self.bias, EPS)
+            mean, variance = self.average
+            return normalise(x, mean, variance, self.weight, self.bias, EPS)
         y, mean, variance = batch_norm(x, self.weight, self.bias, EPS)
         with torch.no_grad():
             self.hidden.mul_(DECAY)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainrig.data.locations import cache_dir, data_root
+from trainrig.data.locations import data_root
+from trainrig.files import cache_dir
 
 
 @pytest.fixture

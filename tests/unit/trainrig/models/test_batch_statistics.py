@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from trainrig.models import batchnorm
+from trainrig import native
+from trainrig.models import batchnorm, channels
 from trainrig.models.batchnorm import EPS, PIXELS, BatchNorm2d, DebiasedBatchNorm
 from trainrig.vectorized import Stack
 
@@ -47,6 +49,15 @@ LAYOUTS = {
 
 def _channels_last(x):
     return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture(params=["compiled", "by torch's operators"])
+def passes(request, monkeypatch):
+    """Take the passes in C, or as where there is no compiler."""
+    if request.param == "compiled":
+        assert native.load(channels.SOURCE, "") is not None
+    else:
+        monkeypatch.setattr(native, "load", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +147,7 @@ def test_sums_agree_with_float64(shape, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [DebiasedBatchNorm, BatchNorm2d])
-def test_sums_in_every_layout(kind, layout):
+def test_sums_in_every_layout(kind, layout, passes):
     x, gradient = sample((64, 16, 32, 32))
     check_module(kind(16), LAYOUTS[layout](x), gradient, (1, 2))
 
@@ -155,7 +166,7 @@ def test_the_largest_maps_agree_with_float64():
 
 @pytest.mark.parametrize("offset", [3.0, 100.0, 1000.0])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_mean_far_from_zero(layout, offset):
+def test_a_mean_far_from_zero(layout, offset, passes):
     x, gradient = sample((64, 16, 32, 32), offset)
     x = LAYOUTS[layout](x)
     norm = DebiasedBatchNorm(16)
@@ -170,7 +181,7 @@ def test_a_mean_far_from_zero(layout, offset):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_in_evaluation_agree_with_float64(layout):
+def test_gradients_in_evaluation_agree_with_float64(layout, passes):
     x, gradient = sample((64, 16, 32, 32))
     x = LAYOUTS[layout](x).requires_grad_()
     for norm in (DebiasedBatchNorm(16), BatchNorm2d(16)):
@@ -198,7 +209,7 @@ def test_packed_runs_have_the_sums_of_single_ones():
         )
 
 
-def test_constant_channels():
+def test_constant_channels(passes):
     x = torch.zeros(64, 3, 8, 8)
     x[:, 1] = 100.1
     x[:, 2] = torch.randn(64, 8, 8)
@@ -268,6 +279,37 @@ def test_half_precision_keeps_the_type_and_the_sums():
     y = norm(x)
     assert y.dtype == torch.bfloat16
     assert_close(norm.average[1].double(), x.double().var(PIXELS, correction=0), rtol=BOUND, atol=0)
+
+
+def channel_counts():
+    """Rows of all widths: whole cache lines, parts of one, and neither."""
+    return [1, 3, 4, 5, 8, 16, 24, 40, 63, 64, 65, 100, 272]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_compiled_passes_equal_those_by_operators(layout, monkeypatch):
+    for count in channel_counts():
+        for n, side in ((7, 9), (50, 12), (3, 37)):
+            monkeypatch.setattr(channels, "SMALL", 0)
+            x, gradient = (LAYOUTS[layout](torch.randn(n, count, side, side)) for _ in range(2))
+            values = torch.randn(4, count, dtype=torch.float64)
+            torch.set_num_threads(3)
+            ours = _passes(x, gradient, values)
+            assert torch.equal(torch.cat(ours[:2]), torch.cat(_one_thread(x, gradient, values)))
+            monkeypatch.setattr(channels, "SMALL", math.inf)
+            for value, other in zip(ours, _passes(x, gradient, values), strict=True):
+                assert value.stride() == other.stride()
+                assert_close(value, other, rtol=1e-5, atol=1e-5 if value.ndim > 2 else 1e-10)
+
+
+def _one_thread(x, gradient, values):
+    torch.set_num_threads(1)
+    return _passes(x, gradient, values)[:2]
+
+
+def _passes(x, gradient, values):
+    sums = torch.stack(channels.sums(x)), torch.stack(channels.sums_of_products(gradient, x))
+    return *sums, channels.scaled(x, *values[:3]), channels.combined(gradient, x, *values)
 
 
 def test_one_value_per_channel_is_refused():
