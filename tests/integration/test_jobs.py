@@ -118,6 +118,19 @@ CASES = {
         "ensemble_ptycho",
         f"{PTYCHO} --num_workers 1 --threads 1 --scheduler Exponential --mapped",
     ),
+    "ensemble, refined": (
+        "ensemble_ptycho",
+        PTYCHO
+        + """
+        --optimizer sgd --momentum 0.9 --weight_decay 1e-4 --gradient_clip_val 1
+        --learning-rate 1e-4 --accumulate-grad-batches 2 --overlap-frames 2
+        --early-stop-patience 3 --probe_trainable --checkpoint-save-top-k 1
+        --inference-batch-size 4 --n_images 12
+        --amp_activation swish --refine 1 --refine-batch-size 4 --learn-probe
+        --learn-positions --probe-modes 2
+        --preview-every-epochs 1 --overwrite
+        """,
+    ),
 }
 #: What depends on the clock or on the way of the run.
 VOLATILE = ("timing", "timestamp", "seconds")
