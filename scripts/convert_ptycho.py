@@ -1,63 +1,11 @@
 """Convert a scan into the canonical NPZ: tike's NPZ (also .bz2), CXI, or Ptychodus's folder.
 
-Example:
-    python scripts/convert_ptycho.py siemens-star-small.npz.bz2 star.npz
-    python scripts/convert_ptycho.py star.npz in --to-ptychodus --object out/reconstruction.npz
+The same as ``trainrig ptycho convert``; ``--help`` says how to use it.
 """
 
-from __future__ import annotations
+from ptycho_torch.commands.convert import main, parse_args
 
-import argparse
-from pathlib import Path
-
-from trainrig.cli import Parser, entry
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("source", type=Path, help="file or folder to read")
-    parser.add_argument("output", type=Path, help="NPZ file, or folder with --to-ptychodus")
-    parser.add_argument("--to-ptychodus", action="store_true", help="write Ptychodus's input pair")
-    parser.add_argument(
-        "--object",
-        type=Path,
-        help="with --to-ptychodus: a reconstruction, or a scan with its objectGuess, whose object "
-        "labels a supervised training (flat, that is unlabelled)",
-    )
-    parser.add_argument("--every", type=int, help="keep every k-th frame")
-    return parser.parse_args(argv)
-
-
-@entry
-def main(argv: list[str] | None = None) -> int:
-    """Read, check, write."""
-    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
-    import numpy as np
-
-    from ptycho_torch.study.convert import convert, read_known_object
-
-    if args.object is not None and not args.to_ptychodus:
-        raise ValueError("--object: needs --to-ptychodus; an NPZ keeps its own objectGuess")
-    scan = convert(args.source)
-    if args.every is not None:
-        if args.every < 1:
-            raise ValueError(f"--every {args.every}: must be at least 1")
-        scan = scan.select(np.arange(0, len(scan), args.every))
-    if args.to_ptychodus:
-        from ptycho_torch.data.product_files import write_pair
-
-        known = {}
-        if args.object is not None:
-            known["obj"], known["origin_xy"] = read_known_object(args.object)
-        write_pair(args.output, scan, name=args.source.name.split(".")[0], **known)
-    else:
-        scan.to_file(args.output, compressed=True)
-    low, high = scan.coords.min(0), scan.coords.max(0)
-    print(f"{args.output}: {len(scan)} frames of {scan.N} px, {len(scan.probe_modes)} probe modes")
-    print(f"positions x {low[0]:.1f}..{high[0]:.1f} px, y {low[1]:.1f}..{high[1]:.1f} px")
-    return 0
-
+__all__ = ["main", "parse_args"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

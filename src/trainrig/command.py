@@ -1,24 +1,83 @@
-"""The ``trainrig`` command: the state of the machine, data sets, and configurations of runs."""
+"""The ``trainrig`` command: one word for a system, one for what to do with it.
+
+    trainrig icl sweep --preset quick
+
+The systems register their commands under the entry point ``trainrig.commands``; a command is a
+module with ``main(argv)``, imported when it is called.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
+from trainrig import commands
 from trainrig.cli import Parser, describe, entry
 from trainrig.config import diff
 from trainrig.data.catalogue import DATA_SETS, get_data_set
 from trainrig.data.locations import data_root
+from trainrig.errors import nearest
 from trainrig.files import read_json
 from trainrig.terminal import print_table
 
+#: Commands of this module, for the overview.
+OWN = {
+    "doctor": "what works on this machine, what is missing, what will be slow",
+    "data list|get|verify": "data sets: what there is, fetch, check",
+    "config diff": "what differs between two runs",
+}
 NAMES = [name for one in DATA_SETS for name in (one.name, one.alias) if name]
 
 
+def groups() -> dict[str, ModuleType]:
+    """Return the systems that are installed, by the word for each: packages of commands."""
+    found = metadata.entry_points(group="trainrig.commands")
+    return {point.name: point.load() for point in sorted(found, key=lambda point: point.name)}
+
+
+def overview() -> str:
+    """Return every command with what it does, one line each."""
+    lines = ["usage: trainrig COMMAND [--help]", ""]
+    for name, package in {"": commands, **groups()}.items():
+        for command, text in package.COMMANDS.items():
+            lines.append(f"  {f'{name} {command}'.strip():<20} {text}")
+    for name, text in OWN.items():
+        lines.append(f"  {name:<20} {text}")
+    return "\n".join(lines)
+
+
+def overview_of(name: str, package: ModuleType) -> str:
+    """Return the commands of one system with what each does."""
+    rows = [f"  {command:<12} {text}" for command, text in package.COMMANDS.items()]
+    return "\n".join([f"usage: trainrig {name} COMMAND [--help]", "", *rows])
+
+
+def find_command(package: ModuleType, system: str, command: str) -> str:
+    """Return the module of a system's command.
+
+    Raises:
+        ValueError: there is no such command, with the nearest one.
+    """
+    known = package.COMMANDS
+    if command not in known:
+        hint = nearest(command, known) or f"; it has {', '.join(known)}"
+        raise ValueError(f"trainrig {system}: unknown command {command!r}{hint}")
+    return f"{package.__name__}.{command}"
+
+
+def run_command(module: str, name: str, words: list[str]) -> int:
+    """Run a command that calls itself ``name`` in its help and messages."""
+    sys.argv[0] = name
+    return importlib.import_module(module).main(words)
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the command line of doctor, data and config."""
     parser = Parser(prog="trainrig", description=__doc__)
     topics = parser.add_subparsers(dest="topic", required=True, parser_class=Parser)
     text = "what works on this machine, what is missing, what will be slow; exit status 1 if broken"
@@ -73,15 +132,29 @@ def get_data_set_name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-@entry
+@entry(team=True)  # those of the commands that are no work for several refuse it themselves
 def main(argv: list[str] | None = None) -> int:
     """Run one command."""
-    arguments = make_parser().parse_args(argv)
-    return arguments.run(arguments)
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    first, rest = words[0], list(words[1:])
+    if first in commands.COMMANDS:
+        return run_command(f"{commands.__name__}.{first}", f"trainrig {first}", rest)
+    systems = groups()
+    if first not in systems:
+        arguments = make_parser().parse_args(words)
+        return arguments.run(arguments)
+    if not rest or rest[0] in ("-h", "--help"):
+        print(overview_of(first, systems[first]))
+        return 0
+    module = find_command(systems[first], first, rest[0])
+    return run_command(module, f"trainrig {first} {rest[0]}", rest[1:])
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the answer itself
+    print(text, flush=True)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -135,7 +208,7 @@ def _each(names: list[str], work: Callable[[str], str]) -> int:
             _say(f"{name}: {work(name)}")
         except (OSError, ValueError, ImportError) as error:
             failed += 1
-            print(f"error: {name}: {describe(error)}", file=sys.stderr)  # noqa: T201
+            print(f"error: {name}: {describe(error)}", file=sys.stderr)
     return 1 if failed else 0
 
 

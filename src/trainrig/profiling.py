@@ -259,7 +259,7 @@ def profiled(folder: Path | None) -> Iterator[None]:
         print(recorder.report())  # noqa: T201 - what was asked for
 
 
-def add_profile_flag(parser: argparse.ArgumentParser) -> None:
+def add_profile_flag(parser: argparse._ActionsContainer) -> None:
     """Add ``--profile FOLDER``."""
     parser.add_argument(
         "--profile",

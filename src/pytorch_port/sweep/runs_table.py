@@ -78,7 +78,8 @@ def list_runs(
     planned = {run.name: None for run in runs}
     own = [name for name in planned if name in configs]
     reference = configs[own[0]] if own else stored(runs[0].config) if runs else {}
-    rows, seen = [], {}
+    rows: list[Row] = []
+    seen: dict[Any, str] = {}
     for name in (*own, *(name for name in configs if name not in planned)):
         try:
             row = _row(base_dir, name, configs[name])

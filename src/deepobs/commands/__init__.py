@@ -1,0 +1,11 @@
+"""DeepOBS from the command line: ``trainrig deepobs``."""
+
+from __future__ import annotations
+
+#: Command → what it does; each is a module here with ``main(argv)``.
+COMMANDS = {
+    "run": "an optimizer on a test problem, or all problems with --smoke",
+    "tune": "grid, random or Bayesian search",
+    "plot": "tables and figures over the published baselines",
+    "estimate": "an optimizer's runtime overhead against SGD",
+}

@@ -1,0 +1,13 @@
+"""In-context learning from the command line: ``trainrig icl``."""
+
+from __future__ import annotations
+
+#: Command → what it does; each is a module here with ``main(argv)``.
+COMMANDS = {
+    "sweep": "the weight-decay sweep of Figure 3: train, evaluate, draw",
+    "train": "one run",
+    "figure3": "draw Figure 3 from its tables, with published curves",
+    "figure3a": "accuracy against step by class count (Figures 3a and 3b)",
+    "reproduce": "the published experiments, ours over theirs",
+    "regression": "two short runs against archived bounds",
+}
