@@ -9,6 +9,8 @@ import numpy as np
 
 from trainrig.parity import Record, Recording
 
+#: Labels that a data set has, by the first part of a problem's name.
+CLASSES = {"mnist": 10, "fmnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1001}
 #: Bounds that some check asks for; any other is listed, as nothing can use it.
 BOUNDS = (
     "per_example_loss_rel",

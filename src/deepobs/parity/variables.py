@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from deepobs.parity.golden import Golden, max_abs, max_rel
+from deepobs.parity.golden import CLASSES, Golden, max_abs, max_rel
+from deepobs.pytorch.datasets.generated import generated_data
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from deepobs.pytorch.tf_weights import Variable, tf_variables
 from trainrig.parity import Record, Report
@@ -20,10 +22,11 @@ from trainrig.parity import Record, Report
 def check_parameter_counts(golden: Golden, stem: str, report: Report) -> None:
     """Compare names, shapes, order and L2 cover of all variables, and their totals."""
     records = golden.json(f"{stem}.json")
-    for name in records:
-        case = f"{stem}/{name}"
-        with report.attempt(case):
-            _check_counts(case, name, records[name], report)
+    with generated_data(examples=64):
+        for name in records:
+            case = f"{stem}/{name}"
+            with report.attempt(case):
+                _check_counts(case, name, records[name], report)
 
 
 def _check_counts(case: str, name: str, record: Record, report: Report) -> None:
@@ -51,6 +54,7 @@ def _check_counts(case: str, name: str, record: Record, report: Report) -> None:
         "n_regularized": sum(variable["regularized"] is True for variable in variables),
         "variables": variables,
         "has_accuracy": problem.has_accuracy,
+        **_batch(name, record),
     }
     for key, ours in found.items():
         if key in record:
@@ -58,6 +62,24 @@ def _check_counts(case: str, name: str, record: Record, report: Report) -> None:
             report.equal(case, key, ours == record[key], detail)
         else:
             report.unchecked(case, f"{key} is not recorded")
+
+
+def _batch(name: str, record: Record) -> dict[str, Any]:
+    """Return shapes and types of a batch as large as the recorded one, as TensorFlow has them.
+
+    There images have their channels last, and labels are one-hot, of a type that only TensorFlow's
+    pipelines decide and that is taken as recorded.
+    """
+    batch_size = int(record["batch_shapes"][0][0])
+    batch = next(iter(TESTPROBLEMS[name](batch_size).make_data().train))
+    tensors = [batch] if isinstance(batch, torch.Tensor) else list(batch)
+    shapes = [list(tensor.shape) for tensor in tensors]
+    types = [str(tensor.dtype).removeprefix("torch.") for tensor in tensors]
+    if tensors[0].ndim == 4:
+        b, c, h, w = shapes[0]
+        shapes = [[b, h, w, c], [b, CLASSES[name.partition("_")[0]]]]
+        types[1] = (record["batch_dtypes"] + types)[1]
+    return {"batch_shapes": shapes, "batch_dtypes": types}
 
 
 def generate_variable(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -141,6 +163,8 @@ def check_gradients(
     unrecorded = [v.name for v, norm in zip(variables, norms, strict=True) if norm is None]
     if unrecorded:
         report.unchecked(case, f"gradients of {', '.join(unrecorded)} are not recorded")
+    if not firsts:
+        report.unchecked(case, "first entries of gradients are not recorded")
     limits = (bound, None if bound is None else 10 * bound)
     deviations = gradient_deviations(variables, norms, firsts)
     for name, found, limit in zip(("norms", "entries"), deviations, limits, strict=True):

@@ -25,6 +25,7 @@ def table(golden: Golden, path: Path, report: Report) -> None:
     for number, row in enumerate(golden.json(path.name)):
         with report.attempt(f"{path.stem}/{number}"):
             _check_row(path.stem, row, report)
+    report.unchecked(path.stem, "activations of conv_layers: the networks' outputs prove them")
 
 
 def _check_row(stem: str, row: Record, report: Report) -> None:

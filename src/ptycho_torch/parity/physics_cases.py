@@ -70,6 +70,8 @@ def translation(golden: Golden, path: Path, report: Report) -> None:
 
 def _translated(z: Record, dtype: torch.dtype) -> Tensor:
     image = torch.from_numpy(z["image"])
+    if image.ndim != 2:
+        raise ValueError(f"image has shape {tuple(image.shape)}; (N, N) is expected")
     image = (
         image.to(dtype)
         if image.is_complex()
