@@ -12,6 +12,7 @@ import torch
 
 from deepobs.pytorch.runners import PTRunner, StandardRunner
 from deepobs.pytorch.runners.hyperparameters import Specification
+from trainrig.stats import mean_and_sd
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class RuntimeEstimate:
         return self.optimizer / self.sgd
 
     def to_text(self) -> str:
-        """Return means and the ratio with its deviation."""
+        """Return means and the ratio with its sample deviation."""
+        mean, sd = mean_and_sd(self.ratios)
+        spread = f" +- {sd:.3f}" if len(self.ratios) > 1 else ""
         return (
             f"SGD {self.sgd.mean():.3f} s, optimizer {self.optimizer.mean():.3f} s per run; "
-            f"ratio {self.ratios.mean():.3f} +- {self.ratios.std():.3f} "
+            f"ratio {mean:.3f}{spread} "
             f"(median {np.median(self.ratios):.3f}, n={len(self.ratios)})"
         )
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deepobs.analyzer.results import read_results
 from trainrig.errors import nearest
 from trainrig.files import write_atomically
+from trainrig.stats import Moments
 from trainrig.summaries import differences
 
 
@@ -39,7 +38,7 @@ class Trial:
     @property
     def mean(self) -> float:
         """Mean over seeds; NaN where one diverged."""
-        return float(np.mean(self.values))
+        return Moments.of(self.values).mean
 
     def cost(self) -> float:
         """Return what is minimised: infinite where a run diverged."""
@@ -104,7 +103,7 @@ def write_tuning_summary(
     numbered = [*enumerate(trials, start=1), *((None, trial) for trial in others)]
     lines = []
     for number, trial in sorted(numbered, key=lambda pair: (pair[1].differs, pair[1].cost())):
-        mean, std = trial.mean, float(np.std(trial.values))
+        mean, std = trial.mean, Moments.of(trial.values).population_sd
         record = {
             "params": trial.hyperparams,
             f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
