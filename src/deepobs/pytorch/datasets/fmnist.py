@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepobs.pytorch.datasets.dataset import cached, find_folder
 from deepobs.pytorch.datasets.image_set import ImageSet
-from trainrig.data.fmnist import RawImages, read_fmnist
+from trainrig.data.mnist import RawImages, read_mnist
 
 
 class fmnist(ImageSet):  # noqa: N801 - DeepOBS name
@@ -15,4 +15,4 @@ class fmnist(ImageSet):  # noqa: N801 - DeepOBS name
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of one split."""
-        return cached(read_fmnist, find_folder(self.name), split)
+        return cached(read_mnist, find_folder(self.name), split)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from trainrig.data.contact_sheet import main
 from trainrig.data.glyphs import MAX_STROKES, draw_strokes, load_glyphs, render
 from trainrig.data.image_bank import nearest_neighbour_accuracy
 
@@ -90,12 +89,3 @@ def test_arguments_out_of_range_are_named(bad):
     (name,) = bad
     with pytest.raises(ValueError, match=rf"glyphs: {name} is {bad[name]}; accepted is"):
         load_glyphs(**bad)
-
-
-def test_contact_sheet_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("trainrig.data.glyphs.load_glyphs", lambda seed: small_bank)
-    small_bank = load_glyphs(12, 8, cache=False)
-    path = tmp_path / "new" / "sheet.png"
-    assert main([str(path), "--data-dir", str(tmp_path)]) == 0
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert "synthetic" in capsys.readouterr().out

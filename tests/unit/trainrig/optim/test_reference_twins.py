@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from optimizer_twins import ReferenceAdam, ReferenceAdamW
 from torch.testing import assert_close
 
 from trainrig.optim import make_optimizer
-from trainrig.optim.reference import ReferenceAdam, ReferenceAdamW
 from trainrig.optim.schedules import warmup_rsqrt
 
 
