@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer_quality.page import CAPTIONS, describe_comparison
+from optimizer_quality.runs_table import edited_cells
 from trainrig.files import read_json
 from trainrig.report.content import Section, Table, Tile
 from trainrig.report.describers import Describer, Description, Metric, Watched
@@ -32,11 +33,15 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         return None
     first = runs[0].config
     drawn = any(run.config.get("images", {}).get("synthetic") for run in runs)
-    warnings = ["Images are drawn, not photographed: this page shows that the tools work."]
+    warnings = edited_cells(folder)
+    if drawn:
+        warnings.insert(
+            0, "Images are drawn, not photographed: this page shows that the tools work."
+        )
     return Description(
         title=f"{first['model']} on {first['dataset']}: {_optimizers(runs)}",
         lead=_lead(runs),
-        warnings=warnings if drawn else [],
+        warnings=warnings,
         tiles=_tiles(runs),
         metrics=METRICS,
         hidden_keys=HIDDEN,

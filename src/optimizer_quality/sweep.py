@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from optimizer_quality.config import CifarConfig, with_optimizer
-from optimizer_quality.experiment import RUNS_COLUMNS, Listed, list_runs, run, table_rows
+from optimizer_quality.experiment import run
 from optimizer_quality.packed import check_packable, run_pack
+from optimizer_quality.runs_table import RUNS_COLUMNS, Listed, list_runs, table_rows
 from optimizer_quality.session import Runtime
 from trainrig.files import read_json, write_atomically
 from trainrig.launch.launcher import start

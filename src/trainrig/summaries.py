@@ -17,6 +17,7 @@ from typing import Any
 from trainrig.config import diff, flatten
 from trainrig.files import read_json
 from trainrig.locks import Held, lock
+from trainrig.tracking.tables import Column, read_table
 
 
 @contextlib.contextmanager
@@ -138,6 +139,43 @@ def differences(
 
 def _within(key: str, section: str) -> bool:
     return key == section or key.startswith(f"{section}.")
+
+
+def cell_differences(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Return where a row of a table says something else of the run ``name`` than ``facts``.
+
+    >>> cell_differences("one", {"lr": 0.5, "seed": 1}, {"lr": 0.1, "seed": 1})
+    ['lr of one is 0.5, its config.json says 0.1']
+    """
+    return [
+        f"{key} of {name} is {row[key]}, its config.json says {value}"
+        for key, value in facts.items()
+        if key in row and row[key] != value
+    ]
+
+
+def edited(folder: Path, facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[str]:
+    """Return where the ``runs.csv`` of ``folder`` contradicts its runs, none where there is none.
+
+    Args:
+        folder: of the runs; the table's column ``run`` names them.
+        facts: ``config.json`` → what it says, by column.
+    """
+    path = folder / "runs.csv"
+    if not path.exists():
+        return []
+    try:
+        rows = read_table(path, {"run": Column(str)})
+        configs = {row["run"]: folder / row["run"] / "config.json" for row in rows}
+        lines = [
+            line
+            for row in rows
+            if configs[row["run"]].exists()
+            for line in cell_differences(row["run"], row, facts(read_json(configs[row["run"]])))
+        ]
+    except (ValueError, LookupError, TypeError) as error:
+        return [f"{path}: cannot be compared with its runs ({error})"]
+    return [f"{path.name}: {line}" for line in lines]
 
 
 def left_out_text(differing: Sequence[str]) -> str:

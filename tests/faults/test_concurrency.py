@@ -10,7 +10,7 @@ import time
 import pytest
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.experiment import write_runs_csv
+from optimizer_quality.runs_table import write_runs_csv
 from trainrig.config import to_dict
 from trainrig.files import write_json
 from trainrig.runs import open_run

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from optimizer_quality import experiment, sweep
+from optimizer_quality import runs_table as cifar_runs_table
+from optimizer_quality import sweep
 from optimizer_quality.comparison import MEASURES
 from ptycho_torch.study import archive, runs_table
 from pytorch_port.figures import figure3a, reproduction_files
@@ -29,7 +30,7 @@ WRITTEN = {
         reproduction_files.FINAL_COLUMNS,
         reproduction_files.COMPARISON_COLUMNS,
     ],
-    "Optimizer quality: runs.csv": [experiment.RUNS_COLUMNS],
+    "Optimizer quality: runs.csv": [cifar_runs_table.RUNS_COLUMNS],
     "Optimizer quality: summary.csv": [sweep.SUMMARY_COLUMNS],
     "Ptychography: runs.csv": [runs_table.RUNS_COLUMNS],
     "Optimizer quality: comparison": [measure.columns for measure in MEASURES.values()],

@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     flags = {key: value for key, value in vars(arguments).items() if key not in NO_KEYS}
     from optimizer_quality.config import resolve
-    from optimizer_quality.experiment import place_of, run, write_runs_csv
+    from optimizer_quality.experiment import place_of, run
+    from optimizer_quality.runs_table import write_runs_csv
     from optimizer_quality.session import Runtime
 
     names = given_flags(parser, arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,17 @@ def write_runs_csv(folder: Path, asked: Collection[str]) -> Path:
     return folder / "runs.csv"
 
 
+def seed_of(config: Mapping[str, Any]) -> Any:
+    """Return the seed of a training or a repetition, from its ``config.json``."""
+    return config.get("seed", config.get("execution", {}).get("seed"))
+
+
 def _row(run: Listed) -> dict[str, Any]:
     metrics = run.status.get("metrics", {})
     losses = {split: values.get("loss") for split, values in metrics.items()}
     return {
         "run": run.name,
-        "seed": run.config.get("seed", run.config.get("execution", {}).get("seed")),
+        "seed": seed_of(run.config),
         "status": run.status["status"],
         "epochs": run.status.get("epoch"),
         **{f"{split}_loss": losses.get(split) for split in ("train", "val", "refinement")},

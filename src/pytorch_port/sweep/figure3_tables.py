@@ -16,7 +16,7 @@ from typing import Any
 
 from trainrig.files import read_json
 from trainrig.repeats import count_once, repeated_text
-from trainrig.summaries import warn
+from trainrig.summaries import cell_differences, warn
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
@@ -172,11 +172,7 @@ def contradictions(row: Mapping[str, Any]) -> list[str]:
         facts = config_facts(read_json(file))
     except (LookupError, TypeError) as error:
         return [f"{file} is of no known form ({error})"]
-    return [
-        f"{key} of {file.parent.name} is {row[key]}, its config.json says {value}"
-        for key, value in facts.items()
-        if key in row and row[key] != value
-    ]
+    return cell_differences(file.parent.name, row, facts)
 
 
 def config_facts(config: Mapping[str, Any]) -> Row:

@@ -79,7 +79,7 @@ def list_runs(
     own = [name for name in planned if name in configs]
     reference = configs[own[0]] if own else stored(runs[0].config) if runs else {}
     rows: list[Row] = []
-    seen: dict[Any, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
     for name in (*own, *(name for name in configs if name not in planned)):
         try:
             row = _row(base_dir, name, configs[name])

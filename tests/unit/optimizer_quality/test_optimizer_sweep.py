@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer_quality.config import CifarConfig, OptimizerConfig, with_optimizer
-from optimizer_quality.experiment import list_runs, place_of
+from optimizer_quality.describe import describe
+from optimizer_quality.experiment import place_of
+from optimizer_quality.runs_table import edited_cells, list_runs
 from optimizer_quality.sweep import (
     found_in,
     markdown,
@@ -20,6 +22,7 @@ from optimizer_quality.sweep import (
     write_summary,
 )
 from trainrig.files import write_json
+from trainrig.report.describers import find_runs
 from trainrig.stats import welch
 from trainrig.tracking.tables import Column, read_table
 
@@ -34,6 +37,7 @@ def record(folder, name, val, test, status="complete", base=BASE):
     config = replace(with_optimizer(base, optimizer, lr), seed=int(name.rpartition("seed")[2]))
     identity = {**config.identity(), "device": "cpu", "images": {"synthetic": True}}
     write_json(folder / name / "config.json", identity)
+    write_json(folder / name / "environment.json", {})
     write_json(folder / name / "status.json", {"status": status})
     final = {"val": {"accuracy": val}, "test": {"accuracy": test}}
     write_json(folder / name / "metrics.json", {"final": final})
@@ -206,3 +210,18 @@ def test_a_copy_of_a_run_counts_once(recorded):
     rows = {(row["lr"], row["differs"] or ""): row for row in summary(runs, folder)}
     assert rows[0.1, ""]["n_seeds"] == 3
     assert rows[0.1, "the same run as sgd_lr0.1_seed0"]["n_seeds"] == 1
+
+
+def test_a_table_that_was_edited_by_hand_is_said_on_the_page(recorded):
+    runs, folder = recorded
+    write_summary(runs, folder)
+    assert edited_cells(folder) == []
+    table = folder / "runs.csv"
+    table.write_text(
+        table.read_text().replace(
+            "adamw_lr0.001_seed0,adamw,0.001,", "adamw_lr0.001_seed0,adamw,0.5,"
+        )
+    )
+    assert describe(folder, find_runs(folder)).warnings[-1] == (
+        "runs.csv: lr of adamw_lr0.001_seed0 is 0.5, its config.json says 0.001"
+    )

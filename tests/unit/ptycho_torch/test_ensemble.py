@@ -15,6 +15,7 @@ from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.recon.refine import RefineSettings
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.study import ensemble
+from ptycho_torch.study.describe import describe, find_runs
 from ptycho_torch.study.runs_table import write_runs_csv
 from trainrig.files import write_json
 from trainrig.tracking.tables import Column, read_table
@@ -91,3 +92,7 @@ def test_members_of_an_earlier_call_join_the_mean_and_others_do_not(tmp_path, mo
         "seed_3": (0, "scan_sha256: 1 -> 2"),
         "seed_4": (0, "epochs: 2 -> 9"),
     }
+    table = tmp_path / "runs.csv"
+    table.write_text(table.read_text().replace("seed_2,2,", "seed_2,7,"))
+    warnings = describe(tmp_path, find_runs(tmp_path)).warnings
+    assert warnings == ["runs.csv: seed of seed_2 is 7, its config.json says 2"]

@@ -104,7 +104,7 @@ def write_tuning_summary(
     lines = []
     for number, trial in sorted(numbered, key=lambda pair: (pair[1].differs, pair[1].cost())):
         mean, std = trial.mean, Moments.of(trial.values).population_sd
-        record = {
+        record: dict[str, Any] = {
             "params": trial.hyperparams,
             f"{trial.metric}_mean": mean if math.isfinite(mean) else None,
             f"{trial.metric}_std": std if math.isfinite(std) else None,
