@@ -25,7 +25,7 @@ from trainrig.config import (
 )
 from trainrig.data.image_sets import IMAGE_SETS, SIZE_PX
 from trainrig.errors import nearest
-from trainrig.optim import check_arguments, resolve_optimizer
+from trainrig.optim import accepts, check_arguments, resolve_optimizer
 from trainrig.summaries import exact
 
 BETAS_FOR = ("adam", "adamw", "nadam", "radam")
@@ -69,6 +69,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check the name, the keywords and the ranges."""
+        if "." not in self.type:
+            object.__setattr__(self, "type", self.type.lower())  # one name in files and folders
         try:
             check_arguments(self.type, self.keywords())
         except KeyError as error:
@@ -82,7 +84,8 @@ class OptimizerConfig:
         """Return the constructor's keyword arguments that this configuration stands for."""
         taken = inspect.signature(resolve_optimizer(self.type)).parameters
         values: dict[str, Any] = {}
-        if self.lr is not None:
+        own = type(self).__dataclass_fields__["lr"].default
+        if self.lr is not None and (self.lr != own or accepts(self.type, "lr")):
             values["lr"] = self.lr
         if "weight_decay" in taken:
             values["weight_decay"] = self.weight_decay
@@ -254,7 +257,7 @@ def switch_overrides(config: CifarConfig, overrides: Mapping[str, Any]) -> dict[
     """
     completed = dict(overrides)
     name = completed.get("optimizer.type")
-    switched = name is not None and name != config.optimizer.type
+    switched = name is not None and name.lower() != config.optimizer.type.lower()
     if switched and completed.get("optimizer.lr") is None:
         completed["optimizer.lr"] = "none"
     return completed

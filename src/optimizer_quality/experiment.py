@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.data import Loaders, make_loaders
-from optimizer_quality.session import Runtime, prepare
+from optimizer_quality.data import make_loaders
+from optimizer_quality.session import Parts, Runtime, make_model, prepare
 from optimizer_quality.train import train
-from optimizer_quality.utils import set_seed
-from trainrig.device import choose_device, set_threads
+from optimizer_quality.utils import get_optimizer, set_seed
+from trainrig.device import choose_device, set_precision, set_threads
+from trainrig.optim.needs import needs_of
 from trainrig.run_status import FINAL, RunResult, read_result
-from trainrig.runs import RunDirectory, describe_environment, open_run
+from trainrig.runs import describe_environment, open_run
 from trainrig.summaries import names_in
 
 FINAL_FILES = ("final_model.pt", "metrics.json", "split_indices.json")
@@ -46,10 +47,10 @@ def run(
     runtime = runtime or Runtime()
     path = path or place_of(config)
     log_path = log_path or Path(config.log_dir) / path.name
-    with opened(config, runtime, path, log_path) as (directory, loaders, device):
-        if directory.status()["status"] in FINAL:
+    with opened(config, runtime, path, log_path) as parts:
+        if parts.directory.status()["status"] in FINAL:
             return read_result(path)
-        _train_in(directory, log_path, config, runtime, loaders, device)
+        _train_in(parts, log_path, config, runtime)
     return read_result(path)
 
 
@@ -63,20 +64,22 @@ def place_of(config: CifarConfig, base: CifarConfig | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def opened(
-    config: CifarConfig, runtime: Runtime, path: Path, log_path: Path
-) -> Iterator[tuple[RunDirectory, Loaders, torch.device]]:
-    """Read a run's images, then lock its directory; raises as ``run`` does."""
+def opened(config: CifarConfig, runtime: Runtime, path: Path, log_path: Path) -> Iterator[Parts]:
+    """Read a run's images and build its network, then lock its directory; raises as ``run``."""
+    set_precision("fp32")  # bf16 is autocast's
     threads = set_threads(runtime.threads)
     device = resolve_device(config.device, quiet=runtime.quiet)
     set_seed(config.seed)
     loaders = make_loaders(config, device)
     identity = {**config.identity(), "device": device.type, "images": loaders.description}
     environment = describe_environment("optimizer_quality", device=str(device), threads=threads)
+    model = make_model(config, loaders.images.train_images.shape[1]).to(device)
+    optimizer = get_optimizer(model, config.optimizer)
+    environment |= {"optimizer": needs_of(optimizer).describe()}
     with open_run(path, identity, environment, overwrite=runtime.overwrite) as directory:
         if runtime.overwrite:
             _remove_final_files(path, log_path)
-        yield directory, loaders, device
+        yield Parts(directory, loaders, model, optimizer)
 
 
 def resolve_device(name: str, *, quiet: bool = False) -> torch.device:
@@ -88,19 +91,12 @@ def resolve_device(name: str, *, quiet: bool = False) -> torch.device:
     return choose_device(name)
 
 
-def _train_in(
-    directory: RunDirectory,
-    log_path: Path,
-    config: CifarConfig,
-    runtime: Runtime,
-    loaders: Loaders,
-    device: torch.device,
-) -> None:
-    session = prepare(directory, log_path, config, runtime, loaders, device)
+def _train_in(parts: Parts, log_path: Path, config: CifarConfig, runtime: Runtime) -> None:
+    session, loaders = prepare(parts, log_path, config, runtime), parts.loaders
     with session.watched():
         session.start()
-        parts = (session.model, loaders.train, loaders.val, loaders.test, session.optimizer)
-        session.finish(train(*parts, config, session.tracker))
+        sets = (loaders.train, loaders.val, loaders.test)
+        session.finish(train(parts.model, *sets, parts.optimizer, config, session.tracker))
 
 
 def _remove_final_files(path: Path, log_path: Path) -> None:

@@ -67,8 +67,8 @@ def run_pack(places: Sequence[tuple[CifarConfig, Path]], runtime: Runtime) -> st
         sessions = []
         for config, path in places:
             logs = path / "logs"
-            directory, loaders, device = stack.enter_context(opened(config, runtime, path, logs))
-            session = prepare(directory, logs, config, runtime, loaders, device)
+            parts = stack.enter_context(opened(config, runtime, path, logs))
+            session = prepare(parts, logs, config, runtime)
             stack.enter_context(session.watched())
             sessions.append(session)
         ended = [r for r, one in enumerate(sessions) if one.directory.status()["status"] in FINAL]

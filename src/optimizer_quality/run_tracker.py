@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +14,13 @@ from torch import nn
 from trainrig.checkpoint import latest_checkpoint, save_checkpoint
 from trainrig.errors import CheckpointError
 from trainrig.files import read_json, write_atomically
+from trainrig.optim.resume import load_optimizer, optimizer_state
 from trainrig.runs import RunDirectory
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
 from trainrig.tracking.tracker import Tracker
+from trainrig.updates import load_training_weights, weights_to_save
 
 PROGRESS_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "grad_norm", "elapsed")
 
@@ -71,6 +74,7 @@ class RunTracker:
         self.steps_per_epoch, self.console_every = steps_per_epoch, console_every
         self.start_epoch, self.seconds = 0, 0.0
         self.partial: dict[str, Any] | None = None
+        self.passing: Callable[[], Iterable[Any]] | None = None
         self.messages: list[str] = []
         self._log = MetricLog(directory.logs, PROGRESS_COLUMNS)
         self._kind = tracker
@@ -91,14 +95,15 @@ class RunTracker:
         else:
             try:
                 model.load_state_dict(found.weights)
-                optimizer.load_state_dict(found.state["optimizer"])
-            except (RuntimeError, ValueError, KeyError) as error:
+                load_optimizer(optimizer, found.state["optimizer"])
+                load_training_weights(model, found.state)
+            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise CheckpointError(
                     f"{found.path}: does not fit this model or optimizer ({reason}); "
                     "use another directory, or --overwrite to start anew"
                 ) from None
-            restore_rng(found.state["rng"])
+            restore_rng(found.state["rng"], device)
             self._log.truncate(found.state["log_sizes"])
             self.start_epoch = int(found.state["epoch"])
             self.partial = found.state["partial"]
@@ -166,18 +171,20 @@ class RunTracker:
     ) -> None:
         sizes = self._log.sync()
         self.write_logs()
+        weights, training = weights_to_save(model, optimizer, self.passing)
         state = {
+            **training,
             "epoch": epoch,
             "partial": None if current is None else current.state(),
-            "optimizer": optimizer.state_dict(),
-            "rng": capture_rng(),
+            "optimizer": optimizer_state(optimizer),
+            "rng": capture_rng(next(model.parameters()).device),
             "log_sizes": sizes,
             "seconds": self.elapsed(),
         }
         save_checkpoint(
             self.directory.checkpoints,
             epoch * self.steps_per_epoch + (0 if current is None else current.step),
-            model.state_dict(),
+            weights,
             state,
             interim=current is not None,
         )

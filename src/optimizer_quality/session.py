@@ -16,7 +16,7 @@ from optimizer_quality.config import CifarConfig
 from optimizer_quality.data import Loaders, save_split_indices
 from optimizer_quality.models import ResNet, build_model, count_parameters
 from optimizer_quality.run_tracker import RunTracker
-from optimizer_quality.utils import get_optimizer, save_final_model, set_seed, setup_logging
+from optimizer_quality.utils import save_final_model, set_seed, setup_logging
 from trainrig.config import to_dict
 from trainrig.errors import DivergedError
 from trainrig.files import write_json
@@ -117,17 +117,27 @@ class Session:
         self.logger.info("complete: test accuracy %.4f", results["test"]["accuracy"])
 
 
-def prepare(
-    directory: RunDirectory,
-    log_path: Path,
-    config: CifarConfig,
-    runtime: Runtime,
-    loaders: Loaders,
-    device: torch.device,
-) -> Session:
-    """Build a run's network, optimizer and tracker, and save its split."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of; all that can be refused has been.
+
+    Attributes:
+        directory: the locked run directory.
+        loaders: its images.
+        model: on its device.
+        optimizer: over the model's parameters.
+    """
+
+    directory: RunDirectory
+    loaders: Loaders
+    model: ResNet
+    optimizer: torch.optim.Optimizer
+
+
+def prepare(parts: Parts, log_path: Path, config: CifarConfig, runtime: Runtime) -> Session:
+    """Make a run's tracker, and save its split."""
+    directory, loaders = parts.directory, parts.loaders
     logger = setup_logging(directory.logs / "train.log")
-    model = make_model(config, loaders.images.train_images.shape[1]).to(device)
     tracker = RunTracker(
         directory,
         log_path,
@@ -144,8 +154,7 @@ def prepare(
         source=loaders.description["source"],
         sha256=loaders.description["content_sha256"],
     )
-    optimizer = get_optimizer(model, config.optimizer)
-    return Session(directory, config, loaders, model, optimizer, tracker, logger)
+    return Session(directory, config, loaders, parts.model, parts.optimizer, tracker, logger)
 
 
 def _finish(

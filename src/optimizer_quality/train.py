@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from optimizer_quality.config import CifarConfig
 from optimizer_quality.norms import GradientNorms, weight_norms
+from trainrig.engine import check_compilable
 from trainrig.errors import DivergedError
+from trainrig.loop import train_steps
+from trainrig.updates import evaluated_weights, keep_evaluated_weights, make_update
 
 Metrics = dict[str, Any]
 
@@ -28,6 +31,8 @@ class NullTracker:
 
     start_epoch = 0
     partial: Mapping[str, Any] | None = None
+    #: Passes training batches through the model, for the batch statistics of averaged weights.
+    passing: Callable[[], Iterable[Any]] | None = None
 
     def end_step(self, current: EpochPass) -> None:
         """Save and stop here, if asked to."""
@@ -54,14 +59,13 @@ def train_one_epoch(
 ) -> Metrics:
     """Perform one pass of optimizer steps.
 
-    Every optimizer is stepped with a closure, so that those that evaluate the loss several times
-    (LBFGS) or at another point (SAM) run as well; loss, accuracy and gradients are those of the
-    closure's first evaluation.
+    Optimizers that evaluate the loss several times (LBFGS) or at another point (SAM) run as well;
+    loss, accuracy and gradients are those of a step's first evaluation.
 
     Args:
         model: trained in place.
         train_loader: yields (images, labels); its ``set_epoch(epoch)`` is called if it has one.
-        optimizer: its ``train()`` is called if it has one (schedule-free methods).
+        optimizer: what it needs is found by ``trainrig.optim.needs``.
         criterion: (logits (B, K), labels (B,)) → mean loss.
         device: where the model is.
         epoch: from 1.
@@ -106,31 +110,28 @@ class EpochPass:
 
     def steps(self, train_loader: Any, device: torch.device | str) -> Iterator[int]:
         """Perform the remaining steps, yielding ``step`` after each."""
-        self.model.train()
-        _switch(self.optimizer, "train")
         if hasattr(train_loader, "set_epoch"):
             train_loader.set_epoch(self.epoch)
-        for images, labels in itertools.islice(train_loader, self.step, None):
-            self._update(images.to(device), labels.to(device))
-            yield self.step
+        loader = train_loader if hasattr(train_loader, "__len__") else list(train_loader)
 
-    def _update(self, images: Tensor, labels: Tensor) -> None:
-        optimizer, seen = self.optimizer, False
-        second_order = needs_graph(optimizer)
-
-        def closure() -> Any:  # a Tensor; torch declares a float
-            nonlocal seen
-            optimizer.zero_grad(set_to_none=True)
+        def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+            images, labels = batch[0].to(device), batch[1].to(device)
             logits = self.forward(images)
-            loss = self.criterion(logits, labels)
-            loss.backward(create_graph=second_order)
-            if not seen:
-                seen = True
-                self.totals.add(loss.detach(), logits.detach(), labels)
-                self.norms.add()
-            return loss
+            return self.criterion(logits, labels), (logits.detach(), labels)
 
-        optimizer.step(closure)
+        before = (self.epoch - 1) * len(loader)
+        for record in train_steps(
+            self.model,
+            self.optimizer,
+            itertools.islice(loader, self.step, None),
+            loss_fn,
+            schedule=None,  # the rate is the optimizer's
+            total_steps=before + len(loader),
+            start_step=before + self.step,
+            update=make_update(self.optimizer, measure=self.norms.add),
+        ):
+            self.totals.add(record.loss, *record.output)
+            yield self.step
 
     def result(self) -> Metrics:
         """Return what ``train_one_epoch`` returns, of the steps done."""
@@ -195,6 +196,13 @@ def train(
     criterion = nn.CrossEntropyLoss()
     forward = training_forward(model, optimizer, config)
     results: Metrics = {"train": {}, "val": {}, **tracker.last_results()}
+
+    def passing() -> Iterator[None]:
+        for images, _ in train_loader:
+            model(images.to(device))
+            yield
+
+    tracker.passing = passing
     for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
         started = time.perf_counter()
         current = EpochPass(model, optimizer, criterion, epoch, forward)
@@ -205,7 +213,7 @@ def train(
             tracker.end_step(current)
         parts = (epoch, model, val_loader, optimizer, config, tracker)
         results = close_epoch(current.result(), started, *parts)
-    _switch(optimizer, "eval")
+    keep_evaluated_weights(model, optimizer, passing)
     return {**results, "test": validate(model, test_loader, criterion, device)}
 
 
@@ -227,7 +235,7 @@ def close_epoch(
         epoch: from 1.
         model: trained.
         val_loader: evaluated.
-        optimizer: its ``eval()`` is called if it has one.
+        optimizer: says which weights are validated.
         config: ``num_epochs`` and ``eval_every`` are used.
         tracker: takes the rows.
 
@@ -245,8 +253,8 @@ def close_epoch(
     if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.num_epochs):
         row |= weight_norms(model)
     tracker.log({**row, "elapsed": time.perf_counter() - started})
-    _switch(optimizer, "eval")
-    measured = validate(model, val_loader, nn.CrossEntropyLoss(), device)
+    with evaluated_weights(model, optimizer, tracker.passing):
+        measured = validate(model, val_loader, nn.CrossEntropyLoss(), device)
     elapsed = time.perf_counter() - started
     tracker.log({"step": step, "epoch": epoch, "split": "val", **measured, "elapsed": elapsed})
     check_finite(measured["loss"], epoch, "validation")
@@ -292,22 +300,6 @@ def training_forward(
     """
     if config.engine != "compile":
         return model
-    if needs_graph(optimizer):
-        raise ValueError(
-            f"engine: compile cannot serve {type(optimizer).__name__}, which differentiates the "
-            "gradient again; use engine: eager"
-        )
+    check_compilable(optimizer)
     compiled = torch.compile(model, dynamic=False)
     return lambda images: (compiled if len(images) == config.batch_size else model)(images)
-
-
-def needs_graph(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether the optimizer differentiates the gradient again (AdaHessian and its kin)."""
-    return type(optimizer).__name__ in ("AdaHessian", "SophiaH")
-
-
-def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
-    """Call ``optimizer.train()`` or ``.eval()`` where it has one (schedule-free methods)."""
-    switch = getattr(optimizer, mode, None)
-    if callable(switch):
-        switch()

@@ -15,6 +15,7 @@ from optimizer_quality.config import OptimizerConfig
 from trainrig import seeding
 from trainrig.files import write_atomically
 from trainrig.optim import make_optimizer
+from trainrig.optim.resume import prepare_optimizer
 
 
 def set_seed(seed: int) -> None:
@@ -27,10 +28,12 @@ def get_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opti
     """Build the configured optimizer over the model's parameters.
 
     Raises:
-        ValueError: a value that the optimizer's constructor refuses.
+        ValueError: a value that the optimizer's constructor refuses, or a step that fails.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return make_optimizer(config.type, parameters, **config.keywords())
+    optimizer = make_optimizer(config.type, parameters, **config.keywords())
+    prepare_optimizer(optimizer)
+    return optimizer
 
 
 def setup_logging(path: Path) -> logging.Logger:

@@ -42,13 +42,28 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def set_precision(precision: Precision) -> None:
-    """Choose how float32 products are computed; ``bf16`` is left to ``autocast``."""
+    """Choose how float32 products are computed, in matrix products and convolutions alike.
+
+    ``fp32`` is IEEE single precision; torch's own default lets convolutions on a GPU round to TF32.
+    ``bf16`` keeps float32 products exact and is left to ``autocast``. ``describe_precision`` says
+    what holds.
+    """
     if precision not in get_args(Precision):
         accepted = ", ".join(get_args(Precision))
         raise ValueError(f"--precision {precision}: unknown; accepted: {accepted}")
     tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def describe_precision() -> str:
+    """Return how this process computes float32 products: ``ieee``, ``tf32``, or which parts do."""
+    parts = {
+        "matrix products": torch.backends.cuda.matmul.allow_tf32,
+        "convolutions": torch.backends.cudnn.allow_tf32,
+    }
+    rounded = [name for name, tf32 in parts.items() if tf32]
+    return "ieee" if not rounded else "tf32" if len(rounded) == 2 else f"tf32 {rounded[0]}"
 
 
 def autocast(

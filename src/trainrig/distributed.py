@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from trainrig.optim.resume import load_optimizer, optimizer_state
 from trainrig.processes import process_count
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import EXIT_CODES
@@ -85,12 +86,13 @@ class Team:
         Returns:
             The leader's ``step``.
         """
-        state = (model.state_dict(), optimizer.state_dict(), capture_rng(), step)
+        device = next(model.parameters()).device
+        state = (model.state_dict(), optimizer_state(optimizer), capture_rng(device), step)
         weights, moments, rng, step = self.told(state)
         if not self.leads:
             model.load_state_dict(weights)
-            optimizer.load_state_dict(moments)
-            restore_rng(rng_of_leader(rng))
+            load_optimizer(optimizer, moments)
+            restore_rng(rng, device)
         self.train(optimizer)
         return step
 
@@ -203,11 +205,6 @@ def of_whole_batch(draw: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     rank, rows = dist.get_rank(), len(like)
     whole = draw(like.new_ones((rows * dist.get_world_size(), *like.shape[1:])))
     return whole[rank * rows : (rank + 1) * rows]
-
-
-def rng_of_leader(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the leader's random states with those of its GPU, the first, for every GPU."""
-    return state | {"cuda": state["cuda"][:1] * len(state["cuda"])}
 
 
 class Mean(torch.autograd.Function):

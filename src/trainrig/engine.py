@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from trainrig.errors import nearest
+from trainrig.optim.needs import needs_of
 from trainrig.optim.torch_builtin import FUSED
 from trainrig.profiling import mark_step
 from trainrig.seeding import capture_rng, restore_rng
+from trainrig.updates import Batches, LossFunction, Updated
 
 Engine = Literal["eager", "compile", "graph"]
 WARM_UPS = 3
@@ -56,13 +58,26 @@ def check_engine(engine: str, device: torch.device) -> None:
         )
 
 
+def check_compilable(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that compiled code cannot serve.
+
+    Raises:
+        ValueError: it differentiates the gradient again.
+    """
+    if needs_of(optimizer).create_graph:
+        raise ValueError(
+            f"engine compile: cannot serve {type(optimizer).__name__}, which differentiates the "
+            "gradient again; use engine eager"
+        )
+
+
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Put an optimizer's learning rates and step counters on the device, as a graph needs them.
 
     Raises:
         ValueError: an optimizer whose update cannot be captured so.
     """
-    if not isinstance(optimizer, FUSED):
+    if type(optimizer) not in FUSED:
         accepted = ", ".join(kind.__name__ for kind in FUSED)
         raise ValueError(
             f"--engine graph: cannot capture {type(optimizer).__name__}; it is known to work for "
@@ -118,8 +133,8 @@ def capture_graph(
     return graph.replay, loss, output
 
 
-class GraphedStep:
-    """One optimizer step, captured.
+class GraphedUpdate:
+    """One optimizer step, captured: an update of ``train_steps``, whose batches are numbers.
 
     Args:
         model: trained in place, on a CUDA device.
@@ -128,10 +143,6 @@ class GraphedStep:
         loss_fn: ``(model, batch) -> (scalar loss, anything)``, without host synchronisation.
         number: of a batch to capture with; the step is not performed.
         capture: records a step; tests replace it.
-
-    Attributes:
-        loss: the last replay's loss before the update.
-        output: what ``loss_fn`` returned beside it.
     """
 
     def __init__(
@@ -145,7 +156,7 @@ class GraphedStep:
         capture: Capture = capture_graph,
     ) -> None:
         make_capturable(optimizer, next(model.parameters()).device)
-        self._optimizer, self._source = optimizer, source
+        self._source = source
         restore = _remember(model, optimizer)
         source.prepare(number)
 
@@ -157,16 +168,22 @@ class GraphedStep:
             optimizer.step()
             return loss.detach(), output
 
-        self._replay, self.loss, self.output = capture(step, source.generators)
+        self._replay, self._loss, self._output = capture(step, source.generators)
         restore()
 
-    def __call__(self, number: int, lr: float) -> None:
-        """Perform the step on batch ``number``; returns before the device has finished."""
-        self._source.prepare(number)
-        for group in self._optimizer.param_groups:
-            group["lr"].fill_(lr * group.get("lr_scale", 1.0))
+    def __call__(
+        self, step: int, model: Any, optimizer: Any, loss_fn: LossFunction, batches: Batches
+    ) -> Updated:
+        """Perform the step on the batch of the number in ``batches``.
+
+        Returns before the device has finished; loss and output lie where the next step overwrites
+        them.
+        """
+        for number in batches:
+            self._source.prepare(number)
         self._replay()
         mark_step(self)
+        return Updated(self._loss, self._output)
 
 
 def _remember(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
@@ -179,7 +196,8 @@ def _remember(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
         parameter: {k: v.clone() for k, v in state.items() if isinstance(v, Tensor)}
         for parameter, state in optimizer.state.items()
     }
-    random = capture_rng()
+    device = next(model.parameters()).device
+    random = capture_rng(device)
 
     @torch.no_grad()
     def restore() -> None:
@@ -190,6 +208,6 @@ def _remember(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
             for key, tensor in state.items():
                 if isinstance(tensor, Tensor):
                     tensor.copy_(saved[key]) if key in saved else tensor.zero_()
-        restore_rng(random)
+        restore_rng(random, device)
 
     return restore

@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ from trainrig.checkpoint import (
 )
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import every
+from trainrig.optim.resume import load_optimizer, optimizer_state
 from trainrig.run_status import FINAL, RunResult, read_result
 from trainrig.runs import RunDirectory, open_run
 from trainrig.seeding import capture_rng, restore_rng
@@ -51,6 +53,7 @@ from trainrig.stopping import Interruption
 from trainrig.tracking.metric_log import MetricLog
 from trainrig.tracking.run_log import run_log
 from trainrig.tracking.tracker import Tracker
+from trainrig.updates import evaluated_weights, load_training_weights, weights_to_save
 
 
 class Stateful(Protocol):
@@ -118,6 +121,8 @@ class Recorder:
         self._tracker: Tracker | None = None
         self._branch = branch
         self._parts: dict[str, Stateful] = {}
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._passing: Callable[[int], Iterable[Any]] | None = None
         self._model: nn.Module | None = None
         #: Rows that only the run's last step has, each with its part of the result.
         self._ending: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
@@ -136,7 +141,14 @@ class Recorder:
             return self._position(status) >= self.total
         return status["status"] in FINAL
 
-    def restore(self, model: nn.Module, *, step: int | None = None, **parts: Stateful) -> int:
+    def restore(
+        self,
+        model: nn.Module,
+        *,
+        step: int | None = None,
+        passing: Callable[[int], Iterable[Any]] | None = None,
+        **parts: Stateful,
+    ) -> int:
         """Continue from the newest valid checkpoint; return the step to start after.
 
         Of a run that has ended nothing is read and ``total`` is returned, so that a loop over the
@@ -145,13 +157,18 @@ class Recorder:
         Args:
             model: gets the checkpoint's weights.
             step: pass over checkpoints of later steps; 0 is the beginning.
+            passing: step → an iterable that passes one training batch after another through the
+                model, for the batch statistics of averaged weights; see
+                ``trainrig.updates.evaluated_weights``.
             **parts: the optimizer and whatever else has state, by the names they are saved under.
 
         Raises:
             CheckpointError: checkpoints, but no valid one; or one of another model or optimizer.
             ValueError: a log is shorter than the checkpoint says.
         """
-        self._model, self._parts = model, parts
+        self._model, self._parts, self._passing = model, parts, passing
+        found = (part for part in parts.values() if isinstance(part, torch.optim.Optimizer))
+        self._optimizer = next(found, None)
         if self.finished:
             self.start = self.step = self.total
             return self.total
@@ -191,8 +208,12 @@ class Recorder:
         load_weights(self._model, checkpoint)
         try:
             for name, part in self._parts.items():
-                part.load_state_dict(checkpoint.state[name])
-            restore_rng(checkpoint.state["rng"])
+                if isinstance(part, torch.optim.Optimizer):
+                    load_optimizer(part, checkpoint.state[name])
+                else:
+                    part.load_state_dict(checkpoint.state[name])
+            load_training_weights(self._model, checkpoint.state)
+            restore_rng(checkpoint.state["rng"], self._device())
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise CheckpointError(f"{checkpoint.path}: does not fit this run ({reason})") from None
@@ -382,21 +403,44 @@ class Recorder:
     ) -> None:
         """Save weights and state with what ``sync`` returned; keep the newest checkpoints."""
         assert self._model is not None  # given to `restore`
+        passing = self._passing_after(self.step)
+        weights, training = weights_to_save(self._model, self._optimizer, passing)
         state = {
+            **training,
             "step": self.step,
-            **{name: part.state_dict() for name, part in self._parts.items()},
-            "rng": capture_rng(),
+            **{name: self._state_of(part) for name, part in self._parts.items()},
+            "rng": capture_rng(self._device()),
             **synced,
             "elapsed": self._timing()["elapsed"],
         }
         save_checkpoint(
             self.directory.checkpoints,
             self.step,
-            self._model.state_dict(),
+            weights,
             state,
             keep_last=keep_last,
             interim=interim,
         )
+
+    def _state_of(self, part: Stateful) -> Any:
+        return (
+            optimizer_state(part) if isinstance(part, torch.optim.Optimizer) else part.state_dict()
+        )
+
+    def _device(self) -> torch.device:
+        assert self._model is not None  # given to `restore`
+        return next(self._model.parameters()).device
+
+    def evaluated(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context within which the model has the weights to evaluate.
+
+        They are others than those of training for optimizers with ``train()`` and ``eval()``.
+        """
+        assert self._model is not None  # given to `restore`
+        return evaluated_weights(self._model, self._optimizer, self._passing_after(step))
+
+    def _passing_after(self, step: int) -> Callable[[], Iterable[Any]] | None:
+        return None if self._passing is None else partial(self._passing, step)
 
     def set_running(self) -> None:
         """Let the status say how far the newest checkpoint is."""

@@ -25,6 +25,7 @@ from typing import Any
 
 from trainrig.checkpoint import list_checkpoints, remove_leftovers
 from trainrig.config import diff
+from trainrig.device import describe_precision
 from trainrig.files import read_json, remove_abandoned, write_json
 from trainrig.locks import Held, lock
 from trainrig.processes import process_count
@@ -42,7 +43,7 @@ OWNED = (
     "config.json",
 )
 #: What a run's numbers depend on besides its configuration; keys of ``environment.json``.
-DECIDING = ("device", "processes", "source_sha256", "threads", "versions")
+DECIDING = ("device", "float32", "processes", "source_sha256", "threads", "versions")
 #: Set to 1, a run goes on although one of these changed; ``environment.json`` then says so.
 FORCE_RESUME = "TRAINRIG_FORCE_RESUME"
 
@@ -338,6 +339,7 @@ def describe_environment(package: str | None = None, **fields: Any) -> dict[str,
         "platform": platform.platform(),
         "versions": versions,
         "processes": process_count(),
+        "float32": describe_precision(),
         "source_sha256": _source_hash("trainrig", *([package] if package else [])),
         **fields,
     }

@@ -129,20 +129,26 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def capture_rng() -> dict[str, Any]:
-    """Return all random states as tensors and builtins, so that safe loading accepts them."""
+def capture_rng(device: torch.device | str | None = None) -> dict[str, Any]:
+    """Return the random states of a run as tensors and builtins, so that safe loading accepts them.
+
+    Args:
+        device: of the run; the generators of other GPUs are left out. None is the present GPU if
+            this process uses one.
+    """
     legacy: Any = np.random.get_state()
     kind, keys, position, has_gauss, cached = legacy
+    index = _cuda_index(device)
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [] if index is None else [torch.cuda.get_rng_state(index)],
     }
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """Undo what happened to the generators since ``capture_rng``."""
+def restore_rng(state: dict[str, Any], device: torch.device | str | None = None) -> None:
+    """Undo what happened to the generators since ``capture_rng`` of the same device."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -150,5 +156,17 @@ def restore_rng(state: dict[str, Any]) -> None:
     keys = keys.cpu().numpy().astype(np.uint32)
     np.random.set_state((kind, keys, position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    index = _cuda_index(device)
+    if state["cuda"] and index is not None:
+        own = state["cuda"][0 if len(state["cuda"]) == 1 else index]  # older files hold all GPUs'
+        torch.cuda.set_rng_state(own.cpu(), index)
+
+
+def _cuda_index(device: torch.device | str | None) -> int | None:
+    """Return the number of a run's GPU; None on the CPU."""
+    if device is None:
+        return torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    device = torch.device(device)
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index

@@ -152,6 +152,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if "." not in self.name:
+            object.__setattr__(self, "name", self.name.lower())  # one name in files and folders
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         _at_least("optimizer.warmup_steps", self.warmup_steps, 1)
         _positive("optimizer.max_lr", self.max_lr)

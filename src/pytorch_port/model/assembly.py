@@ -10,7 +10,8 @@ from torch import nn
 
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.model.sequence_models import SEQ_MODELS, build_model
-from trainrig.optim import make_optimizer
+from trainrig.optim import accepts, make_optimizer
+from trainrig.optim.resume import prepare_optimizer
 
 
 def build_icl_model(config: IclConfig, example_shape: tuple[int, int, int] | None) -> nn.Module:
@@ -38,10 +39,24 @@ def make_icl_optimizer(config: IclConfig, model: nn.Module) -> torch.optim.Optim
     """Build the configured optimizer; its decay reaches every parameter, as in the reference.
 
     A coupled penalty is part of the loss, so the optimizer's own decay is 0 then. The learning
-    rate comes from the schedule at every step.
+    rate comes from the schedule. An optimizer that has no decay or no rate is given none.
+
+    Raises:
+        ValueError: a decay for an optimizer without one, or an optimizer that cannot be stepped.
     """
     chosen = config.optimizer
     options = dict(chosen.kwargs)
+    if accepts(chosen.name, "lr"):
+        options["lr"] = chosen.max_lr
+    decay = chosen.weight_decay if chosen.l2_mode == "decoupled" else 0.0
     if chosen.name != "adam":
-        options["weight_decay"] = chosen.weight_decay if chosen.l2_mode == "decoupled" else 0.0
-    return make_optimizer(chosen.name, model.parameters(), lr=chosen.max_lr, **options)
+        if accepts(chosen.name, "weight_decay"):
+            options["weight_decay"] = decay
+        elif decay:
+            raise ValueError(
+                f"optimizer.weight_decay is {decay}, but {chosen.name} takes no weight decay; use "
+                "0, or l2_mode sum_squares or sum_norms"
+            )
+    optimizer = make_optimizer(chosen.name, model.parameters(), **options)
+    prepare_optimizer(optimizer)
+    return optimizer

@@ -76,7 +76,7 @@ def _train(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
         model, optimizer = build(config, inputs)
         settled = settle_engine(config, path, inputs, model, runtime, packed=True)
         environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-        environment |= pack_record(path, names, runtime)
+        environment |= {"optimizer": {}, **pack_record(path, names, runtime)}
         built.append((settled, inputs, model, optimizer, environment))
     with contextlib.ExitStack() as open_runs:
         members = []

@@ -158,7 +158,7 @@ def step_scalars(
         "weight_l2": weight_l2(model),
         "weight_l2_all": weight_l2_all(model),
         "weight_l2_head": weight_l2_head(model),
-        "grad_l2": grad_l2(model),
+        "grad_l2": grad_l2(model) if record.measured is None else record.measured,
     }
     row = {key: float(value) for key, value in (scalars | norms).items()}
     if config.optimizer.l2_mode != "decoupled":

@@ -21,7 +21,7 @@ from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import IclInputs, load_inputs
 from pytorch_port.model.assembly import build_icl_model, make_icl_optimizer
 from pytorch_port.train.rows import announce, record_options, shown, write_rows
-from pytorch_port.train.steps import resolve_engine, training_steps
+from pytorch_port.train.steps import pass_training_batches, resolve_engine, training_steps
 from trainrig.branching import Branch, find_branch
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
@@ -29,6 +29,7 @@ from trainrig.distributed import Team, join_team
 from trainrig.engine import Engine
 from trainrig.errors import DivergedError
 from trainrig.files import read_json
+from trainrig.optim.needs import check_shared, needs_of
 from trainrig.recorder import Interruption, Recorder, recorded
 from trainrig.run_status import RunResult, has_ended
 from trainrig.runs import describe_environment, packing
@@ -68,13 +69,15 @@ def run(
         config = for_team(config, team)
     inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
     model, optimizer = build(config, inputs)
+    if team is not None:
+        check_shared(optimizer)
     config = settle_engine(config, path, inputs, model, runtime)
     if team is not None and not team.leads:
         follow(config, inputs, model, optimizer, team, runtime.num_workers)
         return RunResult(path=None, status="complete", step=config.training_steps)
     identity, branch = run_identity(path, config, inputs)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-    environment |= pack_record(path, (), runtime)
+    environment |= {"optimizer": needs_of(optimizer).describe(), **pack_record(path, (), runtime)}
     with recorded(
         path,
         identity,
@@ -83,7 +86,8 @@ def run(
         branch=branch,
         **record_options(config, runtime),
     ) as record:
-        start = record.restore(model, optimizer=optimizer)
+        passing = pass_training_batches(config, inputs, model)
+        start = record.restore(model, passing=passing, optimizer=optimizer)
         announce(record, config, inputs, model)
         batches = None
         if team is not None:

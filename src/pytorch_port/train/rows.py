@@ -74,11 +74,13 @@ def write_rows(
     number = step.step
     if record.logs(number):
         scalars = step_scalars(config, inputs, model, step)
-        record.row("train", number, **scalars, lr=step.lr)
+        rate = {} if step.lr is None else {"lr": step.lr}
+        record.row("train", number, **scalars, **rate)
     if record.evaluates(number):
-        for regime in REGIMES:
-            scalars = evaluate(model, inputs, config, regime, step=number)
-            record.evaluation(regime, number, **scalars)
+        with record.evaluated(number):
+            for regime in REGIMES:
+                scalars = evaluate(model, inputs, config, regime, step=number)
+                record.evaluation(regime, number, **scalars)
 
 
 def shown(record: Recorder) -> dict[str, str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -22,10 +23,13 @@ from pytorch_port.model.losses import icl_loss
 from pytorch_port.model.sequence_models import TransformerICL
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import autocast
-from trainrig.engine import Engine, GraphedStep, check_engine
+from trainrig.engine import Engine, GraphedUpdate, check_compilable, check_engine
 from trainrig.loop import StepRecord, train_steps
+from trainrig.metrics import grad_l2
+from trainrig.optim.needs import needs_of
 from trainrig.optim.penalties import l2_penalty
 from trainrig.optim.schedules import warmup_rsqrt
+from trainrig.updates import Update, make_update
 
 LossFunction = Callable[[nn.Module, Any], tuple[Tensor, Any]]
 
@@ -87,21 +91,30 @@ def training_steps(
         ValueError: an engine that the device, the sampler or the optimizer does not allow.
     """
     check_engine(engine, inputs.device)
+    training, loss_fn = config.training, make_loss(config, inputs.device)
+    update: Update
     if engine == "graph":
-        return _graph_steps(config, inputs, model, optimizer, start_step)
-    training = config.training
+        update = _graphed(config, inputs, model, optimizer, loss_fn, start_step)
+        batches = count(start_step)
+    else:
+        keeps = needs_of(optimizer).keeps_gradient  # where not, its norm is taken before each step
+        update = make_update(optimizer, measure=None if keeps else partial(grad_l2, model))
+    if engine == "compile":
+        check_compilable(optimizer)
+        model = compiled_twin(model, inputs)
     if batches is None:
         first = start_step * training.accumulate
         batches = inputs.training_batches(first, num_workers=num_workers)
     return train_steps(
-        compiled_twin(model, inputs) if engine == "compile" else model,
+        model,
         optimizer,
         batches,
-        make_loss(config, inputs.device),
+        loss_fn,
         schedule=warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps),
         total_steps=config.training_steps,
         start_step=start_step,
         accumulate=training.accumulate,
+        update=update,
     )
 
 
@@ -126,29 +139,34 @@ def compiled_twin(model: nn.Module, inputs: IclInputs) -> nn.Module:
     return whole
 
 
-def _graph_steps(
+def pass_training_batches(
+    config: IclConfig, inputs: IclInputs, model: nn.Module
+) -> Callable[[int], Iterator[None]]:
+    """Return what passes the training batches that follow a step through a model, one by one."""
+
+    def passing(step: int) -> Iterator[None]:
+        for batch in inputs.training_batches(step * config.training.accumulate):
+            with autocast(inputs.device, config.training.precision):
+                model(batch.examples, batch.labels)
+            yield
+
+    return passing
+
+
+def _graphed(
     config: IclConfig,
     inputs: IclInputs,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    loss_fn: LossFunction,
     start_step: int,
-) -> Iterator[StepRecord]:
+) -> GraphedUpdate:
     if config.training.accumulate > 1:
         raise ValueError(
             f"--engine graph: one batch per step, but --accumulate is "
             f"{config.training.accumulate}; use --accumulate 1 or --engine eager"
         )
-    source, loss_fn = DeviceBatches(inputs), make_loss(config, inputs.device)
-    perform = GraphedStep(model, optimizer, source, loss_fn, number=start_step)
-    schedule = warmup_rsqrt(config.optimizer.max_lr, config.optimizer.warmup_steps)
-
-    def steps() -> Iterator[StepRecord]:
-        for step in range(start_step + 1, config.training_steps + 1):
-            lr = schedule(step - 1)
-            perform(step - 1, lr)
-            yield StepRecord(step, perform.loss, lr, perform.output)
-
-    return steps()
+    return GraphedUpdate(model, optimizer, DeviceBatches(inputs), loss_fn, number=start_step)
 
 
 def resolve_engine(config: IclConfig, inputs: IclInputs, model: nn.Module) -> Engine:

@@ -88,7 +88,7 @@ def test_only_full_batches_are_compiled(problem, monkeypatch):
     train(model, batches, batches, batches, optimizer, config)
     assert sizes == [16, 16]
     adahessian = type("AdaHessian", (torch.optim.SGD,), {})(model.parameters())
-    with pytest.raises(ValueError, match="engine: compile cannot serve AdaHessian"):
+    with pytest.raises(ValueError, match="engine compile: cannot serve AdaHessian"):
         training_forward(model, adahessian, config)
 
 

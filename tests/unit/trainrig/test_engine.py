@@ -8,12 +8,14 @@ batches by number) is the real thing. The tests marked ``gpu`` capture for real.
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from trainrig.engine import GraphedStep, capture_graph, check_engine
+from trainrig.engine import GraphedUpdate, capture_graph, check_engine
+from trainrig.loop import train_steps
 from trainrig.optim import make_optimizer
 
 CPU = torch.device("cpu")
@@ -79,11 +81,17 @@ def graphed(device, optimizer, steps, capture, **options):
     model = network(device)
     chosen = make_optimizer(optimizer, model.parameters(), lr=0.1, **options)
     torch.manual_seed(9)
-    step = GraphedStep(model, chosen, Numbers(device), loss_fn, number=4, capture=capture)
-    losses = []
-    for number in range(steps):
-        step(number, 0.01 * (number + 1))
-        losses.append(step.loss.clone())
+    update = GraphedUpdate(model, chosen, Numbers(device), loss_fn, number=4, capture=capture)
+    records = train_steps(
+        model,
+        chosen,
+        itertools.count(),
+        loss_fn,
+        schedule=lambda done: 0.01 * (done + 1),
+        total_steps=steps,
+        update=update,
+    )
+    losses = [record.loss.clone() for record in records]
     return model, torch.stack(losses), chosen
 
 
@@ -108,7 +116,7 @@ def test_capturing_leaves_a_resumed_optimizer_as_it_was():
     model, _, optimizer = eager(CPU, "adamw", 3)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
     random = torch.get_rng_state()
-    GraphedStep(model, optimizer, Numbers(CPU), loss_fn, capture=replayed)
+    GraphedUpdate(model, optimizer, Numbers(CPU), loss_fn, capture=replayed)
     for key, value in before[0].items():
         assert torch.equal(model.state_dict()[key], value), key
     for number, state in optimizer.state_dict()["state"].items():
@@ -145,7 +153,7 @@ def test_optimizers_that_cannot_be_captured_are_refused(optimizer, options, mess
     model = network(CPU)
     chosen = make_optimizer(optimizer, model.parameters(), lr=0.1, **options)
     with pytest.raises(ValueError, match=message):
-        GraphedStep(model, chosen, Numbers(CPU), loss_fn, capture=replayed)
+        GraphedUpdate(model, chosen, Numbers(CPU), loss_fn, capture=replayed)
 
 
 @pytest.mark.gpu

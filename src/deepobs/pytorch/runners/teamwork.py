@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from deepobs.pytorch.runners.session import Session
 from deepobs.pytorch.runners.steps import needs_closure
-from trainrig.distributed import Team, rng_of_leader
+from trainrig.distributed import Team
 
 
 def share(session: Session, team: Team) -> None:
@@ -45,7 +45,7 @@ def equalise(session: Session) -> None:
         return
     weights, state = team.told((session.problem.net.state_dict(), session.state()))
     if not team.leads:
-        session.restore(weights, state | {"rng": rng_of_leader(state["rng"])})
+        session.restore(weights, state)
     team.train(session.optimizer)
 
 

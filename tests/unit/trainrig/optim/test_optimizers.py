@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from trainrig.optim import OPTIMIZERS, check_arguments, make_optimizer, resolve_optimizer
+from trainrig.optim import (
+    OPTIMIZERS,
+    check_arguments,
+    make_optimizer,
+    preset_arguments,
+    published_name,
+    resolve_optimizer,
+)
 
 #: Entries of other packages are names; `test_optimizer_conformance.py` holds those to account.
 CLASSES = sorted(name for name in OPTIMIZERS if not isinstance(OPTIMIZERS[name], str))
@@ -79,6 +86,24 @@ def test_contract_refuses_misspelt_arguments(name):
 def test_every_torch_optimizer_has_its_alias():
     assert {"sgd", "adam", "adamw", "rmsprop", "lbfgs", "adagrad"} <= set(OPTIMIZERS)
     assert resolve_optimizer("adamw") is torch.optim.AdamW
+
+
+@pytest.mark.parametrize("name", ["Adam", "ADAM", "adam"])
+def test_names_in_any_letter_case(name):
+    assert resolve_optimizer(name) is torch.optim.Adam
+    assert published_name(name) == "Adam"
+
+
+def test_published_names_are_aliases_with_fixed_arguments():
+    (parameter,) = params = [torch.nn.Parameter(torch.zeros(2))]
+    nesterov = make_optimizer("Nesterov", params, lr=0.1)
+    assert type(nesterov) is torch.optim.SGD
+    assert nesterov.defaults["momentum"] == 0.99
+    assert nesterov.defaults["nesterov"] is True
+    assert make_optimizer("momentum", params, lr=0.1, momentum=0.5).defaults["momentum"] == 0.5
+    assert preset_arguments("Momentum") == {"momentum": 0.99, "nesterov": False}
+    assert preset_arguments("sgd") == {}
+    assert parameter.grad is None
 
 
 def test_dotted_names():
