@@ -13,12 +13,12 @@ from typing import Any
 
 from deepobs.pytorch import config
 from deepobs.pytorch.runners import StandardRunner
-from deepobs.pytorch.runners.hyperparameters import find_optimizer
 from deepobs.pytorch.runners.pack import Pack, fuse
 from deepobs.pytorch.runners.session import SaveClock, Session
 from deepobs.pytorch.runners.sinks import Sinks
 from roofline import count_work
 from timing import Case, Cases, Loop, Options
+from trainrig.optim import preset_arguments, resolve_optimizer
 
 PROBLEM = "mnist_mlp"
 OPTIMIZERS = ("SGD", "Momentum", "Adam")
@@ -40,7 +40,7 @@ def cases(options: Options) -> Cases:
 def _pack(optimizer: str, count: int, options: Options) -> Case:
     config.set_data_dir(options.data_dir or os.environ.get("TRAINRIG_DATA_DIR", "data"))
     config.set_default_device(options.device)
-    optimizer_class, preset = find_optimizer(optimizer)
+    optimizer_class, preset = resolve_optimizer(optimizer), preset_arguments(optimizer)
     names: dict[str, Any] = {name: {"default": value} for name, value in preset.items()}
     runner = StandardRunner(optimizer_class, names | {"lr": {"type": float}}, optimizer)
 

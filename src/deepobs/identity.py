@@ -109,18 +109,14 @@ def completed(optimizer: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _defaults(optimizer: str) -> dict[str, Any]:
-    from torch import optim
-
-    from deepobs.pytorch.runners.hyperparameters import ALIASES, find_optimizer, specify
+    from deepobs.pytorch.runners.hyperparameters import specify
+    from trainrig.optim import preset_arguments, resolve_optimizer
 
     if "." in optimizer:  # nothing that a file names is imported
         return {}
-    classes = [name for name, value in vars(optim).items() if isinstance(value, type)]
-    names = {name.casefold(): name for name in (*classes, *ALIASES)}
-    optimizer = names.get(optimizer.casefold(), optimizer)
     try:
-        optimizer_class, preset = find_optimizer(optimizer)
-    except KeyError:
+        optimizer_class, preset = resolve_optimizer(optimizer), preset_arguments(optimizer)
+    except (KeyError, ValueError):  # unknown, or of a package that is not installed
         return {}
     found = {
         k: entry["default"] for k, entry in specify(optimizer_class).items() if "default" in entry

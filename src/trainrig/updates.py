@@ -189,18 +189,28 @@ def take_step(
 
 @contextlib.contextmanager
 def repeating(model: nn.Module, rng: dict[str, Any]) -> Iterator[None]:
-    """Within, random numbers are those that followed ``rng``; buffers end as they began."""
+    """Within, random numbers are those that followed ``rng``; buffers end as they began.
+
+    The gradient may be computed afterwards: buffers that the model only reads are not touched.
+    """
     device = next(model.parameters()).device
     after = capture_rng(device)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
     restore_rng(rng, device)
     try:
+        for norm in norms:
+            norm.momentum = 0.0  # its averages may be part of the graph
         yield
     finally:
         restore_rng(after, device)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            for buffer, value, version in buffers:
+                if buffer._version != version and not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 # --- optimizers that evaluate other weights than they train ---

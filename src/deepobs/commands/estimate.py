@@ -35,14 +35,15 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     args = parse_args(argv)
     from deepobs.pytorch import config
-    from deepobs.pytorch.runners.hyperparameters import find_optimizer, specify
+    from deepobs.pytorch.runners.hyperparameters import specify
     from deepobs.pytorch.runtime import estimate_runtime
     from trainrig.files import write_json
+    from trainrig.optim import preset_arguments, resolve_optimizer
 
     if args.data_dir is not None:
         config.set_data_dir(args.data_dir)
-    optimizer_class, preset = find_optimizer(args.optimizer)
-    hyperparams = {"lr": args.lr} | preset | parse_assignments(args.hp)
+    optimizer_class = resolve_optimizer(args.optimizer)
+    hyperparams = {"lr": args.lr} | preset_arguments(args.optimizer) | parse_assignments(args.hp)
     estimate = estimate_runtime(
         optimizer_class,
         specify(optimizer_class),

@@ -10,9 +10,11 @@ import torch
 
 from deepobs.pytorch import config
 from deepobs.pytorch.runners import LearningRateScheduleRunner, PTRunner, StandardRunner
-from deepobs.pytorch.runners.hyperparameters import convert, find_optimizer, resolve, specify
+from deepobs.pytorch.runners.assembly import make_runner
+from deepobs.pytorch.runners.hyperparameters import convert, resolve, specify
 from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
 from deepobs.pytorch.runners.session import Session
+from trainrig.optim.composite import MuonWithAdamW
 
 LR = {"lr": {"type": float}}
 KEYS_11 = {
@@ -99,8 +101,8 @@ def test_interrupted_run_resumes_exactly(tmp_path, monkeypatch, problem, steps):
     whole = run(tmp_path / "whole", problem, **arguments)
     original, count = Session._steps, iter(range(1, 10**6))
 
-    def steps_then_stop(self, lr):
-        for record in original(self, lr):
+    def steps_then_stop(self):
+        for record in original(self):
             yield record
             if next(count) == steps:
                 raise StopError
@@ -193,7 +195,7 @@ def test_schedule(tmp_path):
         lr_sched_epochs=[2, 4],
         lr_sched_factors=[0.1, 0.01],
     )
-    assert seen == [0.02, 0.02, 0.002, 0.002, 0.0002]
+    assert seen[-5:] == [0.02, 0.02, 0.002, 0.002, 0.0002]  # after the trial of its step
     assert "lr_schedule__0_2.e-02_2_2.e-03_4_2.e-04" in str(next(tmp_path.rglob("random*.json")))
 
 
@@ -269,14 +271,28 @@ def test_texts_become_values(text, kind, value):
     assert convert(text, kind, "x") == value
 
 
-def test_optimizers_by_name():
-    assert find_optimizer("Adam") == (torch.optim.Adam, {})
-    assert find_optimizer("Momentum")[1] == {"momentum": 0.99, "nesterov": False}
-    assert find_optimizer("torch.optim.RMSprop")[0] is torch.optim.RMSprop
-    with pytest.raises(KeyError, match="did you mean 'Adam'"):
-        find_optimizer("Addam")
-    with pytest.raises(ValueError, match="cannot be imported"):
-        find_optimizer("nowhere.Adam")
+@pytest.mark.parametrize(
+    ("name", "optimizer", "folder"),
+    [
+        ("Adam", torch.optim.Adam, "Adam"),
+        ("adam", torch.optim.Adam, "Adam"),
+        ("momentum", torch.optim.SGD, "Momentum"),
+        ("torch.optim.RMSprop", torch.optim.RMSprop, "RMSprop"),
+        ("Muon", MuonWithAdamW, "muon"),
+    ],
+)
+def test_optimizers_of_the_one_registry(name, optimizer, folder):
+    runner, given = make_runner(name, {"lr": 0.1})
+    assert runner.optimizer_class is optimizer
+    assert runner.optimizer_name == folder
+    assert given == {"lr": 0.1, **({"momentum": 0.99, "nesterov": False} if name[0] == "m" else {})}
+
+
+def test_unknown_optimizers_are_refused_and_types_are_known():
+    with pytest.raises(KeyError, match="did you mean 'adam'"):
+        make_runner("Addam", {})
+    with pytest.raises(ValueError, match="cannot import 'nowhere'"):
+        make_runner("nowhere.Adam", {})
     assert specify(torch.optim.Adam)["betas"]["type"] is tuple
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deepobs.pytorch.runners.hyperparameters import find_optimizer, specify
+from deepobs.pytorch.runners.hyperparameters import specify
 from deepobs.pytorch.runners.standard_runner import StandardRunner
+from trainrig.optim import preset_arguments, published_name, resolve_optimizer
 
 
 def make_runner(
@@ -15,15 +16,16 @@ def make_runner(
     """Return a runner of an optimizer, and all hyperparameters that are given or preset.
 
     Args:
-        optimizer: a class of ``torch.optim``, ``Momentum``, ``Nesterov``, or a dotted path.
+        optimizer: a name of ``trainrig.optim`` (``Adam``, ``Momentum``, ``lion``; in any letter
+            case), or a dotted path.
         given: hyperparameters by name, as texts or values.
         optimizer_name: of the result folder; the optimizer's by default.
 
     Raises:
         ValueError, KeyError: no such optimizer.
     """
-    optimizer_class, preset = find_optimizer(optimizer)
-    hyperparams = {**preset, **given}
+    optimizer_class = resolve_optimizer(optimizer)
+    hyperparams = {**preset_arguments(optimizer), **given}
     specification = specify(optimizer_class)
     # Arguments left at the optimizer's own default are no part of the setting's name.
     chosen = {
@@ -32,5 +34,5 @@ def make_runner(
         if key in hyperparams or (key == "lr" and "default" not in entry)
     }
     unknown = any(key not in specification for key in hyperparams)
-    name = optimizer_name or optimizer.rpartition(".")[2]
+    name = optimizer_name or published_name(optimizer)
     return StandardRunner(optimizer_class, specification if unknown else chosen, name), hyperparams

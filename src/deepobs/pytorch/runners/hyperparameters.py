@@ -1,8 +1,7 @@
-"""Optimizers and their hyperparameters: by name, by dotted path, checked before anything runs."""
+"""Hyperparameters of optimizers, checked before anything runs."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import json
@@ -11,53 +10,11 @@ from typing import Any
 
 from trainrig.errors import nearest
 
-#: Names of the published baselines that are one torch class with fixed arguments.
-ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Momentum": ("SGD", {"momentum": 0.99, "nesterov": False}),
-    "Nesterov": ("SGD", {"momentum": 0.99, "nesterov": True}),
-}
 Specification = Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]]
 
 
 class ScheduleError(TypeError, ValueError):
     """A learning-rate schedule given by halves; both built-in types catch it."""
-
-
-def find_optimizer(name: str) -> tuple[type, dict[str, Any]]:
-    """Return an optimizer class and preset hyperparameters.
-
-    Args:
-        name: a class of ``torch.optim``, an alias (``Momentum``, ``Nesterov``), or a dotted path.
-
-    Raises:
-        KeyError: an unknown name, with the nearest one.
-        ValueError: a dotted path that leads to no optimizer.
-    """
-    from torch import optim
-
-    known = {
-        key: value
-        for key, value in vars(optim).items()
-        if isinstance(value, type) and issubclass(value, optim.Optimizer)
-    }
-    known.pop("Optimizer", None)
-    preset: dict[str, Any] = {}
-    if name in ALIASES:
-        name, preset = ALIASES[name]
-    if name in known:
-        return known[name], dict(preset)
-    if "." not in name:
-        hint = nearest(name, [*known, *ALIASES])
-        listed = ", ".join(sorted([*known, *ALIASES]))
-        raise KeyError(f"unknown optimizer {name!r}{hint} (known: {listed}; or a dotted path)")
-    module_name, _, class_name = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"optimizer {name!r}: cannot be imported ({error})") from None
-    if not callable(found):
-        raise ValueError(f"optimizer {name!r}: a {type(found).__name__}; a class is expected")
-    return found, {}
 
 
 def specify(optimizer_class: Callable[..., Any]) -> dict[str, dict[str, Any]]:

@@ -27,9 +27,9 @@ from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.session import SaveClock, Session
 from deepobs.pytorch.runners.settings import RunSettings
 from deepobs.pytorch.runners.sinks import Sinks
-from deepobs.pytorch.runners.steps import needs_closure
 from trainrig.device import reuse_memory
 from trainrig.files import read_json
+from trainrig.optim.needs import needs_of
 from trainrig.stopping import StopRequest
 
 #: Optimizers whose update torch can do in one pass over the memory.
@@ -126,11 +126,14 @@ def fuse(optimizer: torch.optim.Optimizer) -> None:
     """Let torch's optimizers update in one pass, and refuse those that evaluate the loss again.
 
     Raises:
-        ValueError: the optimizer's ``step`` requires a closure.
+        ValueError: the optimizer needs more than the gradient and ``step()``.
     """
-    if needs_closure(optimizer):
-        name = type(optimizer).__name__
+    needs, name = needs_of(optimizer), type(optimizer).__name__
+    if needs.closure or needs.hook:
         raise ValueError(f"{name}: its step re-evaluates the loss, so its runs cannot be packed")
+    if needs.create_graph or needs.switches:
+        does = "differentiates the gradient again" if needs.create_graph else "evaluates an average"
+        raise ValueError(f"{name}: it {does}, so its runs cannot be packed")
     if type(optimizer) in FUSED:
         for group in optimizer.param_groups:
             group |= {"fused": True, "foreach": False}

@@ -21,6 +21,7 @@ from trainrig.checkpoint import (
     list_checkpoints,
     save_checkpoint,
 )
+from trainrig.optim.needs import needs_of
 from trainrig.runs import FINAL, LATEST, RunDirectory, describe_environment, open_run, read_status
 from trainrig.tracking.metric_log import MetricLog
 
@@ -59,6 +60,7 @@ def open_session(
     plain = results.strict(settings.to_dict() | engine)
     device = str(next(session.problem.net.parameters()).device)
     environment = describe_environment("deepobs", device=device, threads=torch.get_num_threads())
+    environment |= {"optimizer": needs_of(session.optimizer).describe()}
     options: dict[str, Any] = {"overwrite": _starts_anew(work), "anew": f"remove {work}"}
     with open_run(work, plain, environment, **options) as directory:
         log = MetricLog(directory.logs, COLUMNS)
@@ -68,8 +70,7 @@ def open_session(
 
         def save() -> None:
             done = session.epoch * len(session.problem.data.train) + session.step
-            weights = session.problem.net.state_dict()
-            save_checkpoint(directory.checkpoints, done, weights, session.state())
+            save_checkpoint(directory.checkpoints, done, session.weights(), session.state())
 
         def finish() -> dict[str, Any]:
             output = make_output(settings, session)

@@ -32,9 +32,12 @@ from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, def
 from deepobs.pytorch.runners.sinks import open_sinks
 from deepobs.pytorch.runners.teamwork import equalise, follow, share
 from deepobs.pytorch.testproblems import TestProblem
+from trainrig.device import set_precision
 from trainrig.distributed import join_team
 from trainrig.errors import nearest
 from trainrig.files import read_json
+from trainrig.optim import resolve_optimizer
+from trainrig.optim.resume import prepare_optimizer
 from trainrig.seeding import make_deterministic, set_seed
 
 logger = logging.getLogger(__name__)
@@ -253,6 +256,7 @@ class PTRunner(abc.ABC):
         """Return a session at its start; ``data`` is a set of the same seed to share."""
         if config.get_is_deterministic():
             make_deterministic()
+        set_precision("fp32")  # of products; the numbers' type is the configuration's
         set_seed(settings.random_seed)
         problem: TestProblem = getattr(testproblems, settings.testproblem)(
             settings.batch_size, settings.weight_decay
@@ -273,10 +277,21 @@ class PTRunner(abc.ABC):
         parameters: Any = list(problem.net.parameters())
         if settings.l2 == "optimizer-groups":
             parameters = problem.parameter_groups()
+        given = dict(settings.hyperparams)
+        if isinstance(given.get("base_optimizer"), str):
+            given["base_optimizer"] = resolve_optimizer(given["base_optimizer"])
         try:
-            return self.optimizer_class(parameters, **settings.hyperparams)
-        except TypeError as error:
+            optimizer = self.optimizer_class(parameters, **given)
+        except ValueError:
+            raise
+        except Exception as error:  # of any class
             raise ValueError(f"{self.optimizer_name}: {error}") from None
+        if settings.l2 == "optimizer-groups" and "weight_decay" not in optimizer.defaults:
+            raise ValueError(
+                f"l2 optimizer-groups: {self.optimizer_name} takes no weight_decay; use l2 loss"
+            )
+        prepare_optimizer(optimizer)
+        return optimizer
 
 
 def _path_of(optimizer_class: Any) -> str:

@@ -17,9 +17,11 @@ from deepobs.pytorch.runners.steps import epoch_steps
 from deepobs.pytorch.testproblems import TestProblem
 from trainrig.distributed import Team, mean
 from trainrig.loop import StepRecord
+from trainrig.optim.resume import load_optimizer, optimizer_state
 from trainrig.seeding import capture_rng, restore_rng
 from trainrig.stopping import StopRequest
 from trainrig.tracking.metric_log import MetricLog
+from trainrig.updates import evaluated_weights, load_training_weights, weights_to_save
 
 #: Least multiple of a checkpoint's cost between two checkpoints.
 CHECKPOINT_COST_FACTOR = 50.0
@@ -122,6 +124,13 @@ class Session:
         """
         self.say("*" * 32)
         self.say(f"Evaluating after {self.epoch} of {self.settings.num_epochs} epochs...")
+        with evaluated_weights(self.problem.net, self.optimizer, self._pass_training_batches):
+            finite = self._evaluate_phases(measure)
+        if not finite and self.settings.on_divergence == "stop":
+            self.status = "diverged"
+
+    def _evaluate_phases(self, measure: Callable[[str], tuple[float, float | None]] | None) -> bool:
+        """Return whether all losses are finite."""
         finite = True
         for phase in self.phases:
             start = time.perf_counter()
@@ -136,8 +145,7 @@ class Session:
             self.say(f"{title.upper()}: loss {loss:g}, acc {accuracy or 0.0:f}")
             self.on_row(row)
             finite = finite and math.isfinite(loss)
-        if not finite and self.settings.on_divergence == "stop":
-            self.status = "diverged"
+        return finite
 
     def elapsed(self) -> float:
         """Return the seconds of training and evaluation so far, over all processes."""
@@ -149,17 +157,22 @@ class Session:
 
     def learning_rate(self) -> float | None:
         """Return the learning rate of the present epoch."""
-        schedule = self.settings.schedule
-        if schedule is None:
+        schedule = self._schedule()
+        return None if schedule is None else schedule(self.epoch * len(self.problem.data.train))
+
+    def _schedule(self) -> Callable[[int], float] | None:
+        """Return steps completed → learning rate; None without one."""
+        rates, per_epoch = self.settings.schedule, len(self.problem.data.train)
+        if rates is None:
             return None
-        return schedule[max(epoch for epoch in schedule if epoch <= self.epoch)]
+        return lambda done: rates[max(epoch for epoch in rates if epoch <= done // per_epoch)]
 
     def train_epoch(self, clock: SaveClock) -> None:
         """Perform the rest of the present epoch."""
         lr, per_epoch = self.learning_rate(), len(self.problem.data.train)
         self.begin_epoch(lr)
         start = time.perf_counter()
-        for record in self._steps(lr):
+        for record in self._steps():
             if not self.take(mean(record.loss)):
                 self._dismiss()
                 break
@@ -221,14 +234,25 @@ class Session:
         if self.team is not None and self.step < len(self.problem.data.train):
             self.team.dismiss()
 
-    def _steps(self, lr: float | None) -> Iterator[StepRecord]:
+    def _steps(self) -> Iterator[StepRecord]:
         data = self.problem.data
         first = self.epoch * len(data.train) + self.step
         last = (self.epoch + 1) * len(data.train)
         batches = data.train.batches(data.train.passes - 1, start=self.step)
         if self.team is not None:
             batches = self.team.orders(batches)
-        return epoch_steps(self.problem, self.optimizer, batches, lr, first=first, last=last)
+        schedule = self._schedule()
+        return epoch_steps(self.problem, self.optimizer, batches, schedule, first=first, last=last)
+
+    def _pass_training_batches(self) -> Iterator[None]:
+        """Pass the batches of the present epoch through the network, for its statistics."""
+        carried, train = self.problem.carried_state(), self.problem.data.train
+        try:
+            for batch in train.batches(max(train.passes - 1, 0)):
+                self.problem.forward_losses(batch, accuracy=False)
+                yield
+        finally:
+            self.problem.restore_carried_state(carried)
 
     def _flush(self) -> bool:
         """Move pending losses to the curve, which ends with the first non-finite one if told so."""
@@ -244,26 +268,38 @@ class Session:
 
     # --- checkpoints ---
 
+    def weights(self) -> dict[str, Any]:
+        """Return the network's weights to evaluate, for a checkpoint."""
+        return self._to_save()[0]
+
+    def _to_save(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return weights_to_save(self.problem.net, self.optimizer, self._pass_training_batches)
+
+    def _device(self) -> torch.device:
+        return next(self.problem.net.parameters()).device
+
     def state(self) -> dict[str, Any]:
         """Return everything but the weights; tensors and builtins only."""
         return {
+            **self._to_save()[1],
             "curves": self.curves,
             "timing": self.timing,
             "position": [self.epoch, self.step, self.evaluated],
             "epoch_seconds": self._epoch_seconds,
             "finite": self._finite,
             "status": self.status,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "data": self.problem.data.state_dict(),
             "carried": self.problem.carried_state(),
-            "rng": capture_rng(),
+            "rng": capture_rng(self._device()),
             "log": self.log.sync() if self.log is not None else {},
         }
 
     def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from weights and from what ``state`` returned."""
         self.problem.net.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_training_weights(self.problem.net, dict(state))
+        load_optimizer(self.optimizer, state["optimizer"])
         self.curves, self.timing = state["curves"], state["timing"]
         self.epoch, self.step, self.evaluated = state["position"]
         self._epoch_seconds, self._finite = state["epoch_seconds"], state["finite"]
@@ -271,7 +307,7 @@ class Session:
         self.problem.data.load_state_dict(state["data"])
         self.problem.begin("train", None)
         self.problem.restore_carried_state(state["carried"])
-        restore_rng(state["rng"])
+        restore_rng(state["rng"], self._device())
         if self.log is not None:
             self.log.truncate(state["log"])
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deepobs.pytorch.runners.session import Session
-from deepobs.pytorch.runners.steps import needs_closure
 from trainrig.distributed import Team
+from trainrig.optim.needs import check_shared
 
 
 def share(session: Session, team: Team) -> None:
@@ -28,11 +28,7 @@ def share(session: Session, team: Team) -> None:
             f"{settings.testproblem}: carries a state from batch to batch; in one process only, "
             "leave torchrun out"
         )
-    if needs_closure(session.optimizer):
-        raise ValueError(
-            f"{settings.optimizer_name}: evaluates the loss within its step; in one process only, "
-            "leave torchrun out"
-        )
+    check_shared(session.optimizer)
     for loader in problem.data.loaders.values():
         loader.rows = rows
     session.team = team
@@ -43,7 +39,7 @@ def equalise(session: Session) -> None:
     team = session.team
     if team is None:
         return
-    weights, state = team.told((session.problem.net.state_dict(), session.state()))
+    weights, state = team.told((session.weights(), session.state()))
     if not team.leads:
         session.restore(weights, state)
     team.train(session.optimizer)

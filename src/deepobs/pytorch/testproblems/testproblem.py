@@ -7,7 +7,6 @@ in evaluation; every logged loss contains the regulariser, as in the published l
 from __future__ import annotations
 
 import abc
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.dataset import DataSet
 from deepobs.pytorch.datasets.loaders import Batch
-from trainrig.seeding import PortableDraws, capture_rng, restore_rng
+from trainrig.seeding import PortableDraws, capture_rng
+from trainrig.updates import repeating
 
 logger = logging.getLogger(__name__)
 LossAndAccuracy = tuple[Tensor, Tensor | None]
@@ -270,31 +270,18 @@ class TestProblem(abc.ABC):
 
         def again() -> Any:
             if not start:
-                start.update(rng=capture_rng(), carried=self.carried_state())
+                device = next(self.net.parameters()).device
+                start.update(rng=capture_rng(device), carried=self.carried_state())
                 return evaluate()
-            after, carried = capture_rng(), self.carried_state()
-            restore_rng(start["rng"])
+            carried = self.carried_state()
             self.restore_carried_state(start["carried"])
             try:
-                with self._statistics_kept():
+                with repeating(self.net, start["rng"]):
                     return evaluate()
             finally:
-                restore_rng(after)
                 self.restore_carried_state(carried)
 
         return again
-
-    @contextlib.contextmanager
-    def _statistics_kept(self) -> Iterator[None]:
-        norms = [m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        try:
-            for norm in norms:
-                norm.momentum = 0.0
-            yield
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return optimizer groups that carry the L2 factor as ``weight_decay``; biases get 0."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepobs.pytorch.runners import StandardRunner
-from deepobs.pytorch.runners.hyperparameters import convert, find_optimizer, specify
+from deepobs.pytorch.runners.hyperparameters import convert, specify
 from deepobs.pytorch.runners.settings import trace
 from deepobs.pytorch.tuner.searches import (
     GP,
@@ -20,6 +20,7 @@ from deepobs.pytorch.tuner.searches import (
 )
 from deepobs.pytorch.tuner.tuner import Tuner
 from trainrig.errors import nearest
+from trainrig.optim import preset_arguments, published_name, resolve_optimizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +63,7 @@ def make_tuner(
         ValueError, KeyError: a text that cannot be read, or an unknown hyperparameter.
     """
     grid, ranges, linear, fixed = space.grid, space.ranges, space.linear, space.fixed
-    optimizer_class, preset = find_optimizer(optimizer)
+    optimizer_class, preset = resolve_optimizer(optimizer), preset_arguments(optimizer)
     known = specify(optimizer_class)
     # The tuner gives single values their type.
     values = {name: text.split(",") for name, text in _pairs("--grid", grid, known)}
@@ -78,7 +79,10 @@ def make_tuner(
     searched = [*values, *bounds]
     held = _held({**preset, **fixed}, known, searched)
     names = {name: {"type": known[name].get("type", float)} for name in searched} | held
-    options = {**options, "optimizer_name": options.get("optimizer_name") or _last(optimizer)}
+    options = {
+        **options,
+        "optimizer_name": options.get("optimizer_name") or published_name(optimizer),
+    }
     if search == "grid":
         size = math.prod(map(len, values.values()))
         return GridSearch(optimizer_class, names, values, size, StandardRunner, **options)
@@ -96,10 +100,6 @@ def make_tuner(
         sampler=sampler,
         **options,
     )
-
-
-def _last(optimizer: str) -> str:
-    return optimizer.rpartition(".")[2]
 
 
 def _held(
