@@ -11,7 +11,6 @@ import math
 from dataclasses import asdict, fields
 from typing import Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from ptycho_torch import config_params as torch_side
 from ptycho_torch.config_bridge import to_model_config
 from ptycho_torch.network.pinn import PtychoPINN, pinn_loss, supervised_loss
 from ptycho_torch.physics.scaling import probe_norm
+from ptycho_torch.stepping import SteppedModule, build_optimizer
 
 __all__ = ["PtychoPINN", "PtychoPINN_Lightning"]
 
@@ -56,7 +56,7 @@ def plain(config: Any) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
-class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contract's name
+class PtychoPINN_Lightning(SteppedModule):  # noqa: N801 - the contract's name
     """The trainable model; call ``set_scan`` before training.
 
     Args:
@@ -160,9 +160,12 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
         return total
 
     def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Tensor]:
-        """One batch: ``loss`` of this process's rows, ``mean`` of all."""
+        """One batch: ``loss`` of this process's rows, ``mean`` of all; logged at first sight."""
         value, mean, size = *self._shared(batch), batch["count"]
+        if self.first is not None:
+            return {"loss": value, "mean": self.first["mean"]}
         self.log(self.loss_name, mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.last_output = {"mean": mean}
         return {"loss": value, "mean": mean}
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
@@ -180,14 +183,8 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
         t = self.training_config
         trained = [p for p in self.parameters() if p.requires_grad]
         lr = t.learning_rate * math.sqrt(max(t.n_devices, 1))
-        if t.optimizer == "sgd":
-            optimizer: Any = torch.optim.SGD(
-                trained, lr, momentum=t.momentum, weight_decay=t.weight_decay
-            )
-        else:
-            cls = torch.optim.AdamW if t.optimizer == "adamw" else torch.optim.Adam
-            betas = (t.adam_beta1, t.adam_beta2)
-            optimizer = cls(trained, lr, betas=betas, weight_decay=t.weight_decay)
+        optimizer = build_optimizer(t, trained, lr=lr, accum_steps=t.accum_steps)
+        self.optimizer = optimizer
         if t.scheduler == "Default":
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
@@ -231,12 +228,14 @@ class PtychoPINN_Lightning(lightning.LightningModule):  # noqa: N801 - the contr
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the configurations as plain dicts."""
+        self.save_training(checkpoint)
         checkpoint["hyper_parameters"] = {
             name: plain(getattr(self, name)) for name in CONFIG_CLASSES
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give the probe as many modes as the stored one has."""
+        """Give the probe as many modes as the stored one has; keep what training continues from."""
+        self.load_training(checkpoint)
         stored = checkpoint["state_dict"].get("net.probe_parts")
         if stored is not None and stored.shape != self.net.probe_parts.shape:
             self.net.probe_parts.data = torch.zeros_like(stored)

@@ -18,7 +18,6 @@ MODEL_TYPES = ("pinn", "supervised")
 AMP_ACTIVATIONS = ("sigmoid", "swish", "softplus", "relu")
 ARCHITECTURES = ("cnn",)
 BACKENDS = ("tensorflow", "pytorch")
-OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("Default", "Exponential", "WarmupCosine", "ReduceLROnPlateau")
 CLIP_ALGORITHMS = ("norm", "value", "agc")
 LOSS_MODES = ("poisson", "mae", "mse")
@@ -162,7 +161,7 @@ class TrainingConfig:
         require(groups is None or groups >= 1, "TrainingConfig.n_groups", groups, "give 1 or more")
         one_of("TrainingConfig.backend", self.backend, BACKENDS)
         one_of("TrainingConfig.torch_loss_mode", self.torch_loss_mode, LOSS_MODES)
-        one_of("TrainingConfig.optimizer", self.optimizer, OPTIMIZERS)
+        _check_optimizer(self.optimizer)
         one_of("TrainingConfig.scheduler", self.scheduler, SCHEDULERS)
         one_of(
             "TrainingConfig.gradient_clip_algorithm", self.gradient_clip_algorithm, CLIP_ALGORITHMS
@@ -202,6 +201,17 @@ class InferenceConfig:
                 f"InferenceConfig.test_data_file: {str(self.test_data_file)!r} does not exist; "
                 "give a canonical NPZ file"
             )
+
+
+def _check_optimizer(name: str) -> None:
+    from trainrig.optim import resolve_optimizer  # torch is imported only where a run begins
+
+    try:
+        resolve_optimizer(name)
+    except KeyError as error:
+        raise ValueError(f"TrainingConfig.optimizer: {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"TrainingConfig.optimizer: {error}") from None
 
 
 def _resolve_n_images(config: TrainingConfig | InferenceConfig) -> None:

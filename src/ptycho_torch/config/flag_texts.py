@@ -56,7 +56,7 @@ TEXTS = {
     "torch_mae_pred_l2_match_target": _OTHER,
     "gradient_clip_val": "bound of the gradient (none)",
     "gradient_clip_algorithm": "what is bounded: norm, value, or agc relative to the weights",
-    "optimizer": "adam, adamw or sgd",
+    "optimizer": "a name of trainrig.optim (adam, Momentum, lion ...) or package.Class",
     "momentum": "of sgd",
     "weight_decay": "L2 factor of the optimizer",
     "adam_beta1": "of adam and adamw",

@@ -232,7 +232,8 @@ class PreviewCallback(Callback):
         from ptycho_torch.recon.inference import reconstruct
         from ptycho_torch.train.figures import draw_object
 
-        found = reconstruct(pl_module, self.scan, device=str(pl_module.device))
+        with pl_module.evaluated():
+            found = reconstruct(pl_module, self.scan, device=str(pl_module.device))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch:04d}.png"
         draw_object(found.object, found.covered, path, title=f"epoch {epoch}")

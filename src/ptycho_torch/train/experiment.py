@@ -23,6 +23,7 @@ from ptycho_torch.train.workflows import (
     run_cdi_example_with_backend,
     training_part,
 )
+from trainrig.device import set_precision
 from trainrig.errors import DivergedError
 from trainrig.processes import process_rank
 from trainrig.run_status import RunResult, read_result, read_status
@@ -70,12 +71,17 @@ def run(
         BackendMissingError: the backend's package is not installed.
     """
     execution, say = execution or ExecutionConfig(), say or _silent
+    set_precision("fp32")  # bf16 is Lightning's autocast
     if scan is None:
         if config.train_data_file is None:
             raise ValueError("TrainingConfig.train_data_file: missing; give a canonical NPZ scan")
         scan = RawDataTorch.from_file(config.train_data_file)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     check_inputs(scan, test, config, execution.overlap_frames)
+    if config.backend == "pytorch":
+        from ptycho_torch.stepping import check_optimizer
+
+        check_optimizer(config, lr=execution.learning_rate, accum_steps=execution.accum_steps)
     method = refinement or Method(RefineSettings(epochs=0))
     wanted = method if stitch else None
     parts = (config, execution, scan, test, wanted, say)

@@ -84,7 +84,12 @@ def environment_of(execution: ExecutionConfig) -> dict[str, Any]:
 
 
 def write_identity(
-    run_dir: Path, identity: Mapping[str, Any], execution: ExecutionConfig, *, check: bool
+    run_dir: Path,
+    identity: Mapping[str, Any],
+    execution: ExecutionConfig,
+    *,
+    check: bool,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``config.json`` and ``environment.json``, in the process that leads.
 
@@ -93,6 +98,7 @@ def write_identity(
         identity: as ``identity_of`` returns it.
         execution: hardware.
         check: whether a checkpoint is there to go on from; the files must agree then.
+        record: what else ``environment.json`` says.
 
     Raises:
         ValueError: they do not.
@@ -104,7 +110,7 @@ def write_identity(
     )
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "config.json", dict(identity))
-    write_json(run_dir / "environment.json", environment)
+    write_json(run_dir / "environment.json", {**environment, **(record or {})})
 
 
 def scan_hash(scan: RawDataTorch) -> str:

@@ -23,6 +23,7 @@ from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.physics.scaling import input_factor, mean_frame_energy
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.scan.grouping import neighbourhoods
+from ptycho_torch.stepping import check_optimizer
 from ptycho_torch.train.callbacks import (
     History,
     HistoryCallback,
@@ -35,6 +36,7 @@ from ptycho_torch.train.callbacks import (
 )
 from ptycho_torch.train.run_identity import identity_of, write_identity
 from ptycho_torch.train.stop_callback import StopCallback
+from trainrig.device import set_precision
 from trainrig.seeding import set_seed
 
 logger = logging.getLogger(__name__)
@@ -192,6 +194,7 @@ def fit(
     Raises:
         ValueError: the checkpoint is of another configuration, scan, device or code.
     """
+    set_precision("fp32")  # bf16 is Lightning's autocast
     set_seed(execution.seed)
     train_set, held = prepare(model, scan, validation, seed=execution.seed, **preparation)
     history = HistoryCallback(history_table(run_dir, execution))
@@ -206,7 +209,12 @@ def fit(
     for message in ignored:
         logger.warning("%s; continuing from %s", message, checkpoint)
     identity = identity_of(model, scan, execution, preparation, validation)
-    write_identity(run_dir, identity, execution, check=checkpoint is not None)
+    needs = check_optimizer(
+        model.training_config, lr=execution.learning_rate, accum_steps=execution.accum_steps
+    ).describe()
+    write_identity(
+        run_dir, identity, execution, check=checkpoint is not None, record={"optimizer": needs}
+    )
     run_fit(trainer, model, train_set, held, execution, checkpoint)
     return history.history
 
@@ -239,4 +247,5 @@ def run_fit(
         callbacks.append(StopCallback(folder, sampler))
     model.train()
     trainer.fit(model, batches, check, ckpt_path=None if checkpoint is None else str(checkpoint))
+    model.finish_training()
     model.cpu().eval()

@@ -47,7 +47,8 @@ class _Objective:
     """The objective of a batch; of the same batch again, from the same recurrent state."""
 
     def __init__(self, problem: TestProblem) -> None:
-        self.problem, self.batch, self.carried = problem, None, None
+        self.problem, self.carried = problem, None
+        self.batch: Any = None
 
     def __call__(self, _: Any, batch: Any) -> tuple[Tensor, None]:
         problem = self.problem
