@@ -1,7 +1,8 @@
 """The ICL cases of ``scripts/benchmark.py``.
 
-``reference-style`` is the yardstick: our model, eager and in float32, with all logits, fed by the
-reference's generator in a DataLoader without worker processes. Ours are the steps that a run takes.
+``reference-style`` is the yardstick: our model, eager and in float32, with all logits and torch's
+own batch normalisation, fed by the reference's generator in a DataLoader without worker processes.
+Ours are the steps that a run takes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from roofline import Work, count_work
 from timing import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
 from trainrig.files import scratch_folder
+from trainrig.models.batchnorm import EPS, DebiasedBatchNorm
 from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.vectorized import Stack, StackedOptimizer
@@ -221,12 +223,26 @@ def _plain(config: IclConfig) -> IclConfig:
 
 
 def _plain_build(config: IclConfig, inputs: IclInputs) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model with torch's default memory format."""
+    """The model with torch's default memory format and batch normalisation."""
     model, optimizer = build(config, inputs)
     for module in model.modules():
         if isinstance(module, ResNetEncoder):
             module.channels_last = False
+        if isinstance(module, DebiasedBatchNorm):
+            module.__class__ = TorchBatchNorm
     return model, optimizer
+
+
+class TorchBatchNorm(DebiasedBatchNorm):
+    """The same averages, computed by torch's kernel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise in training."""
+        mean, variance = torch.zeros_like(self.hidden)
+        y = nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, EPS)
+        n = x.numel() // x.shape[1]
+        self.update(mean, variance * ((n - 1) / n))  # torch's is the unbiased one
+        return y
 
 
 def _drawn(inputs: IclInputs) -> Iterator[Any]:

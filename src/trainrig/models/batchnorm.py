@@ -103,16 +103,9 @@ def _normalise(
     Without ``mean`` and ``variance`` they are the batch's. An operator, since a compiler would
     unroll the loops over blocks.
     """
-    x = channels.dense(x)
-    if mean is None or variance is None:
-        n = x.numel() // x.shape[1]
-        total, squares = channels.sums(x)
-        mean = total / n
-        variance = (squares / n - mean.square()).clamp_min(0.0)
-    else:
-        mean, variance = mean.double(), variance.double()
-    y = channels.scaled(x, mean, weight * torch.rsqrt(variance + eps), bias)
-    return y, mean.clone(), variance.clone()
+    statistics = None if mean is None or variance is None else (mean, variance)
+    y, mean, variance = channels.normalise(channels.dense(x), weight, bias, eps, statistics)
+    return y, mean.clone(), variance.clone()  # an operator's results are no views of its arguments
 
 
 @_normalise.register_fake
@@ -166,27 +159,10 @@ def _normalise_backward(
     eps: float,
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight and bias; mean and variance in float64.
-
-    With s = (variance + eps)^(-1/2) and xhat = s (x - mean) they are
-    ``s weight (gradient - sum(gradient) / n - xhat sum(gradient xhat) / n)``,
-    ``sum(gradient xhat)`` and ``sum(gradient)``; where the statistics are constants
-    (``training`` false), the first is ``s weight gradient``.
-    """
+    """Return the gradients of x, weight and bias; mean and variance in float64."""
     x = channels.dense(x)
     gradient = channels.same_layout(gradient, x)
-    n = x.numel() // x.shape[1]
-    scale = torch.rsqrt(variance + eps)
-    total, products = channels.sums_of_products(gradient, x)
-    dots = (products - mean * total) * scale
-    slope = weight * scale
-    if training:
-        of_x = -slope * scale * dots / n
-        dx = channels.combined(gradient, x, slope, of_x, mean, -slope * total / n)
-    else:
-        zero = torch.zeros_like(mean)
-        dx = channels.scaled(gradient, zero, slope, zero)
-    return dx, dots.to(weight.dtype), total.to(weight.dtype)
+    return channels.differentiate(gradient, x, weight, (mean, variance), eps, training)
 
 
 @_normalise_backward.register_fake
@@ -310,10 +286,14 @@ class DebiasedBatchNorm(nn.Module):
             mean, variance = self.average
             return normalise(x, mean, variance, self.weight, self.bias, EPS)
         y, mean, variance = batch_norm(x, self.weight, self.bias, EPS)
-        with torch.no_grad():
-            self.hidden.mul_(DECAY)
-            self.hidden[0].add_(mean, alpha=1.0 - DECAY)
-            self.hidden[1].add_(variance, alpha=1.0 - DECAY)
-            self.counter.add_(1)
-            self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))
+        self.update(mean, variance)
         return y
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, variance: Tensor) -> None:
+        """Take a batch's mean and biased variance (C,) into the averages."""
+        self.hidden.mul_(DECAY)
+        self.hidden[0].add_(mean, alpha=1.0 - DECAY)
+        self.hidden[1].add_(variance, alpha=1.0 - DECAY)
+        self.counter.add_(1)
+        self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))

@@ -1,10 +1,11 @@
-/* The passes of channels.py over float32 maps.
+/* normalise and differentiate of channels.py for float32 maps; see there.
  *
  * Maps lie in memory as rows, all channels of a pixel side by side, or as planes, all pixels of a
  * channel side by side. Sums are double. They are formed over parts of fixed size, whose results
  * are added up in their order, so that the number of threads changes nothing.
  */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,7 +97,7 @@ static int64_t period(int64_t channels)
 }
 
 /* Sums by channel of rows: of a, and of a b. Returns 0, or 1 if there is no memory. */
-int sums_of_rows(const float *a, const float *b, int64_t pixels, int64_t channels, int threads,
+static int sums_of_rows(const float *a, const float *b, int64_t pixels, int64_t channels, int threads,
                  double *first, double *second)
 {
     int64_t width = period(channels), rows = width ? pixels * channels / width : 0;
@@ -124,7 +125,7 @@ int sums_of_rows(const float *a, const float *b, int64_t pixels, int64_t channel
 }
 
 /* The same of planes. */
-int sums_of_planes(const float *a, const float *b, int64_t images, int64_t channels, int64_t pixels,
+static int sums_of_planes(const float *a, const float *b, int64_t images, int64_t channels, int64_t pixels,
                    int threads, double *first, double *second)
 {
     int64_t rows = pixels / SIDE;
@@ -154,7 +155,7 @@ int sums_of_planes(const float *a, const float *b, int64_t images, int64_t chann
 }
 
 /* out = p g + q (x - m) + r, values by channel; without g, q (x - m) + r. */
-int combine_rows(const float *g, const float *x, int64_t pixels, int64_t channels, int threads,
+static int combine_rows(const float *g, const float *x, int64_t pixels, int64_t channels, int threads,
                  const float *p, const float *q, const float *m, const float *r, float *out)
 {
     /* Short rows are taken together, with their values repeated. */
@@ -189,7 +190,7 @@ int combine_rows(const float *g, const float *x, int64_t pixels, int64_t channel
 }
 
 /* The same of planes. */
-int combine_planes(const float *g, const float *x, int64_t images, int64_t channels, int64_t pixels,
+static int combine_planes(const float *g, const float *x, int64_t images, int64_t channels, int64_t pixels,
                    int threads, const float *p, const float *q, const float *m, const float *r,
                    float *out)
 {
@@ -202,4 +203,86 @@ int combine_planes(const float *g, const float *x, int64_t images, int64_t chann
             scale_plane(x + start, pixels, q[c], m[c], r[c], out + start);
     }
     return 0;
+}
+
+/* Maps: as planes, or as rows, whose images then are one. */
+struct maps {
+    int32_t planes, threads;
+    int64_t images, channels, pixels;
+};
+
+static int sum(const float *a, const float *b, const struct maps *size, double *first,
+               double *second)
+{
+    memset(first, 0, size->channels * sizeof(double));
+    memset(second, 0, size->channels * sizeof(double));
+    return size->planes ? sums_of_planes(a, b, size->images, size->channels, size->pixels,
+                                         size->threads, first, second)
+                        : sums_of_rows(a, b, size->pixels, size->channels, size->threads, first,
+                                       second);
+}
+
+static int combine(const float *g, const float *x, const struct maps *size, const float *values,
+                   float *out)
+{
+    const float *p = values, *q = p + size->channels, *m = q + size->channels,
+                *r = m + size->channels;
+    return size->planes ? combine_planes(g, x, size->images, size->channels, size->pixels,
+                                         size->threads, p, q, m, r, out)
+                        : combine_rows(g, x, size->pixels, size->channels, size->threads, p, q, m,
+                                       r, out);
+}
+
+/* Unless they are given, write the statistics; write the normalised maps to out. */
+int normalise(const float *x, const struct maps *size, const float *weight, const float *bias,
+              double eps, int given, double *mean, double *variance, float *out)
+{
+    int64_t channels = size->channels;
+    double n = (double)size->images * size->pixels;
+    float *values = malloc(4 * channels * sizeof(float));
+    int failed = !values || (!given && sum(x, x, size, mean, variance));
+    if (!failed) {
+        for (int64_t c = 0; c < channels; c++) {
+            if (!given) {
+                mean[c] /= n;
+                variance[c] = variance[c] / n - mean[c] * mean[c];
+                variance[c] = variance[c] < 0 ? 0 : variance[c]; /* a nan stays */
+            }
+            values[channels + c] = weight[c] / sqrt(variance[c] + eps);
+            values[2 * channels + c] = mean[c];
+            values[3 * channels + c] = bias[c];
+        }
+        failed = combine(NULL, x, size, values, out);
+    }
+    free(values);
+    return failed;
+}
+
+/* Write the gradients of x, weight and bias. */
+int differentiate(const float *gradient, const float *x, const struct maps *size,
+                  const float *weight, const double *mean, const double *variance, double eps,
+                  int training, float *of_x, float *of_weight, float *of_bias)
+{
+    int64_t channels = size->channels;
+    double n = (double)size->images * size->pixels;
+    double *totals = malloc(2 * channels * sizeof(double));
+    float *values = malloc(4 * channels * sizeof(float));
+    int failed = !totals || !values || sum(gradient, x, size, totals, totals + channels);
+    if (!failed) {
+        for (int64_t c = 0; c < channels; c++) {
+            double scale = 1 / sqrt(variance[c] + eps), slope = weight[c] * scale;
+            double dots = (totals[channels + c] - mean[c] * totals[c]) * scale;
+            of_weight[c] = dots;
+            of_bias[c] = totals[c];
+            values[c] = slope;
+            values[channels + c] = training ? -slope * scale * dots / n : slope;
+            values[2 * channels + c] = training ? mean[c] : 0;
+            values[3 * channels + c] = training ? -slope * totals[c] / n : 0;
+        }
+        failed = training ? combine(gradient, x, size, values, of_x)
+                          : combine(NULL, gradient, size, values, of_x);
+    }
+    free(totals);
+    free(values);
+    return failed;
 }

@@ -286,30 +286,33 @@ def channel_counts():
     return [1, 3, 4, 5, 8, 16, 24, 40, 63, 64, 65, 100, 272]
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_compiled_passes_equal_those_by_operators(layout, monkeypatch):
+def test_compiled_functions_equal_those_by_operators(layout, training, monkeypatch):
     for count in channel_counts():
         for n, side in ((7, 9), (50, 12), (3, 37)):
             monkeypatch.setattr(channels, "SMALL", 0)
             x, gradient = (LAYOUTS[layout](torch.randn(n, count, side, side)) for _ in range(2))
-            values = torch.randn(4, count, dtype=torch.float64)
+            values = torch.rand(4, count) + 0.5
             torch.set_num_threads(3)
-            ours = _passes(x, gradient, values)
-            assert torch.equal(torch.cat(ours[:2]), torch.cat(_one_thread(x, gradient, values)))
+            compiled = both_functions(x, gradient, values, training)
+            torch.set_num_threads(1)
+            for value, same in zip(
+                compiled, both_functions(x, gradient, values, training), strict=True
+            ):
+                assert torch.equal(value, same)
             monkeypatch.setattr(channels, "SMALL", math.inf)
-            for value, other in zip(ours, _passes(x, gradient, values), strict=True):
-                assert value.stride() == other.stride()
-                assert_close(value, other, rtol=1e-5, atol=1e-5 if value.ndim > 2 else 1e-10)
+            by_operators = both_functions(x, gradient, values, training)
+            for value, other in zip(compiled, by_operators, strict=True):
+                assert (value.stride(), value.dtype) == (other.stride(), other.dtype)
+                assert_close(value, other, rtol=1e-5, atol=1e-5)
 
 
-def _one_thread(x, gradient, values):
-    torch.set_num_threads(1)
-    return _passes(x, gradient, values)[:2]
-
-
-def _passes(x, gradient, values):
-    sums = torch.stack(channels.sums(x)), torch.stack(channels.sums_of_products(gradient, x))
-    return *sums, channels.scaled(x, *values[:3]), channels.combined(gradient, x, *values)
+def both_functions(x, gradient, values, training):
+    weight, bias, *given = values
+    statistics = None if training else tuple(given)
+    y, *found = channels.normalise(x, weight, bias, EPS, statistics)
+    return y, *found, *channels.differentiate(gradient, x, weight, tuple(found), EPS, training)
 
 
 def test_one_value_per_channel_is_refused():
