@@ -354,7 +354,7 @@ def _source_hash(*packages: str) -> str:
         assert spec is not None  # the program runs from it
         assert spec.origin is not None
         root = Path(spec.origin).parent
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted((*root.rglob("*.py"), *root.rglob("*.c"))):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -257,3 +257,6 @@ def test_the_hash_of_the_code_follows_the_code(tmp_path, monkeypatch):
         hashes.append(runs.describe_environment("pack_age")["source_sha256"])
     assert hashes[0] == hashes[2] != hashes[1]
     assert runs.describe_environment()["source_sha256"] != hashes[0]
+    (tmp_path / "pack_age" / "passes.c").touch()  # compiled at its first use
+    runs._source_hash.cache_clear()
+    assert runs.describe_environment("pack_age")["source_sha256"] != hashes[0]
