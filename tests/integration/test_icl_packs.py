@@ -198,6 +198,13 @@ def test_a_diverged_run_is_frozen_and_reported_and_the_others_go_on(sweep, tmp_p
     again = sweep(packed, *grid, "--pack", "4")
     assert again.code == 0
     assert again.out.count("was finished before") == 4
+    for folder, flags in ((packed, ["--pack", "4"]), (alone, [])):
+        longer = sweep(folder, *grid, *flags, "--training_steps", "16")
+        assert longer.code == 0, longer.err
+    for name in names_of(alone):
+        steps = [read_status(folder / name)["step"] for folder in (packed, alone)]
+        assert steps[0] == steps[1]
+        assert ("e+39" in name) == (steps[0] < 16)
 
 
 def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_path, monkeypatch):
@@ -232,6 +239,43 @@ def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_p
         assert environment["pack_changes"] == [change]
         assert latest_checkpoint(folder / name / LATEST)[0].step == 12
     assert not (folder / "manifest.json").exists()
+
+
+def test_a_finished_pack_becomes_longer_as_a_whole_and_not_alone(sweep, tmp_path):
+    grown, whole = tmp_path / "grown", tmp_path / "whole"
+    grid = words("--class_counts 12 --weight_decays 0 0.1")
+    assert sweep(grown, *grid, "--pack", "2").code == 0
+    longer = ["--training_steps", "16"]
+    before = {p: p.read_bytes() for p in grown.rglob("*") if p.is_file()}
+    refused = sweep(grown, *grid, *longer)
+    assert refused.code == 1
+    assert "was begun packed and would go on alone" in refused.err
+    part = sweep(grown, *grid[:4], *longer, "--pack", "2")
+    assert part.code == 1
+    assert "class12_wd0p1 is in a pack with runs of this command" in part.err
+    assert {p: p.read_bytes() for p in grown.rglob("*") if p.is_file()} == before
+    assert sweep(grown, *grid, *longer, "--pack", "2").code == 0
+    assert sweep(whole, *grid, *longer, "--pack", "2").code == 0
+    for name in names_of(whole):
+        ends = [latest_checkpoint(folder / name / LATEST)[0] for folder in (grown, whole)]
+        assert ends[0].step == 16
+        assert repr(ends[0].weights) == repr(ends[1].weights)
+
+
+def test_a_pack_that_begins_with_the_state_of_a_run_continues_after_its_step(sweep, tmp_path):
+    stem, twigs = tmp_path / "stem", tmp_path / "twigs"
+    grid = words("--class_counts 12 --weight_decays 0 0.1")
+    assert sweep(stem, *grid).code == 0
+    begin = ["--set", f"init.run={stem}/class12_wd0@8", "--set", "init.state=true"]
+    ended = sweep(twigs, *grid, *begin, "--pack", "2")
+    assert ended.code == 0, ended.err
+    for name in names_of(twigs):
+        assert [row["step"] for row in rows_of(twigs / name)] == [9, 12, 12, 12]
+    ours, theirs = (latest_checkpoint(f / "class12_wd0" / LATEST)[0] for f in (twigs, stem))
+    for name, value in theirs.weights.items():
+        if "key.bias" not in name:
+            distance = (ours.weights[name] - value).norm()
+            assert distance <= 1e-5 * max(float(value.norm()), 1e-3), name
 
 
 def test_a_pack_without_memory_is_halved(sweep, tmp_path, monkeypatch):

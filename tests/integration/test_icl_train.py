@@ -283,8 +283,23 @@ def test_a_branch_with_state_is_the_unbroken_run_and_records_its_beginning(train
     branch = json.loads((tmp_path / "twig" / "config.json").read_text())["branch"]
     assert (branch["step"], branch["state"]) == (step, True)
 
+    begun = (tmp_path / "twig" / name).read_bytes()
+    again = train(tmp_path / "twig", "--max-steps", "12", *begin, "--init-state", "--overwrite")
+    assert again.code == 0, again.err
+    assert (tmp_path / "twig" / name).read_bytes() == begun  # from the same beginning, not none
+
     other = ["--weight-decay", "0.1", "--optimizer", "adamw"]
     assert train(tmp_path / "other", "--max-steps", "4", *begin, *other).code == 0
+    for source, words in (
+        (f"{tmp_path}/whole@12", f"began from step {step}, not from 12"),
+        (f"{tmp_path}/strange", "began from another run"),
+    ):
+        if not (tmp_path / "strange").exists():
+            steps = ["--max-steps", str(step), "--seed", "5"]
+            assert train(tmp_path / "strange", *steps).code == 0
+        wrong = train(tmp_path / "other", "--max-steps", "6", "--init-from", source, *other)
+        assert wrong.code == 1
+        assert words in wrong.err
     shutil.rmtree(tmp_path / "whole")  # a run that has begun does not need it any more
     assert train(tmp_path / "other", "--max-steps", "6", *begin, *other).code == 0
     absent = train(tmp_path / "new", *begin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def check_runs(
         if not runtime.overwrite:
             identity, _ = run_identity(path, config, inputs)
             check_config(path, identity, length=LENGTH)
-            pack_record(path, pack, runtime)
+            pack_record(path, pack, config, runtime)
         sources.add(inputs.describe()["image_source"])
     return sources
 
@@ -74,6 +74,7 @@ def execute(
     the plan in ``base_dir`` then says.
     """
     base_dir = base_dir.resolve()  # a job may start in another folder
+    steps = {run.name: run.config.training_steps for run in runs}
     tasks, finished = _tasks(runs, base_dir, runtime, plan)
     while True:
         too_large = []
@@ -82,7 +83,7 @@ def execute(
         for outcome in start(tasks, finished, options, base_dir, overwrite=runtime.overwrite):
             pack = [] if outcome.name in done_before else packs[outcome.name]
             if outcome.status != OUT_OF_MEMORY:
-                yield from _run_outcomes(outcome, pack, base_dir)
+                yield from _run_outcomes(outcome, pack, base_dir, steps)
             elif len(pack) == 1:
                 yield Outcome(pack[0], outcome.path, "failed", OUT_OF_MEMORY)
             else:
@@ -145,13 +146,15 @@ def _names_of(task: Task) -> list[str]:
     return [path.name for _, path in task.arguments.get("runs", [(None, task.path)])]
 
 
-def _run_outcomes(outcome: Outcome, names: Sequence[str], base_dir: Path) -> Iterator[Outcome]:
-    """Yield the outcome of each run of a task."""
+def _run_outcomes(
+    outcome: Outcome, names: Sequence[str], base_dir: Path, steps: Mapping[str, int]
+) -> Iterator[Outcome]:
+    """Yield the outcome of each run of a task; ``steps`` are the lengths of all runs."""
     if len(names) < 2:
         yield dataclasses.replace(outcome, name=names[0]) if names else outcome
         return
     for name in names:
-        if has_ended(base_dir / name):
+        if has_ended(base_dir / name, steps[name]):
             status = read_status(base_dir / name)
             yield Outcome(name, base_dir / name, status["status"], status.get("message", ""))
         else:

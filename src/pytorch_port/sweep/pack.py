@@ -24,12 +24,14 @@ from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import IclInputs, load_inputs
 from pytorch_port.sweep.pack_steps import pack_steps
 from pytorch_port.train.experiment import build, pack_record, run_identity, settle_engine
-from pytorch_port.train.rows import record_options, write_rows
+from pytorch_port.train.rows import LENGTH, record_options, write_rows
 from trainrig.checkpoint import common_step, prune
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.errors import DivergedError
+from trainrig.files import read_json
 from trainrig.loop import StepRecord, every
 from trainrig.recorder import Recorder, recorded
+from trainrig.run_status import read_status
 from trainrig.runs import describe_environment
 from trainrig.seeding import make_deterministic
 from trainrig.vectorized import Stack, StackedOptimizer
@@ -76,14 +78,17 @@ def _train(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
         model, optimizer = build(config, inputs)
         settled = settle_engine(config, path, inputs, model, runtime, packed=True)
         environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-        environment |= {"optimizer": {}, **pack_record(path, names, runtime)}
+        environment |= {"optimizer": {}, **pack_record(path, names, config, runtime)}
         built.append((settled, inputs, model, optimizer, environment))
     with contextlib.ExitStack() as open_runs:
         members = []
         for (_, path), (config, inputs, model, optimizer, environment) in zip(
             runs, built, strict=True
         ):
-            identity, branch = run_identity(path, config, inputs)
+            identity, branch = run_identity(path, config, inputs, overwrite=runtime.overwrite)
+            if read_status(path)["status"] == "diverged" and not runtime.overwrite:
+                # It keeps its place in a pack that becomes longer, and its length.
+                identity[LENGTH] = read_json(path / "config.json")[LENGTH]
             opened = recorded(
                 path,
                 identity,
@@ -122,10 +127,11 @@ class Pack:
         self.members, self.runtime = tuple(members), runtime
         self.config = members[0].config
         self.running = {r: member for r, member in enumerate(members) if not member.record.finished}
-        self.start_step = _common_step(list(self.running.values()))
+        common, starts = _common_step(list(self.running.values())), set[int]()
         for member in self.running.values():
             record, optimizer = member.record, member.optimizer
-            record.restore(member.model, step=self.start_step, optimizer=optimizer)
+            starts.add(record.restore(member.model, step=common, optimizer=optimizer))
+        (self.start_step,) = starts  # not ``common`` where they begin with the state of another run
         models = [member.model for member in members]
         self.stack = Stack(models, pad=len({m.config.num_classes for m in members}) > 1)
         self.optimizer = StackedOptimizer(self.stack, [member.optimizer for member in members])

@@ -181,7 +181,7 @@ def make_plan(
     if pack == 1:
         return None
     if present is not None and pack in ("auto", present.size):
-        _check_complete(present, {run.name for run in runs}, base_dir)
+        _check_complete(present, runs, base_dir)
         return present.with_runs((r for r in runs if r.name not in present.names), base_dir)
     if present is not None and not runtime.force_engine_change:
         raise ValueError(
@@ -193,15 +193,16 @@ def make_plan(
     return plan.with_runs(runs, None if runtime.overwrite else base_dir)
 
 
-def _check_complete(plan: PackPlan, names: set[str], base_dir: Path) -> None:
+def _check_complete(plan: PackPlan, runs: Sequence[SweepRun], base_dir: Path) -> None:
     """Refuse to go on with a part of a pack.
 
     Raises:
-        ValueError: an unfinished pack has runs among ``names`` and others.
+        ValueError: an unfinished pack has runs among ``runs`` and others.
     """
+    steps = {run.name: run.config.training_steps for run in runs}
     for pack in plan.packs:
-        others = set(pack) - names
-        done = all(has_ended(base_dir / name) for name in pack)
+        others = set(pack) - steps.keys()
+        done = all(has_ended(base_dir / name, steps.get(name)) for name in pack)
         if others and len(others) < len(pack) and not done:
             raise ValueError(
                 f"{base_dir / MANIFEST}: {min(others)} is in a pack with runs of this command, but "

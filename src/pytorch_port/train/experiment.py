@@ -75,9 +75,10 @@ def run(
     if team is not None and not team.leads:
         follow(config, inputs, model, optimizer, team, runtime.num_workers)
         return RunResult(path=None, status="complete", step=config.training_steps)
-    identity, branch = run_identity(path, config, inputs)
+    identity, branch = run_identity(path, config, inputs, overwrite=runtime.overwrite)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-    environment |= {"optimizer": needs_of(optimizer).describe(), **pack_record(path, (), runtime)}
+    environment |= {"optimizer": needs_of(optimizer).describe()}
+    environment |= pack_record(path, (), config, runtime)
     with recorded(
         path,
         identity,
@@ -228,12 +229,13 @@ def config_digest(config: IclConfig) -> str:
 
 
 def run_identity(
-    path: Path, config: IclConfig, inputs: IclInputs
+    path: Path, config: IclConfig, inputs: IclInputs, *, overwrite: bool = False
 ) -> tuple[dict[str, Any], Branch | None]:
     """Return what must be equal for a run to be continued: configuration, device type, images.
 
     Where the run in ``path`` begins from another run, its identity holds the digest of that
-    checkpoint, which is returned as well, unless the run has begun already.
+    checkpoint, which is returned as well, unless the run has begun already and is not
+    overwritten.
 
     ``auto`` stands there as the source that it chose, so that naming this source continues the run.
     """
@@ -242,17 +244,20 @@ def run_identity(
     if tree["data"]["source"] == "auto":
         chosen = {"synthetic": "synthetic", "files": "omniglot"}
         tree["data"]["source"] = chosen.get(images["image_source"], "auto")
-    branch, begun = find_branch(path, config.init.run, state=config.init.state)
+    init = config.init
+    branch, begun = find_branch(path, init.run, state=init.state, overwrite=overwrite)
     identity = {**tree, "device": inputs.device.type, "images": images}
     return (identity if begun is None else {**identity, "branch": begun}), branch
 
 
-def pack_record(path: Path, pack: Sequence[str], runtime: Runtime) -> dict[str, Any]:
+def pack_record(
+    path: Path, pack: Sequence[str], config: IclConfig, runtime: Runtime
+) -> dict[str, Any]:
     """Return the record of a run's pack; refuse a change-over, unless it is forced.
 
     Raises:
-        ValueError: the unfinished run in ``path`` was begun otherwise.
+        ValueError: the run in ``path``, unfinished or to become longer, was begun otherwise.
     """
-    if runtime.overwrite or has_ended(path):
+    if runtime.overwrite or has_ended(path, config.training_steps):
         return {"pack": list(pack), "pack_changes": []}
     return packing(path, pack, force=runtime.force_engine_change)
