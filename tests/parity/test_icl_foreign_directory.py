@@ -16,6 +16,10 @@ from pytorch_port import parity
 from pytorch_port.model.jax_weights import as_haiku, export_jax_weights, parameter_map
 from pytorch_port.model.losses import icl_loss, make_targets
 from pytorch_port.model.sequence_models import build_model
+from pytorch_port.parity import kinks
+from pytorch_port.parity.golden import Golden
+from pytorch_port.parity.kinks import ExactGradients, Kink, KinkWatch
+from pytorch_port.parity.subject import ModelCase
 from pytorch_port.parity.traces import filtered_norms
 from trainrig.metrics import grad_l2, weight_l2_all
 from trainrig.optim import make_optimizer
@@ -178,3 +182,54 @@ def test_a_wrong_divisor_is_seen(foreign):
     arrays.pop("examples_divisor")  # then the default of 1 holds
     np.savez(foreign / "model_wide.npz", **arrays)
     assert {r.case for r in parity.run(foreign).failed} >= {"model_wide", "model_wide/fast"}
+
+
+IMAGES = "model_colour"  # through a ResNet
+
+
+def measures(gradients):
+    return [np.array([g.norm(), g.sum(), g.abs().max()]) for g in gradients]
+
+
+def record_gradients(folder, change):
+    """Replace the recorded gradients of the image model by ``change`` of our float64 ones."""
+    golden = Golden(folder)
+    arrays = golden.arrays(f"{IMAGES}.npz")
+    subject = ModelCase(golden, IMAGES, golden.json("models.json")["models"][IMAGES], arrays)
+    exact = ExactGradients(subject.exact_pass)
+    found = as_haiku(parameter_map(subject.blank()), change(subject, exact))
+    named = dict(zip(found, measures(found.values()), strict=True))
+    np.savez(
+        folder / f"{IMAGES}.npz", **dict(arrays) | {f"grad_norm/{n}": v for n, v in named.items()}
+    )
+
+
+def of_gradients(folder):
+    rows = [r for r in parity.run(folder).rows if r.case == IMAGES and "gradient" in r.quantity]
+    return {r.quantity: r for r in rows}
+
+
+def test_a_record_from_beyond_a_kink_is_explained_by_it(foreign, monkeypatch):
+    monkeypatch.setattr(kinks, "ROUNDING", 1e-3)  # so that this small model has kinks
+    chosen: list[Kink] = []
+
+    def beyond(subject, exact):
+        sizes = {k: sum(float(s.abs().sum()) for s in v.values()) for k, v in exact.shares.items()}
+        chosen.append(max(sizes, key=sizes.__getitem__))
+        loss, parameters = subject.exact_pass(KinkWatch(chosen))
+        return dict(zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True))
+
+    record_gradients(foreign, beyond)
+    rows = of_gradients(foreign)
+    assert all(row.ok for row in rows.values()), rows
+    assert str(chosen[0]) in rows["gradient norms"].detail
+    assert {"gradient norms, ours in float32", "gradient maxima, ours in float32"} <= rows.keys()
+    monkeypatch.setattr(kinks, "ROUNDING", 0.0)  # without kinks nothing explains it
+    assert not all(row.ok for row in of_gradients(foreign).values())
+
+
+def test_no_kink_explains_a_wrong_gradient(foreign):
+    record_gradients(foreign, lambda subject, exact: {n: 1.001 * g for n, g in exact.plain.items()})
+    rows = of_gradients(foreign)
+    assert not rows["gradient norms"].ok
+    assert rows["gradient norms, ours in float32"].ok

@@ -13,6 +13,8 @@ from pytorch_port.model.jax_weights import load_jax_weights
 from pytorch_port.model.losses import icl_loss
 from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity.golden import Arrays, Golden, under
+from pytorch_port.parity.kinks import KinkWatch
+from trainrig.models.resnet import ResNetEncoder
 
 
 def read_examples(golden: Golden, stem: str, arrays: Arrays, prefix: str = "") -> Tensor:
@@ -83,6 +85,23 @@ class ModelCase:
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the training loss with the case's settings."""
         return icl_loss(logits, labels, self.w_interim, concatenate_labels=self.concatenate)
+
+    def exact_pass(self, watch: KinkWatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and the parameters of a training pass in float64, made within ``watch``.
+
+        In contiguous layout and on a CPU.
+        """
+        model = self.build().double().cpu().train()
+        for module in model.modules():
+            if isinstance(module, ResNetEncoder):
+                module.channels_last = False
+        examples = self.examples.cpu()
+        if examples.is_floating_point():
+            examples = examples.double()
+        labels = self.labels.cpu()
+        with watch:
+            loss = self.loss(model(examples, labels), labels)
+        return loss, dict(model.named_parameters())
 
     def skipped(self, name: str) -> bool:
         """Whether ``meta.json`` declares a parameter's gradient to be rounding noise."""
