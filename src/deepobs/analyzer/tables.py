@@ -213,7 +213,7 @@ HEADER = (
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    performance = f"{row.performance:.5g} ± {row.std:.2g}"
+    performance = f"{row.performance:.5g}" + (f" ± {row.std:.2g}" if row.n > 1 else "")
     return (
         row.testproblem,
         row.optimizer,
@@ -273,6 +273,7 @@ def to_latex(rows: list[Row]) -> str:
         peers = [other for other in rows if (other.testproblem, other.epochs) == alike]
         sign = -1.0 if is_loss(row.metric) else 1.0
         rank = _rank(sign * row.performance, [sign * other.performance for other in peers])
+        spread = rf" \pm {row.std:.2g}" if row.n > 1 else ""
         speed = row.speed_text
         if row.speed is not None and row.reached == row.n:
             whole = [p.speed for p in peers if p.speed is not None and p.reached == p.n]
@@ -283,7 +284,7 @@ def to_latex(rows: list[Row]) -> str:
             row.source,
             str(row.n),
             str(row.epochs),
-            _coloured(rf"${row.performance:.4g} \pm {row.std:.2g}$", rank),
+            _coloured(rf"${row.performance:.4g}{spread}$", rank),
             speed,
             row.tunability.replace("_", r"\_"),
         )

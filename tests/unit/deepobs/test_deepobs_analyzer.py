@@ -174,6 +174,8 @@ def test_a_run_longer_than_the_published_ones_is_not_held_against_their_last_val
 def test_one_seed_is_not_tested(tmp_path):
     write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, [350.0] * 100 + [10.0])
     row = tables.make_rows(read_results(tmp_path))[0]
+    assert "| 1 | 100 | 10 |" in tables.to_markdown([row])  # one run has no scatter
+    assert "$10$" in tables.to_latex([row])
     assert (row.verdict, row.p_value) == (
         "not tested against published Momentum: one seed",
         None,
