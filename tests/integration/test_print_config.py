@@ -70,7 +70,7 @@ CASES = {
     ],
     "pytorch_regression": [
         ("data.source", '"synthetic"', "the regression"),
-        ("training_steps", "1500", "the bounds"),
+        ("training_steps", "2000", "the bounds"),
         ("transformer.num_layers", "2", QUICK),
         ("varied over 2 runs: class_counts 100 1600; weight_decays 0.0; seeds 0", "", ""),
     ],
