@@ -181,7 +181,7 @@ def test_a_hundred_steps_of_the_full_model(sweep, tmp_path):
 
 def test_a_diverged_run_is_frozen_and_reported_and_the_others_go_on(sweep, tmp_path):
     packed, alone = tmp_path / "packed", tmp_path / "alone"
-    grid = words("--class_counts 12 --weight_decays 0 1e39 --l2_modes sum_squares --seeds 0 1")
+    grid = words("--class_counts 12 --weight_decays 1e39 0 --l2_modes sum_squares --seeds 0 1")
     ended = sweep(packed, *grid, "--pack", "4")
     assert ended.code == 0, ended.err
     assert ended.out.count(": diverged ") == 2
@@ -205,6 +205,8 @@ def test_a_diverged_run_is_frozen_and_reported_and_the_others_go_on(sweep, tmp_p
         steps = [read_status(folder / name)["step"] for folder in (packed, alone)]
         assert steps[0] == steps[1]
         assert ("e+39" in name) == (steps[0] < 16)
+    with (alone / "runs.csv").open() as file:
+        assert [row["differs"] for row in csv.DictReader(file)] == [""] * 4
 
 
 def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_path, monkeypatch):

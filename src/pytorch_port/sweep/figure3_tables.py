@@ -297,7 +297,8 @@ def collect_metrics(
         runs: rows of ``read_runs``.
         evaluate: maps a run's folder to its metrics (all of ``METRICS_REQUIRED`` that ``runs.csv``
             does not hold, and extras).
-        cached: rows of earlier metrics; current when run and number of steps agree.
+        cached: rows of earlier metrics; current when the number of steps agrees, and whatever else
+            both tables say of the run.
 
     Raises:
         ValueError: a run is not a torch run, so that nothing here can evaluate it.
@@ -306,7 +307,7 @@ def collect_metrics(
     rows = []
     for run in runs:
         old = known.get(run_key(run))
-        if old is not None and run.get("completed_steps") in (None, old["global_step"]):
+        if old is not None and _is_of(old, run):
             marked = run.get("in_grid") in (None, old.get("in_grid"))
             rows.append(old if marked else {**old, "in_grid": run["in_grid"]})
             continue
@@ -322,6 +323,22 @@ def collect_metrics(
         else:
             rows.append({**shared, **evaluate(run_directory(run["checkpoint"]))})
     return rows
+
+
+def _is_of(row: Row, run: Mapping[str, Any]) -> bool:
+    """Say whether a metrics row is of a run as ``runs.csv`` lists it.
+
+    Another sweep whose figures went into the same folder has rows of the same class count and λ.
+    """
+    if run.get("completed_steps") not in (None, row["global_step"]):
+        return False
+    for name in METRICS_REQUIRED.keys() | METRICS_EXTRA.keys() - {"in_grid"}:
+        one, other = run.get(name), row.get(name)
+        if one is None or other is None or one == other:
+            continue
+        if not (isinstance(one, float) and math.isclose(one, other, rel_tol=1e-12)):
+            return False
+    return True
 
 
 def curves_of_run(run: Mapping[str, Any], progress_path: Path | str) -> list[Row]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pytorch_port.sweep.figure3_tables import RUNS_COLUMNS, config_facts, shrink_factor
 from pytorch_port.sweep.grid import SweepRun, stored
+from pytorch_port.train.rows import LENGTH
 from trainrig.checkpoint import list_checkpoints
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
 from trainrig.runs import LATEST, read_status
@@ -77,7 +78,8 @@ def list_runs(
     configs, unread = run_configs(base_dir, is_ours)
     planned = {run.name: None for run in runs}
     own = [name for name in planned if name in configs]
-    reference = configs[own[0]] if own else stored(runs[0].config) if runs else {}
+    compared = [name for name in own if read_status(base_dir / name)["status"] != "diverged"] or own
+    reference = configs[compared[0]] if compared else stored(runs[0].config) if runs else {}
     rows: list[Row] = []
     seen: dict[tuple[Any, ...], str] = {}
     for name in (*own, *(name for name in configs if name not in planned)):
@@ -88,7 +90,10 @@ def list_runs(
             continue
         if row is None:
             continue
-        differs = differences(reference, configs[name], (*FREE, *varied))
+        free = (*FREE, *varied)
+        if row["status"] == "diverged":  # it would have, of any greater length
+            free = (*free, LENGTH)
+        differs = differences(reference, configs[name], free)
         key = (row["class_count"], row["weight_decay"], row["l2_mode"], row["seed"])
         if name not in planned and not differs:
             if key in seen:

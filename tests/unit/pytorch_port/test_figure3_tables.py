@@ -149,6 +149,16 @@ def test_only_runs_without_current_metrics_are_evaluated():
     assert "checkpoint" not in rows[2]
 
 
+@pytest.mark.parametrize("other", [{"sum_lr": 0.5}, {"optimizer": "sgd"}, {"source": "synthetic"}])
+def test_a_cached_row_of_another_sweep_is_not_taken_for_a_run(other):
+    facts = {"sum_lr": 0.25, "optimizer": "adamw", "source": "files"}
+    cached = [metrics_row(**facts, **{"accuracy_holdout": 0.9}) | other]
+    (row,) = tables.collect_metrics([run_row() | facts], lambda path: EVALUATED, cached)
+    assert row["accuracy_holdout"] == EVALUATED["accuracy_holdout"] != 0.9
+    (same,) = tables.collect_metrics([run_row() | facts], None, [cached[0] | facts])
+    assert same["accuracy_holdout"] == 0.9
+
+
 def test_a_diverged_run_gets_no_accuracies(tmp_path):
     run = run_row(status="diverged", completed_steps=300)
     (row,) = tables.collect_metrics([run], evaluate=None)
