@@ -72,7 +72,7 @@ def find_command(package: ModuleType, system: str, command: str) -> str:
 
 def run_command(module: str, name: str, words: list[str]) -> int:
     """Run a command that calls itself ``name`` in its help and messages."""
-    sys.argv[0] = name
+    sys.argv = [name, *words]  # what a run records of its making
     return importlib.import_module(module).main(words)
 
 
@@ -163,7 +163,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     findings = examine(arguments.data_dir)
     print_table(("what", "state", "found"), [(f.topic, f.state, f.text) for f in findings])
     bad = [finding.topic for finding in findings if finding.state == "bad"]
-    _say(f"\nto be mended: {', '.join(bad)}" if bad else "\nready")
+    _say(f"\nto be fixed: {', '.join(bad)}" if bad else "\nready")
     return 1 if bad else 0
 
 

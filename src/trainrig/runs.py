@@ -333,7 +333,7 @@ def describe_environment(package: str | None = None, **fields: Any) -> dict[str,
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        "command": [Path(sys.executable).name, *sys.argv],
+        "command": _command(),
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -343,6 +343,14 @@ def describe_environment(package: str | None = None, **fields: Any) -> dict[str,
         "source_sha256": _source_hash("trainrig", *([package] if package else [])),
         **fields,
     }
+
+
+def _command() -> list[str]:
+    """Return the words of the command line that started this process."""
+    program, *words = sys.argv
+    if program.startswith("trainrig "):  # a command of a system, see ``trainrig.command``
+        return [*program.split(), *words]
+    return [Path(sys.executable).name, program, *words]
 
 
 @lru_cache

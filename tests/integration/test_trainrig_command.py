@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,4 +82,7 @@ def test_a_sweep_in_two_processes_runs_by_its_command(tmp_path):
         *("--source", "synthetic", "--base_output_dir", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs.csv").read_text().count("complete") == 2
+    assert (tmp_path / "runs.csv").read_text().count(",complete,") == 2
+    (environment, *_) = tmp_path.glob("*/environment.json")
+    made_by = json.loads(environment.read_text())["command"]
+    assert made_by[:5] == ["trainrig", "icl", "sweep", "--preset", "quick"]

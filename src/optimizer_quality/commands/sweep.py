@@ -44,7 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
     process = parser.add_argument_group("this process")
     process.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
     process.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
-    process.add_argument("--overwrite", action="store_true", help="start existing runs anew")
+    process.add_argument(
+        "--overwrite", action="store_true", help="train existing runs again from the start"
+    )
     add_tracker_flags(process)
     add_print_config_flag(process)
     add_launch_flags(parser)

@@ -49,7 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
     process = parser.add_argument_group("this process")
     process.add_argument("--threads", type=int, help="torch threads (1)")
-    process.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    process.add_argument(
+        "--overwrite", action="store_true", help="train an existing run again from the start"
+    )
     add_tracker_flags(process)
     process.add_argument("--quiet", action="store_true", help="print the result only")
     add_print_config_flag(process)

@@ -114,7 +114,7 @@ def test_exit_status_follows_the_findings(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_packages", lambda missing: doctor.Finding("packages", "bad", "x"))
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 0)
     assert main(["doctor"]) == 1
-    assert "to be mended: packages, torch" in capsys.readouterr().out
+    assert "to be fixed: packages, torch" in capsys.readouterr().out
 
 
 def test_this_machine_is_ready_and_the_doctor_quick():
@@ -136,5 +136,5 @@ def test_the_command_itself_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "to be mended: torch" in done.stdout
+    assert "to be fixed: torch" in done.stdout
     assert done.stderr == ""
