@@ -144,7 +144,11 @@ def main(argv: list[str] | None = None) -> int:
         return run_command(f"{commands.__name__}.{first}", f"trainrig {first}", rest)
     systems = groups()
     if first not in systems:
-        arguments = make_parser().parse_args(words)
+        parser = make_parser()
+        known = [*commands.COMMANDS, *systems, "doctor", "data", "config"]
+        if first not in known:
+            parser.error(f"unknown command {first!r}{nearest(first, known) or '; see --help'}")
+        arguments = parser.parse_args(words)
         return arguments.run(arguments)
     if not rest or rest[0] in ("-h", "--help"):
         print(overview_of(first, systems[first]))

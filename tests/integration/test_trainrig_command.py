@@ -71,7 +71,10 @@ def test_a_mistyped_command_is_answered_with_the_nearest():
     done = run("icl", "sweeep")
     assert done.returncode == 1
     assert done.stderr == "error: trainrig icl: unknown command 'sweeep'; did you mean 'sweep'?\n"
-    assert run("dokter").returncode == 2
+    for word, meant in (("dokter", "doctor"), ("ptyco", "ptycho"), ("reprot", "report")):
+        done = run(word)
+        assert done.returncode == 2
+        assert done.stderr == f"trainrig: unknown command {word!r}; did you mean {meant!r}?\n"
 
 
 def test_a_sweep_in_two_processes_runs_by_its_command(tmp_path):
