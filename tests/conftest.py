@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("analysis", "scripts", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # one, unless somebody asks for more
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,8 @@ def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _scaled(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return ``scale (x - mean) + shift``; all but ``x`` are by channel."""
     mean, scale, shift = (values.to(x.dtype) for values in (mean, scale, shift))
-    return F.batch_norm(x, mean, torch.ones_like(mean), scale, shift, eps=0.0)
+    # A variance of one half and eps of one half make exactly 1; torch 2.11 refuses an eps of 0.
+    return F.batch_norm(x, mean, torch.full_like(mean, 0.5), scale, shift, eps=0.5)
 
 
 def _combined(gradient: Tensor, x: Tensor, by_channel: Sequence[Tensor]) -> Tensor:

@@ -53,13 +53,16 @@ def assert_equal_but_for_rounding(packed, separate):
         if key.endswith(("losses", "accuracies")):
             assert len(packed[key]) == len(expected), key
             finite = [v for v in expected if v is not None]
-            assert [v for v in packed[key] if v is not None] == pytest.approx(finite, rel=1e-4)
+            assert [v for v in packed[key] if v is not None] == pytest.approx(finite, rel=1e-9)
         elif key != "timing":
             assert packed[key] == expected, key
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_packed_runs_equal_separate_ones(tmp_path, name):
+    # RMSprop and Adam divide by what a gradient was: one that is rounding decides a whole step. In
+    # float32 that moves a loss by 1e-4 and more; in float64 nothing but a mistake does.
+    config.set_dtype("float64")
     runner, hyperparams = settings_of(name)
     packed = run_pack(runner, "mnist_mlp", hyperparams, output_dir=tmp_path / "packed", **RUN)
     for given, output in zip(hyperparams, packed, strict=True):
