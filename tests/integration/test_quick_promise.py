@@ -31,8 +31,16 @@ def test_many_classes_are_read_from_the_context(archived):
 
 def test_few_classes_are_remembered(archived):
     found = archived(100, 0.0, "accuracy_no_support")
-    assert len(found) >= 3
+    assert set(found) == {0, 1, 2, 3, 4}
     assert min(found.values()) >= 0.95
+
+
+def test_strong_decay_ends_reading_and_helps_remembering(archived):
+    for column, sign in (("accuracy_closed_holdout", -1), ("accuracy_no_support", 1)):
+        without, strong = (archived(1600, decay, column) for decay in (0.0, 1.0))
+        assert len(strong) >= 3
+        assert all(sign * (strong[seed] - without[seed]) > 0 for seed in strong)
+    assert max(archived(1600, 1.0, "accuracy_closed_holdout").values()) < 0.55  # chance: 0.5
 
 
 def test_the_archive_is_of_the_preset(repo_root):
