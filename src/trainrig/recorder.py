@@ -45,7 +45,7 @@ from trainrig.checkpoint import (
 )
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import every
-from trainrig.optim.resume import load_optimizer, optimizer_state
+from trainrig.optim.resume import load_optimizer, optimizer_state, prepare_optimizer
 from trainrig.run_status import FINAL, RunResult, read_result
 from trainrig.runs import RunDirectory, open_run
 from trainrig.seeding import capture_rng, restore_rng
@@ -169,6 +169,8 @@ class Recorder:
         self._model, self._parts, self._passing = model, parts, passing
         found = (part for part in parts.values() if isinstance(part, torch.optim.Optimizer))
         self._optimizer = next(found, None)
+        if self._optimizer is not None:
+            prepare_optimizer(self._optimizer)
         if self.finished:
             self.start = self.step = self.total
             return self.total

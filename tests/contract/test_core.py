@@ -281,6 +281,13 @@ def test_float64_and_complex_state_come_back_as_they_were():
         assert value.dtype == dtype
 
 
+def test_how_an_optimizer_was_built_is_known_without_being_told():
+    model = network()
+    optimizer = make_optimizer("optimizers.CounterAttribute", model.parameters(), lr=0.01)
+    steps(model, optimizer, 0, 2)
+    assert optimizer_state(optimizer)["attributes"] == {"0.count": 2}
+
+
 def test_only_the_changed_attributes_are_saved():
     model = network()
     optimizer = build("optimizers.CounterAttribute", model)

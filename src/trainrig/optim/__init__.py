@@ -162,8 +162,12 @@ def make_optimizer(
     chosen = {"fused", "foreach", "capturable", "differentiable"} & set(kwargs)
     if fuse and factory in FUSED and not chosen and _all_fusable(groups):
         kwargs["fused"] = True
+    from trainrig.optim.resume import remember  # which imports the classes registered here
+
     try:
-        return factory(groups, **kwargs)
+        optimizer = factory(groups, **kwargs)
+        remember(optimizer)
+        return optimizer
     except ValueError:
         raise
     except Exception as error:  # of any class: such as one beta where two are needed

@@ -124,7 +124,9 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 def surrogate(
     parameters: list[Tensor], *, create_graph: bool = False, contiguous: bool = False
 ) -> Callable[[], Tensor]:
-    """Return a closure of ``Σ sin(p + ½)``, whose gradient and curvature are nowhere all zero.
+    """Return a closure of ``Σ sin(p + c)`` with fixed random c in [0, 1).
+
+    Gradient and curvature are nowhere all zero, and of full rank, whatever the parameters are.
 
     Args:
         parameters: real or complex; those without ``requires_grad`` are left out.
@@ -132,19 +134,27 @@ def surrogate(
         contiguous: store gradients row by row whatever the parameters' layout.
     """
     trained = [p for p in parameters if p.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    shifts = [torch.rand(_real(p).shape, generator=generator).to(_real(p)) for p in trained]
 
     def closure() -> Tensor:
         with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
             for p in trained:
                 p.grad = None
-            real = [torch.view_as_real(p) if p.is_complex() else p for p in trained]
-            loss = torch.stack([(p + 0.5).sin().sum().double() for p in real]).sum()
+            parts = [
+                (_real(p) + c).sin().sum().double() for p, c in zip(trained, shifts, strict=True)
+            ]
+            loss = torch.stack(parts).sum()
             loss.backward(create_graph=create_graph)
         if contiguous:
             make_contiguous(trained)
         return loss
 
     return closure
+
+
+def _real(parameter: Tensor) -> Tensor:
+    return torch.view_as_real(parameter) if parameter.is_complex() else parameter
 
 
 def make_contiguous(parameters: list[Tensor]) -> None:

@@ -61,12 +61,17 @@ def prepare_optimizer(optimizer: Optimizer) -> Needs:
     Raises:
         ValueError: a trial of its step fails.
     """
+    remember(optimizer)
+    return needs_of(optimizer)
+
+
+def remember(optimizer: Optimizer) -> None:
+    """Remember how an optimizer was built, before its first step; only the first call counts."""
     if not is_ordinary(optimizer) and optimizer not in _BUILT:
         same = {id(p): p for p in parameters_of(optimizer)}
         attributes = {key: _copied(value) for key, value in _collect(optimizer).items()}
         blank = replicate(optimizer, same)
         _BUILT[optimizer] = _Built(blank, attributes, _class_attributes(optimizer))
-    return needs_of(optimizer)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
@@ -535,4 +540,4 @@ def _steps(optimizer: Optimizer, parameters: list[Tensor], needs: Needs) -> None
         optimizer.step(*([evaluate] if needs.closure else []))  # type: ignore[arg-type]
 
 
-__all__ = ["load_optimizer", "optimizer_state", "prepare_optimizer"]
+__all__ = ["load_optimizer", "optimizer_state", "prepare_optimizer", "remember"]
