@@ -23,7 +23,7 @@ def add_optimizer_flags(setting: Any) -> None:
 
 def add_optimizer_flag(setting: Any) -> None:
     """Add the optimizer alone."""
-    text = "a class of torch.optim, Momentum, Nesterov, or package.module.Class (SGD)"
+    text = "Adam, Momentum, lion ... in any letter case, or package.module.Class (SGD)"
     setting.add_argument("--optimizer", default="SGD", help=text)
     setting.add_argument("--optimizer-name", help="name of the result folder (the optimizer's)")
 
