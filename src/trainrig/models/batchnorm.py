@@ -174,8 +174,7 @@ def _differentiable_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance in float64, over all processes, by torch's own operators."""
     average = Mean.apply if together() else Tensor.contiguous
     mean = average(x.mean(PIXELS, dtype=torch.float64))
-    centred = x - _per_channel(mean, x)
-    return mean, average(centred.square().mean(PIXELS, dtype=torch.float64))
+    return mean, average(_centred(x, mean).square().mean(PIXELS, dtype=torch.float64))
 
 
 def _differentiable(
@@ -183,7 +182,7 @@ def _differentiable(
 ) -> Tensor:
     """Return what ``_normalise`` does, by torch's own operators."""
     scale = weight * torch.rsqrt(variance + eps)
-    return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(bias, x)
+    return _centred(x, mean) * _per_channel(scale, x) + _per_channel(bias, x)
 
 
 def _differentiable_backward(
@@ -199,7 +198,7 @@ def _differentiable_backward(
     if training:
         mean, variance = _differentiable_statistics(x)
     scale = torch.rsqrt(variance + eps)
-    normalised = (x - _per_channel(mean, x)) * _per_channel(scale, x)
+    normalised = _centred(x, mean) * _per_channel(scale, x)
     dots = (gradient * normalised).sum(PIXELS, dtype=torch.float64)
     sums = gradient.sum(PIXELS, dtype=torch.float64)
     dx = gradient
@@ -208,6 +207,12 @@ def _differentiable_backward(
         dx = dx - _per_channel(sums / n, x) - normalised * _per_channel(dots / n, x)
     dx = dx * _per_channel(weight * scale, x)
     return dx, dots.to(weight.dtype), sums.to(weight.dtype)
+
+
+def _centred(x: Tensor, mean: Tensor) -> Tensor:
+    """Return ``x - mean``, also what rounding the mean to the type of ``x`` would take from it."""
+    near = mean.detach().to(x.dtype)
+    return (x - _per_channel(near, x)) - _per_channel(mean - near, x)
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
