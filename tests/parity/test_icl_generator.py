@@ -14,6 +14,7 @@ import pytest
 
 from pytorch_port.parity.generator import SAMPLED, _positions, _sampled, check_generator
 from pytorch_port.parity.generator_settings import read_call
+from pytorch_port.parity.golden import Golden
 from pytorch_port.parity.sequence_statistics import p_values, summarize
 from trainrig.parity import Report
 
@@ -45,7 +46,7 @@ def edit(sequences_dir):
         arrays(values)
         np.savez(path.with_suffix(".npz"), **values)
         report = Report()
-        check_generator(sequences_dir, report)
+        check_generator(Golden(sequences_dir), report)
         return report
 
     return change
@@ -53,7 +54,7 @@ def edit(sequences_dir):
 
 def test_every_recorded_sequence_is_reproduced_bit_for_bit(sequences_dir):
     report = Report()
-    check_generator(sequences_dir, report)
+    check_generator(Golden(sequences_dir), report)
     assert not report.failed
     assert not report.skipped
     cases = json.loads((GOLDEN / "generator_sequences.json").read_text())["cases"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from pytorch_port.data.generator import Record, SeqGenerator
 from pytorch_port.data.sampler import IndexSampler, SequenceSpec
 from pytorch_port.parity.generator_settings import NotUnderstoodError, Recorded, read_call
 from pytorch_port.parity.generator_tables import check_tables
-from pytorch_port.parity.golden import CASE_ERRORS, Arrays, Golden, list_unknown
+from pytorch_port.parity.golden import Arrays, Golden, list_unknown
 from pytorch_port.parity.sequence_statistics import (
     Sequences,
     largest_difference,
@@ -44,16 +43,15 @@ EXACT_MEAN = 1e-12
 """Bound on means recorded as float64; counts must agree exactly."""
 
 
-def check_generator(golden_dir: Path, report: Report, sequences: int = SAMPLED) -> None:
+def check_generator(golden: Golden, report: Report, sequences: int = SAMPLED) -> None:
     """Check every case of ``generator_sequences`` and ``generator_statistics``.
 
     Args:
-        golden_dir: directory with ``meta.json``; absent files are passed over.
+        golden: the directory; absent files are passed over.
         report: receives one or more rows per case, and every file, key or setting not checked.
         sequences: drawn by the vectorised sampler per case.
     """
-    golden = Golden(Path(golden_dir))
-    for path in sorted(golden.path.glob("generator_*")):
+    for path in sorted(golden.folder.glob("generator_*")):
         if path.name not in {f"{s}.{e}" for s in (SEQUENCES, STATISTICS) for e in ("json", "npz")}:
             report.unchecked(path.name, "no check knows this file")
     _check_file(golden, report, SEQUENCES, _check_sequences)
@@ -66,33 +64,28 @@ CaseCheck = Callable[[str, Mapping[str, Any], Mapping[str, Any], Arrays, Report]
 
 def _check_file(golden: Golden, report: Report, stem: str, check: CaseCheck) -> None:
     """Run ``check`` on each case of one pair of files, then account for all that is left."""
-    present = [e for e in ("json", "npz") if (golden.path / f"{stem}.{e}").is_file()]
-    if not present:
-        return
-    try:
-        header = golden.json(f"{stem}.json")
-        arrays = golden.arrays(f"{stem}.npz") if "npz" in present else {}
-    except ValueError as error:
-        report.equal(stem, "readable", False, str(error))
-        return
+    with report.attempt(stem):
+        _check_cases(golden, report, stem, check)
+
+
+def _check_cases(golden: Golden, report: Report, stem: str, check: CaseCheck) -> None:
+    header = golden.json(f"{stem}.json")
+    arrays = golden.arrays(f"{stem}.npz")
     cases = header.get("cases", {})
     list_unknown(report, stem, sorted(set(header) - HEADER_KEYS), "entry")
     used: set[str] = set()
     for name, case in cases.items():
         if not isinstance(case, Mapping):
             continue  # a note on a defect: see check_tables
-        try:
-            used |= check(name, case, header, arrays, report)
-        except NotUnderstoodError as error:
-            report.unchecked(f"{stem}/{name}", str(error))
-            used |= {key for key in arrays if key.startswith(f"{name}/")}
-        except CASE_ERRORS as error:
-            report.equal(f"{stem}/{name}", "runs", False, f"{type(error).__name__}: {error}")
-            used |= {key for key in arrays if key.startswith(f"{name}/")}
-    try:
+        own = {key for key in arrays if key.startswith(f"{name}/")}
+        with report.attempt(f"{stem}/{name}"):
+            try:
+                own = check(name, case, header, arrays, report)
+            except NotUnderstoodError as error:
+                report.unchecked(f"{stem}/{name}", str(error))
+        used |= own
+    with report.attempt(f"{stem}: tables"):
         used |= check_tables(golden, stem, cases, arrays, report)
-    except CASE_ERRORS as error:
-        report.equal(stem, "tables", False, f"{type(error).__name__}: {error}")
     list_unknown(report, stem, sorted(set(arrays) - used), "array")
 
 

@@ -42,7 +42,8 @@ def check_tables(
     used = _check_orderings(arrays, report)
     used |= _check_blocks(arrays, settings, report)
     used |= _check_partitions(arrays, settings, report)
-    bugs = golden.meta.get("reference_bugs", ())
+    bugs = golden.names("reference_bugs")
+    golden.met |= set(bugs) & {*arrays, *cases}
     used |= _check_defects(bugs, cases, arrays, settings, report)
     for name, note in cases.items():
         if not isinstance(note, Mapping):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +11,93 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainrig.parity import Report
+from trainrig.parity import Record, Recording, Report
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
-#: What a malformed or unexpected case can raise; it becomes a failed row, not a traceback.
-CASE_ERRORS = (
-    AttributeError,
-    KeyError,
-    ValueError,
-    IndexError,
-    TypeError,
-    RuntimeError,
-    OSError,
+#: Bounds that some check asks for; any other is listed, as nothing can use it.
+BOUNDS = (
+    "logits_abs",
+    "loss_rel",
+    "scalars_abs",
+    "grad_norm_rel",
+    "grad_norm_abs",
+    "bn_state_abs",
+    "positional_abs",
+    "lr_rel",
+    "metrics_abs",
+)
+TRACE_BOUNDS = ("loss_rel", "weight_l2_rel", "grad_rel")
+#: Entries of ``meta.json`` for people: what the format is, what is compared bit by bit.
+NOTES = (
+    ("format",),
+    ("bounds", "generator"),
+    ("examples_divisor", "note"),
+    ("examples_divisor", "default"),
 )
 
 
-class Golden:
+class Golden(Recording):
     """One directory of recorded arrays and the ``meta.json`` that explains them.
 
     Args:
         path: the directory.
         device: where tensors are put.
 
+    Attributes:
+        met: names that ``meta.json`` excepts from checks and that were found in the recording.
+
     Raises:
         FileNotFoundError: no directory or no ``meta.json``.
-        ValueError: ``meta.json`` is not a JSON object.
+        ValueError: ``meta.json`` cannot be read, or is of another system.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path}: no such directory; give one with recorded arrays")
-        if not (path / "meta.json").is_file():
-            raise FileNotFoundError(f"{path}: has no meta.json; it must hold seeds and bounds")
-        self.path = path
+        super().__init__(path, "icl")
         self.device = device
-        self.meta = self.json("meta.json")
+        self.met: set[str] = set()
+        for name in BOUNDS:
+            self.bound(name)
+        for kind in ("trace", "trace_resnet"):
+            for name in TRACE_BOUNDS:
+                self.bound(kind, name)
+        for *parts, last in NOTES:
+            found: Any = self.meta
+            for part in parts:
+                found = found.get(part, {})
+            if isinstance(found, Record):
+                found.get(last)
 
-    def json(self, name: str) -> dict[str, Any]:
-        """Read a JSON object; an absent file reads as empty.
+    def names(self, *path: str) -> tuple[str, ...]:
+        """Return a list of names in ``meta.json``, where one may stand for itself."""
+        found: Any = self.meta
+        for part in path:
+            found = found.get(part, ()) if isinstance(found, Record) else ()
+        return (found,) if isinstance(found, str) else tuple(map(str, found or ()))
 
-        Raises:
-            ValueError: not JSON, or not an object.
-        """
-        path = self.path / name
-        if not path.is_file():
-            return {}
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: not readable as JSON ({error})") from None
-        if not isinstance(value, dict):
-            raise ValueError(f"{path}: a JSON object is expected, not a {type(value).__name__}")
-        return value
+    def except_(self, path: tuple[str, ...], report: Report) -> None:
+        """List the exceptions of ``meta.json`` that no recorded entry needed."""
+        for name in self.names(*path):
+            if name not in self.met:
+                where = "/".join(("meta.json", *path))
+                report.unchecked(where, f"{name!r} matches nothing in the recording")
 
-    def arrays(self, name: str) -> Arrays:
-        """Read all arrays of an npz file.
+    def unneeded(self, part: str) -> None:
+        """Miss no entry of a part of ``meta.json`` that concerns what this recording lacks."""
+        found = self.meta.get(part)
+        if isinstance(found, Record):
+            found.plain()
 
-        Raises:
-            ValueError: the file is damaged.
-        """
-        path = self.path / name
-        try:
-            with np.load(path) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not readable as npz ({error})") from None
-
-    @cached_property
-    def bounds(self) -> Mapping[str, Any]:
-        """The bound per quantity."""
-        return self.meta.get("bounds", {})
-
-    def bound(self, *keys: str) -> float | None:
-        """Return a bound, e.g. ``bound("trace", "loss_rel")``, or None where none is given."""
-        value: Any = self.bounds
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return float(value) if isinstance(value, int | float) else None
+    def report_meta(self, report: Report) -> None:
+        """List what ``meta.json`` says and no check asked for."""
+        for where in self.meta.unread():
+            report.unchecked(where, "no check reads this entry")
 
     def divisor(self, stem: str, arrays: Arrays) -> float:
         """Return what images of a file are divided by: its own array, else ``meta.json``'s."""
         if "examples_divisor" in arrays:
             return float(arrays["examples_divisor"])
-        divisors = self.meta.get("examples_divisor", {})
+        divisors = self.meta.get("examples_divisor", 1)
         if not isinstance(divisors, Mapping):
             return float(divisors)
         return float(divisors.get(stem, divisors.get("default", 1)))
@@ -106,21 +106,6 @@ class Golden:
         """Put an array on the device; integers become int64, floats float32."""
         dtype = torch.int64 if np.issubdtype(array.dtype, np.integer) else torch.float32
         return torch.from_numpy(np.array(array)).to(self.device, dtype)
-
-
-def checked(
-    report: Report,
-    case: str,
-    quantity: str,
-    deviation: float,
-    bound: float | None,
-    detail: str = "",
-) -> None:
-    """Record a deviation, or that ``meta.json`` gives no bound for it."""
-    if bound is None:
-        report.unchecked(case, f"{quantity}: meta.json gives no bound (deviation {deviation:.3g})")
-    else:
-        report.check(case, quantity, deviation, bound, detail)
 
 
 def list_unknown(report: Report, case: str, names: Iterable[str], what: str) -> None:
@@ -170,4 +155,4 @@ def as_array(value: Any) -> np.ndarray:
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the entries whose name starts with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytorch_port.model.embedding import sinusoid_positions
-from pytorch_port.model.losses import icl_scalars, label_sets
+from pytorch_port.model.losses import SCALARS, icl_scalars, label_sets
 from pytorch_port.parity.golden import (
-    CASE_ERRORS,
     Arrays,
     Golden,
     absolute,
-    checked,
     list_unknown,
     relative,
     under,
@@ -38,33 +36,27 @@ SETTINGS = {
 }
 
 
-def check_metrics(golden: Golden, report: Report) -> set[str]:
-    """Check every case of ``metrics.json`` / ``metrics.npz``; return the files handled."""
-    files = {name for name in ("metrics.json", "metrics.npz") if (golden.path / name).is_file()}
+def check_metrics(golden: Golden, report: Report) -> None:
+    """Check every case of ``metrics.json`` / ``metrics.npz``."""
+    files = [name for name in ("metrics.json", "metrics.npz") if name in golden]
     if len(files) < 2:
         for name in files:
             report.unchecked(name, "metrics need both metrics.json and metrics.npz")
-        return files
-    try:
-        arrays = golden.arrays("metrics.npz")
-    except ValueError as error:
-        report.equal("metrics.npz", "readable", False, str(error))
-        return files
+        return
+    arrays = golden.arrays("metrics.npz")
     cases = golden.json("metrics.json")
     used: set[str] = set()
     for name, case in cases.items():
         used |= {key for key in arrays if key.startswith(f"{name}/")}
         if not isinstance(case, Mapping):
-            known = name in golden.meta.get("reference_bugs", ())
+            known = name in golden.names("reference_bugs")
+            golden.met.add(name)
             why = "the reference itself fails here" if known else "no settings"
             report.unchecked(f"metrics/{name}", f"{why}: {str(case)[:60]}")
             continue
-        try:
+        with report.attempt(f"metrics/{name}"):
             used |= _check_case(golden, report, name, case, arrays)
-        except CASE_ERRORS as error:
-            report.equal(f"metrics/{name}", "runs", False, f"{type(error).__name__}: {error}")
     list_unknown(report, "metrics.npz", set(arrays) - used, "array")
-    return files
 
 
 def _input_names(name: str, case: Mapping[str, Any]) -> tuple[str, str]:
@@ -81,15 +73,25 @@ def _input_names(name: str, case: Mapping[str, Any]) -> tuple[str, str]:
     return f"logits{suffix}", labels
 
 
+def _contradictions(case: Mapping[str, Any]) -> list[str]:
+    """Say what the settings tell of the case that its check takes from other settings."""
+    seq_type, mode, found = case["seq_type"], case.get("mode"), []
+    if mode not in (None, f"eval_{seq_type}", "train" if seq_type == "bursty" else None):
+        found.append(f"mode {mode!r} is not that of seq_type {seq_type!r}, which was checked")
+    labeling = case.get("lc", "ordered")
+    if labeling not in ("ordered", case.get("lr")):
+        found.append(f"lc {labeling!r}: common labels were checked as of labeling 'ordered'")
+    return found
+
+
 def _check_case(
     golden: Golden, report: Report, name: str, case: Mapping[str, Any], arrays: Arrays
 ) -> set[str]:
     """Compare all scalars of one case; return the names of the shared arrays it used."""
     label = f"metrics/{name}"
-    unknown = set(case) - SETTINGS
-    if unknown:
-        list_unknown(report, label, unknown, "setting")
-        return set()
+    list_unknown(report, label, set(case) - SETTINGS, "setting")
+    for text in _contradictions(case):
+        report.unchecked(label, text)
     inputs = _input_names(name, case)
     missing = [key for key in inputs if key not in arrays]
     if missing:
@@ -116,9 +118,21 @@ def _check_case(
         w_interim=case.get("w", 0.0),
         concatenate_labels=bool(case.get("concat", False)),
     )
-    compare_scalars(golden, report, label, ours, case.get("scalars", {}), "metrics_abs")
-    compare_scalars(golden, report, label, ours, under(arrays, f"{name}/"), "metrics_abs", " (npz)")
+    places = {"": case.get("scalars", {}), " (npz)": under(arrays, f"{name}/")}
+    for where, recorded in places.items():
+        compare_scalars(golden, report, label, ours, recorded, "metrics_abs", where)
+        if recorded:
+            list_missing(report, label, recorded, where)
+    if not any(places.values()):
+        report.unchecked(label, "no scalars are recorded")
     return set(inputs)
+
+
+def list_missing(report: Report, case: str, recorded: Mapping[str, Any], where: str = "") -> None:
+    """List the scalars that a case does not record, though it records others."""
+    missing = [name for name in SCALARS if name not in recorded]
+    if missing:
+        report.unchecked(case, f"scalars{where} not recorded: {', '.join(missing)}")
 
 
 def compare_scalars(
@@ -136,6 +150,9 @@ def compare_scalars(
     """
     list_unknown(report, case, set(recorded) - set(ours), "scalar")
     shared = [name for name in recorded if name in ours]
+    for name in [name for name in shared if recorded[name] is None]:
+        report.unchecked(case, f"{name}: no value is recorded")
+        shared.remove(name)
     losses = {
         n: absolute(ours[n], recorded[n]) / max(1.0, abs(float(recorded[n])))
         for n in shared
@@ -146,47 +163,38 @@ def compare_scalars(
         if deviations:
             worst = max(deviations, key=lambda n: deviations[n])
             detail = f"{len(deviations)} compared, worst {worst}"
-            checked(report, case, what + where, deviations[worst], golden.bound(bound), detail)
+            report.check(case, what + where, deviations[worst], golden.bound(bound), detail)
 
 
-def check_positions(golden: Golden, report: Report) -> set[str]:
-    """Check every array (T, E) of ``positional_encodings.npz``; return the files handled."""
-    name = "positional_encodings.npz"
-    if not (golden.path / name).is_file():
-        return set()
-    try:
-        arrays = golden.arrays(name)
-    except ValueError as error:
-        report.equal(name, "readable", False, str(error))
-        return {name}
-    for key, recorded in arrays.items():
-        if recorded.ndim != 2:
-            report.unchecked(f"positions/{key}", f"shape {recorded.shape} is not (T, E)")
+def check_positions(golden: Golden, report: Report) -> None:
+    """Check every array (T, E) of ``positional_encodings.npz``."""
+    for key, recorded in golden.arrays("positional_encodings.npz").items():
+        case = f"positions/{key}"
+        if recorded.ndim != 2 or recorded.shape[1] % 2:
+            report.unchecked(case, f"shape {recorded.shape} is not (T, E) with an even E")
             continue
-        deviation = absolute(sinusoid_positions(*recorded.shape), recorded)
-        checked(report, f"positions/{key}", "sinusoids", deviation, golden.bound("positional_abs"))
-    return {name}
+        with report.attempt(case):
+            deviation = absolute(sinusoid_positions(*recorded.shape), recorded)
+            report.check(case, "sinusoids", deviation, golden.bound("positional_abs"))
 
 
-def check_schedules(golden: Golden, report: Report) -> set[str]:
+def check_schedules(golden: Golden, report: Report) -> None:
     """Check every series of ``lr_schedule.npz`` against its settings in ``meta.json``."""
-    name = "lr_schedule.npz"
-    if not (golden.path / name).is_file():
-        return set()
-    try:
-        arrays = golden.arrays(name)
-        steps = arrays.pop("step")
-    except (KeyError, ValueError) as error:
-        report.equal(name, "readable", False, str(error))
-        return {name}
+    if "lr_schedule.npz" not in golden:
+        golden.unneeded("lr_schedules")
+        return
     all_settings = golden.meta.get("lr_schedules", {})
+    arrays = golden.arrays("lr_schedule.npz")
+    steps = arrays["step"]
     for key, recorded in arrays.items():
+        if key == "step":
+            continue
         settings = all_settings.get(key)
         if not isinstance(settings, Mapping) or set(settings) != {"max_lr", "warmup_steps"}:
             report.unchecked(f"lr/{key}", "meta.json gives no max_lr and warmup_steps alone")
             continue
-        schedule = warmup_rsqrt(settings["max_lr"], settings["warmup_steps"])
-        ours = [schedule(int(step)) for step in steps]
-        deviation = relative(ours, recorded)
-        checked(report, f"lr/{key}", "learning rates", deviation, golden.bound("lr_rel"))
-    return {name}
+        with report.attempt(f"lr/{key}"):
+            schedule = warmup_rsqrt(settings["max_lr"], settings["warmup_steps"])
+            ours = [schedule(int(step)) for step in steps]
+            deviation = relative(ours, recorded)
+            report.check(f"lr/{key}", "learning rates", deviation, golden.bound("lr_rel"))

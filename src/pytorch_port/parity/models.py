@@ -18,12 +18,10 @@ from pytorch_port.model.jax_weights import as_haiku, load_jax_weights, parameter
 from pytorch_port.model.losses import icl_scalars, label_sets, make_targets
 from pytorch_port.model.sequence_models import SEQ_MODELS
 from pytorch_port.parity.golden import (
-    CASE_ERRORS,
     Arrays,
     Golden,
     absolute,
     as_array,
-    checked,
     list_unknown,
     never_nan,
     relative,
@@ -31,7 +29,7 @@ from pytorch_port.parity.golden import (
 )
 from pytorch_port.parity.initial import check_init_stats, check_shapes
 from pytorch_port.parity.kinks import ExactGradients
-from pytorch_port.parity.metrics import compare_scalars
+from pytorch_port.parity.metrics import compare_scalars, list_missing
 from pytorch_port.parity.subject import ModelCase
 from pytorch_port.parity.traces import check_traces, trace_keys
 from trainrig.parity import Report
@@ -48,6 +46,8 @@ SETTINGS = {
     "common",
     "hold",
 }
+#: Entries of models.json.
+HEADER = {"models", "versions"}
 ARRAYS = re.compile(
     r"(params|state\d+|grad_norm|scalars_train)/.+"
     r"|(loss|logits)_(train|eval_state\d+)"
@@ -56,34 +56,35 @@ ARRAYS = re.compile(
 PARTITION_SCALARS = ("from_common", "from_rare", "from_support_common", "from_support_rare")
 
 
-def check_models(golden: Golden, report: Report) -> set[str]:
-    """Check every ``model_*.npz`` and every entry of ``models.json``; return files handled."""
-    files = {path.name for path in golden.path.glob("model_*.npz")}
-    cases = golden.json("models.json").get("models", {})
-    for name in sorted(files):
-        stem = name.removesuffix(".npz")
-        case = cases.get(stem)
-        if not isinstance(case, Mapping):
-            report.unchecked(stem, "models.json has no settings for it")
-            continue
-        try:
-            _check_model(golden, report, stem, case, golden.arrays(name))
-        except CASE_ERRORS as error:
-            report.equal(stem, "runs", False, f"{type(error).__name__}: {error}")
-    for stem in sorted(set(cases) - {name.removesuffix(".npz") for name in files}):
-        case = cases[stem]
-        if isinstance(case, Mapping) and "shapes" in case:
-            check_shapes(report, stem, case)
-        else:
-            report.unchecked(stem, "models.json lists it, but it has neither arrays nor shapes")
-    return files | ({"models.json"} if (golden.path / "models.json").is_file() else set())
+def check_models(golden: Golden, report: Report) -> None:
+    """Check every ``model_*.npz`` and every entry of ``models.json``."""
+    files = {path.name.removesuffix(".npz") for path in golden.folder.glob("model_*.npz")}
+    cases: Mapping[str, Any] = {}
+    with report.attempt("models.json"):
+        header = golden.json("models.json")
+        list_unknown(report, "models.json", set(header) - HEADER, "entry")
+        cases = dict(header.get("models", {}).items())  # of another form: an error here
+    for stem in sorted(files | set(cases)):
+        with report.attempt(stem):
+            case = cases.get(stem)
+            if not isinstance(case, Mapping):
+                report.unchecked(stem, "models.json has no settings for it")
+                continue
+            if stem in files:
+                _check_model(golden, report, stem, case, golden.arrays(f"{stem}.npz"))
+            elif "shapes" not in case:
+                report.unchecked(stem, "models.json lists it, but it has neither arrays nor shapes")
+            else:
+                golden.met.add(stem)
+                list_unknown(report, stem, set(case) - SETTINGS, "setting")
+            if "shapes" in case:
+                check_shapes(report, stem, case)
 
 
 def unknown_settings(case: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a model case that the port has no place for."""
-    unknown = sorted(set(case) - SETTINGS)
+    """Return the settings of a model that the port has no place for."""
     known = inspect.signature(InputEmbedder.__init__).parameters
-    unknown += [f"embedding/{key}" for key in case["embedding"] if key not in known]
+    unknown = [f"embedding/{key}" for key in case["embedding"] if key not in known]
     if case["seq_model"] not in SEQ_MODELS:
         return [*unknown, f"seq_model/{case['seq_model']}"]
     known = inspect.signature(SEQ_MODELS[case["seq_model"]].__init__).parameters
@@ -93,32 +94,39 @@ def unknown_settings(case: Mapping[str, Any]) -> list[str]:
 def _check_model(
     golden: Golden, report: Report, stem: str, case: Mapping[str, Any], arrays: Arrays
 ) -> None:
-    unknown = unknown_settings(case)
-    if unknown:
-        list_unknown(report, stem, unknown, "setting")
-        return
+    known = trace_keys(arrays) | {key for key in arrays if ARRAYS.fullmatch(key)}
+    list_unknown(report, stem, set(arrays) - known, "array")
+    list_unknown(report, stem, set(case) - SETTINGS, "setting")
     subject = ModelCase(golden, stem, case, arrays)
+    if "target" in arrays:
+        with report.attempt(stem):
+            target = make_targets(subject.labels, concatenate_labels=subject.concatenate)
+            report.equal(stem, "target", absolute(target, arrays["target"]) == 0.0)
+    unknown = unknown_settings(case)
+    if unknown:  # it cannot be built as it was
+        list_unknown(report, stem, unknown, "setting")
+        report.unchecked(stem, "everything that is computed by the model")
+        return
+    if "init_stats" in case:
+        with report.attempt(stem):
+            check_init_stats(report, stem, case["init_stats"], subject.blank)
     model = subject.build()
     if "n_params" in case:
         ours = sum(p.numel() for p in model.parameters())
         report.equal(stem, "parameter count", ours == case["n_params"], f"{ours:,}")
-    if "target" in arrays:
-        target = make_targets(subject.labels, concatenate_labels=subject.concatenate)
-        report.equal(stem, "target", absolute(target, arrays["target"]) == 0.0)
     random_training, random_always = subject.random_parts()
     if random_training:
         report.unchecked(stem, "training mode: dropout draws its own random numbers")
     else:
-        _check_training(subject, report, model)
-        check_traces(subject, report)
+        with report.attempt(stem):
+            _check_training(subject, report, model)
+        with report.attempt(stem):
+            check_traces(subject, report)
     if random_always:
         report.unchecked(stem, "evaluation mode: dropout draws its own random numbers")
     else:
-        _check_evaluation(subject, report, model)
-    if "init_stats" in case:
-        check_init_stats(report, stem, case["init_stats"], subject.blank)
-    known = trace_keys(arrays) | {key for key in arrays if ARRAYS.fullmatch(key)}
-    list_unknown(report, stem, set(arrays) - known, "array")
+        with report.attempt(stem):
+            _check_evaluation(subject, report, model)
 
 
 def _check_training(subject: ModelCase, report: Report, model: nn.Module) -> None:
@@ -130,12 +138,22 @@ def _check_training(subject: ModelCase, report: Report, model: nn.Module) -> Non
     loss.backward()
     if "logits_train" in arrays:
         deviation = absolute(logits, arrays["logits_train"])
-        checked(report, stem, "logits train", deviation, golden.bound("logits_abs"))
+        report.check(stem, "logits train", deviation, golden.bound("logits_abs"))
     if "loss_train" in arrays:
         deviation = relative(loss, arrays["loss_train"])
-        checked(report, stem, "loss train", deviation, golden.bound("loss_rel"))
-    _check_scalars(subject, report, logits)
-    _check_gradients(subject, report, model)
+        report.check(stem, "loss train", deviation, golden.bound("loss_rel"))
+    for check in (
+        partial(_check_scalars, subject, report, logits),
+        partial(_check_gradients, subject, report, model),
+        partial(_check_states, subject, report, model),
+    ):
+        with report.attempt(stem):
+            check()
+
+
+def _check_states(subject: ModelCase, report: Report, model: nn.Module) -> None:
+    """Check the states after one and more training passes; one has been made."""
+    golden, arrays, stem = subject.golden, subject.arrays, subject.stem
     last = max((int(m[1]) for k in arrays if (m := re.match(r"state(\d+)/", k))), default=0)
     for n_passes in range(1, last + 1):
         if n_passes > 1:
@@ -144,9 +162,13 @@ def _check_training(subject: ModelCase, report: Report, model: nn.Module) -> Non
         recorded = under(arrays, f"state{n_passes}/")
         if recorded:
             ours = as_haiku(state_map(model), dict(model.named_buffers()))
-            deviation = max(absolute(ours[name], value) for name, value in recorded.items())
+            list_unknown(report, f"{stem}/state{n_passes}", set(recorded) - set(ours), "array")
+            missing = ", ".join(sorted(set(ours) - set(recorded)))
+            if missing:
+                report.unchecked(stem, f"state{n_passes}: {missing} not recorded")
+            deviation = max(absolute(ours[n], v) for n, v in recorded.items() if n in ours)
             bound = golden.bound("bn_state_abs")
-            checked(report, stem, f"BatchNorm state {n_passes}", deviation, bound)
+            report.check(stem, f"BatchNorm state {n_passes}", deviation, bound)
 
 
 #: What is recorded of a gradient.
@@ -250,12 +272,12 @@ def _check_evaluation(subject: ModelCase, report: Report, model: nn.Module) -> N
         name = f"eval_state{n_passes}"
         if f"logits_{name}" in arrays:
             recorded, bound = arrays[f"logits_{name}"], golden.bound("logits_abs")
-            checked(report, stem, f"logits {name}", absolute(logits, recorded), bound)
+            report.check(stem, f"logits {name}", absolute(logits, recorded), bound)
             deviation = absolute(query, recorded[:, -1:])
-            checked(report, stem, f"logits {name} query-only", deviation, bound)
+            report.check(stem, f"logits {name} query-only", deviation, bound)
         if f"loss_{name}" in arrays:
             deviation = relative(loss, arrays[f"loss_{name}"])
-            checked(report, stem, f"loss {name}", deviation, golden.bound("loss_rel"))
+            report.check(stem, f"loss {name}", deviation, golden.bound("loss_rel"))
 
 
 def _check_scalars(subject: ModelCase, report: Report, logits: Tensor) -> None:
@@ -285,10 +307,12 @@ def _check_scalars(subject: ModelCase, report: Report, logits: Tensor) -> None:
     if "common" in case and "hold" in case:
         ours = scalars(num_classes - case["common"] - case["hold"], case["common"])
         compare_scalars(golden, report, stem, ours, recorded, "scalars_abs")
+        list_missing(report, stem, recorded)
         return
     ours = scalars(num_classes, 0)
     fixed = {k: v for k, v in recorded.items() if k not in PARTITION_SCALARS}
     compare_scalars(golden, report, stem, ours, fixed, "scalars_abs")
+    list_missing(report, stem, recorded)
     open_ones = {k: v for k, v in recorded.items() if k in PARTITION_SCALARS}
     predicted = logits.detach()[:, -1].argmax(-1).tolist()
     cuts = sorted({0, num_classes, *predicted, *(p + 1 for p in predicted)})
@@ -301,4 +325,4 @@ def _check_scalars(subject: ModelCase, report: Report, logits: Tensor) -> None:
     )
     detail = "some partition fits; the recorded one is not in models.json"
     bound = golden.bound("scalars_abs")
-    checked(report, stem, "scalars of rare and common", deviation, bound, detail)
+    report.check(stem, "scalars of rare and common", deviation, bound, detail)

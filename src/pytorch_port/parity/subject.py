@@ -48,8 +48,7 @@ class ModelCase:
         self.labels = golden.tensor(arrays["labels"])
         self.concatenate = bool(case["embedding"].get("concatenate_labels", False))
         self.w_interim = float(case.get("w_interim", 0.0))
-        skip = golden.bounds.get("skip_grad_of", [])
-        self.skip_grad = [skip] if isinstance(skip, str) else list(skip)
+        self.skip_grad = golden.names("bounds", "skip_grad_of")
 
     @property
     def is_resnet(self) -> bool:
@@ -105,7 +104,9 @@ class ModelCase:
 
     def skipped(self, name: str) -> bool:
         """Whether ``meta.json`` declares a parameter's gradient to be rounding noise."""
-        return any(fnmatch.fnmatch(name, pattern) for pattern in self.skip_grad)
+        matching = {p for p in self.skip_grad if fnmatch.fnmatch(name, p)}
+        self.golden.met |= matching
+        return bool(matching)
 
     def random_parts(self) -> tuple[bool, bool]:
         """Whether dropout acts (in training, also in evaluation)."""

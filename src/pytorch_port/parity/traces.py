@@ -16,7 +16,6 @@ from pytorch_port.parity.golden import (
     Arrays,
     absolute,
     as_array,
-    checked,
     list_unknown,
     never_nan,
     relative,
@@ -69,14 +68,15 @@ def check_traces(subject: ModelCase, report: Report) -> None:
     all_settings = subject.golden.meta.get("traces", {})
     for tag in trace_tags(subject.arrays):
         case = f"{subject.stem}/{tag}"
-        settings = all_settings.get(tag)
-        problem = _problem(settings)
-        if problem:
-            report.unchecked(case, problem)
-        elif f"{BATCHES}labels" not in subject.arrays:
-            report.unchecked(case, "no train_batches/labels to train on")
-        else:
-            _check_trace(subject, report, tag, settings)
+        with report.attempt(case):
+            settings = all_settings.get(tag)
+            problem = _problem(settings)
+            if problem:
+                report.unchecked(case, problem)
+            elif f"{BATCHES}labels" not in subject.arrays:
+                report.unchecked(case, "no train_batches/labels to train on")
+            else:
+                _check_trace(subject, report, tag, settings)
 
 
 def _problem(settings: Any) -> str:
@@ -135,7 +135,7 @@ def _check_trace(subject: ModelCase, report: Report, tag: str, settings: Mapping
         if bound is not None and not deviation <= bound:
             detail = f"in float64; float32 rounding gave {deviation:.3g}"
             deviation = compare(runs.double.series[name], recorded[name])
-        checked(report, case, name, deviation, bound, detail)
+        report.check(case, name, deviation, bound, detail)
     for prefix, key in FINAL.items():
         expected = under(recorded, f"{prefix}/")
         if expected:
@@ -245,7 +245,7 @@ def _check_final(
             limit = max(bound, 4.0 * noise)
             deviation, name = _worst(exact, recorded, sizes, i)
             detail = f"{name} (in float64, bound 4x our float32 rounding)"
-        checked(report, case, f"{prefix.replace('_', ' ')}: {what}", deviation, limit, detail)
+        report.check(case, f"{prefix.replace('_', ' ')}: {what}", deviation, limit, detail)
 
 
 def _norms_and_sums(tensors: Mapping[str, Tensor], names: list[str]) -> dict[str, np.ndarray]:
