@@ -184,6 +184,7 @@ class Recorder:
             self._settle_files(checkpoint, ignored)
         except BaseException:
             self.log.close()
+            del self.log
             raise
         return self.start
 
@@ -561,10 +562,8 @@ def recording(run: Recorder) -> Iterator[None]:
     except DivergedError as error:
         run.end(error)
     except BaseException as error:
-        if hasattr(run, "log"):
+        if hasattr(run, "log"):  # else refused before anything was restored, and left as it was
             run.end(error)
-        else:  # before anything was restored
-            run.directory.record_stop(error)
         raise
     else:
         run.end()

@@ -18,7 +18,7 @@ FLAGS = {
     "unknown section": (["--set", "optimiser.max_lr=1"], 1, "did you mean 'optimizer.max_lr'"),
     "key below a value": (["--set", "seed.x=1"], 1, "unknown key 'seed.x'"),
     "no equals sign": (["--set", "seed"], 1, "no '=' found"),
-    "unknown choice": (["--example-encoding", "conv"], 2, "invalid choice: 'conv'"),
+    "unknown choice": (["--example-encoding", "convolution"], 2, "invalid choice: 'convolution'"),
     "unknown source": (["--source", "web"], 1, "image source: 'web' is unknown"),
     "unknown precision": (["--precision", "fp8"], 2, "invalid choice: 'fp8'"),
     "unknown mode": (["--set", "data.train_seqs=burtsy"], 1, "did you mean 'bursty'"),

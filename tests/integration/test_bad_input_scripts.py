@@ -82,7 +82,7 @@ CASES = [
     (f"{DEEPOBS} --learning-rat 1", 2, "did you mean '--learning"),
     ("run_deepobs mnist_mpl --lr 0.1 --output_dir {new}", 1, "did you mean 'mnist_mlp'"),
     ("run_deepobs --smoke mnist_mpl", 1, "did you mean 'mnist_mlp'"),
-    (f"{DEEPOBS} --optimizer Adamm", 1, "did you mean 'Adam'"),
+    (f"{DEEPOBS} --optimizer Adamm", 1, "did you mean 'adam'"),
     (f"{DEEPOBS} --optimizer os.path", 1, "os"),
     (f"{DEEPOBS} --optimizer no_such.Thing", 1, "no_such"),
     (f"{DEEPOBS} --hp momentumm=0.9", 1, "did you mean 'momentum'"),
@@ -123,7 +123,7 @@ CASES = [
     ("trainrig.command data get mnist --source {new}", 1, "no such folder"),
     ("trainrig.command data verify --data-dir {runs}", 1, "no data set in it"),
     ("estimate_deepobs_runtime", 2, "--optimizer"),
-    (f"{RUNTIME} --optimizer Adamm", 1, "did you mean 'Adam'"),
+    (f"{RUNTIME} --optimizer Adamm", 1, "did you mean 'adam'"),
     (f"{RUNTIME} --optimizer Adam --test_problem mnist_mpl", 1, "'mnist_mlp'"),
     (f"{RUNTIME} --optimizer Adam --num_runs 0", 1, "0"),
     (
