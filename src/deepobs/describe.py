@@ -89,7 +89,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
             "seeds": row.n,
             "epochs": row.epochs,
             "final": row.performance,
-            "sd": row.std,
+            "sd": row.std if row.n > 1 else None,
             "speed": row.speed_text,
             "setting": row.tunability,
             "against published": row.verdict,

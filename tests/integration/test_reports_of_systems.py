@@ -65,8 +65,8 @@ def test_deepobs_results_stand_over_the_published_baselines(tmp_path):
         (folder / f"random_seed__{seed}__x.json").write_text(json.dumps(content | curves))
     page = write_report(tmp_path)
     rows = sections(page)["Beside published values"]
-    assert "quadratic_deep Adam run test losses 2 91 " in rows
-    assert re.findall(r"quadratic_deep (\w+) published test losses 10 ([\d.]+)", rows) == [
+    assert "quadratic_deep Adam run test losses 2 1 91 " in rows  # seeds, epochs, final
+    assert re.findall(r"quadratic_deep (\w+) published test losses 10 100 ([\d.]+)", rows) == [
         ("SGD", "87.4"),
         ("Momentum", "87.05"),
         ("Adam", "87.11"),
