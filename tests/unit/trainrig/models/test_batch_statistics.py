@@ -320,3 +320,20 @@ def both_functions(x, gradient, values, training):
 def test_one_value_per_channel_is_refused():
     with pytest.raises(ValueError, match=r"\(1, 3, 1, 1\) has one value per channel"):
         BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+
+
+def test_torchs_own_function_is_never_asked_for_an_eps_of_zero(monkeypatch):
+    """torch 2.11 refuses it, where the compiled passes are not to be had."""
+    original = torch.nn.functional.batch_norm
+
+    def strict(*arguments, **options):
+        assert options.get("eps", 1.0) > 0
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(channels.F, "batch_norm", strict)
+    x = torch.randn(4, 3, 5, 5)
+    mean, scale, shift = torch.randn(3).double(), torch.rand(3).double(), torch.randn(3).double()
+    found = channels._scaled(x, mean, scale, shift)
+    a, b, c = (values.float().view(1, 3, 1, 1) for values in (mean, scale, shift))
+    # three roundings of terms up to 10 in size
+    assert_close(found, b * (x - a) + c, rtol=0.0, atol=3 * 2.0**-24 * 10)
