@@ -177,7 +177,7 @@ def test_a_search_by_a_cluster_is_the_search_here(tmp_path, cluster, capsys, pac
     ("arguments", "text"),
     [
         (["mnist_mpl"], "did you mean 'mnist_mlp'"),
-        (["mnist_mlp", "--optimizer", "Addam"], "did you mean 'Adam'"),
+        (["mnist_mlp", "--optimizer", "Addam"], "did you mean 'adam'"),
         (["quadratic_deep", "--hp", "momentun=0.9"], "did you mean 'momentum'"),
         (
             ["quadratic_deep", "--lr", "0.1", "--lr_sched_epochs", "1"],

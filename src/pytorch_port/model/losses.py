@@ -237,7 +237,7 @@ def icl_scalars(
     """
     logits, sets = logits.detach(), sets.to(logits.device)
     if sets.polysemy > 1 and seq_type == "no_support_common":
-        # Deviation: the reference moves the labels for its accuracies, but not for its loss.
+        # The reference moves the labels for its accuracies, but not for its loss.
         target = target.clone()
         target[:, :: 1 if concatenate_labels else 2] += sets.n_rare * (sets.polysemy - 1)
     query_losses, interim_losses = _weighted_losses(logits, target, w_interim, concatenate_labels)

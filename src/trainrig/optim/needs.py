@@ -196,7 +196,7 @@ def _try(optimizer: Optimizer, needs: Needs) -> _Trial:
             if needs.gradient_first:
                 evaluate()
             before = [None if p.grad is None else p.grad.detach().clone() for p in twins]
-            copied.step(*([closure] if needs.closure else []))  # type: ignore[arg-type]
+            copied.step(*([closure] if needs.closure else []))  # type: ignore[arg-type] # None or one
             calls.append(count)
             after = [p.grad for p in twins]
             keeps = keeps and all(

@@ -537,7 +537,7 @@ def _steps(optimizer: Optimizer, parameters: list[Tensor], needs: Needs) -> None
             p.grad = None
         if needs.gradient_first:
             evaluate()
-        optimizer.step(*([evaluate] if needs.closure else []))  # type: ignore[arg-type]
+        optimizer.step(*([evaluate] if needs.closure else []))  # type: ignore[arg-type] # None or one
 
 
 __all__ = ["load_optimizer", "optimizer_state", "prepare_optimizer", "remember"]
