@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config.schema import IclConfig
-from pytorch_port.sweep.grid import SweepRun, stored
-from pytorch_port.sweep.runs_table import SAME_NUMBERS, is_ours
+from pytorch_port.sweep.grid import SAME_NUMBERS, SweepRun, is_ours, stored
 from trainrig.config import apply_overrides
 from trainrig.summaries import differences, exact, run_configs
 from trainrig.tracking.tables import Column, read_table

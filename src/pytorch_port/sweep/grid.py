@@ -20,6 +20,20 @@ from trainrig.summaries import names_in
 PackSize = int | Literal["auto"]
 
 
+#: What changes no number but its rounding. The source of images stands in their description, and
+#: there their digest.
+SAME_NUMBERS = (
+    "device",
+    "images",
+    "data.source",
+    "training.engine",
+    "training.query_only_head",
+    "training.log_interval",
+    "training.save_interval",
+    "training.keep_last",
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
     """What is varied; every combination is one run.
@@ -198,3 +212,10 @@ FIGURE3A_PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def _spaced(values: Sequence[Any]) -> str:
     return " ".join(map(str, values))
+
+
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Say whether a ``config.json`` is one of in-context learning."""
+    data = config.get("data")
+    generator = data.get("generator_config") if isinstance(data, Mapping) else None
+    return isinstance(generator, Mapping) and "n_holdout_classes" in generator

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.sweep.figure3_tables import RUNS_COLUMNS, config_facts, shrink_factor
-from pytorch_port.sweep.grid import SweepRun, stored
+from pytorch_port.sweep.grid import SAME_NUMBERS, SweepRun, is_ours, stored
 from pytorch_port.train.rows import LENGTH
 from trainrig.checkpoint import list_checkpoints
 from trainrig.optim.schedules import total_lr, warmup_rsqrt
@@ -19,18 +19,6 @@ from trainrig.runs import LATEST, read_status
 from trainrig.summaries import differences, run_configs, summary_lock, warn
 from trainrig.tracking.tables import Row, write_table
 
-#: What changes no number but its rounding. The source of images stands in their description, and
-#: there their digest.
-SAME_NUMBERS = (
-    "device",
-    "images",
-    "data.source",
-    "training.engine",
-    "training.query_only_head",
-    "training.log_interval",
-    "training.save_interval",
-    "training.keep_last",
-)
 #: Besides, what every figure tells apart.
 FREE = (
     *(key for key in SAME_NUMBERS if key not in ("images", "data.source")),
@@ -105,13 +93,6 @@ def list_runs(
         mark = {"in_grid": int(name in planned), "differs": differs or None}
         rows.append({**row, **mark, "config_module": config_path.stem if name in planned else None})
     return rows, unread
-
-
-def is_ours(config: Mapping[str, Any]) -> bool:
-    """Say whether a ``config.json`` is one of in-context learning."""
-    data = config.get("data")
-    generator = data.get("generator_config") if isinstance(data, Mapping) else None
-    return isinstance(generator, Mapping) and "n_holdout_classes" in generator
 
 
 def _row(base_dir: Path, name: str, config: Mapping[str, Any]) -> Row | None:
