@@ -129,7 +129,9 @@ def test_the_weight_decay_sweep(call_script, config, tmp_path):
     assert snapshot(output) == before
     assert (output / "figure3_adamw_metrics.csv").read_text() == text
 
-    changed = call_script("run_adamw_sweep_torch", [*words.split(), "--max-lr", "0.5"])
+    changed = call_script(
+        "run_adamw_sweep_torch", [*words.split(), "--set", "optimizer.max_lr=0.5"]
+    )
     assert changed.code == 1
     assert "max_lr" in changed.err
     shorter = call_script("run_adamw_sweep_torch", [*words.split(), "--training_steps", "5"])

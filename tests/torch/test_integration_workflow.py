@@ -118,7 +118,7 @@ def test_another_configuration_or_scan_is_not_resumed(trained, scan, tmp_path, m
     config = config_for(tmp_path / "run")
     options = {"execution_config": execution(), "overrides": {"resume": True}}
     config.batch_size = 16
-    with pytest.raises(ValueError, match=r"another configuration .training.batch_size: .*--resume"):
+    with pytest.raises(ValueError, match=r"training.batch_size: .*--overwrite"):
         run_cdi_example_with_backend(scan, None, config, **options)
     config.batch_size = 8
     other = dataclasses.replace(scan, probeGuess=2 * scan.probeGuess)

@@ -128,17 +128,25 @@ def last_rows(rows: Rows) -> list[Row]:
 
     The mean of its last three accuracies, and the standard error, stand beside them.
     """
+    newest = {(row["class_count"], row.get("seed") or 0): row for row in with_headlines(rows)}
+    return [dict(newest[key]) for key in sorted(newest)]
+
+
+def with_headlines(rows: Rows) -> list[Row]:
+    """Return the evaluations by step, each with the mean of its run's last three up to it."""
     runs: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    found = []
     for row in sorted(rows, key=lambda row: row["step"]):
-        runs.setdefault((row["class_count"], row.get("seed") or 0), []).append(row)
-    return [
-        {
-            **runs[key][-1],
-            **headline_columns(runs[key], "accuracy_closed", "accuracy_closed"),
-            **headline_columns(runs[key], "accuracy_query", "accuracy_query"),
-        }
-        for key in sorted(runs)
-    ]
+        own = runs.setdefault((row["class_count"], row.get("seed") or 0), [])
+        own.append(row)
+        found.append(
+            {
+                **row,
+                **headline_columns(own, "accuracy_closed", "accuracy_closed"),
+                **headline_columns(own, "accuracy_query", "accuracy_query"),
+            }
+        )
+    return found
 
 
 def write_rows(rows: Rows, path: Path | str) -> None:
@@ -217,7 +225,7 @@ def write_figure3a(
 ) -> Files:
     """Write a panel's two tables and, if asked, its figure (PNG and PDF)."""
     files = files_of(output_dir, panel)
-    write_rows(rows, files.timeseries)
+    write_rows(with_headlines(rows), files.timeseries)
     write_rows(last_rows(rows), files.metrics)
     if plot:
         save_figure(plot_figure3a(rows, panel, note), files.figure)
