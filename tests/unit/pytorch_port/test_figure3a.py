@@ -43,7 +43,8 @@ def test_writes_tables_and_figure(rows, tmp_path):
         "loss_interim,loss_query,source,progress_path"
     )
     series = figure3a.read_rows(files.timeseries)
-    assert series == sorted(rows, key=lambda row: (row["class_count"], row["step"]))
+    expected = figure3a.with_headlines(rows)
+    assert series == sorted(expected, key=lambda row: (row["class_count"], row["step"]))
     last = figure3a.read_rows(files.metrics)
     assert [(row["class_count"], row["step"]) for row in last] == [(100, 2000), (1600, 2000)]
 
