@@ -1,46 +1,11 @@
-"""Put the data sets of the DeepOBS problems below one folder, from archives here or by download.
+"""Put the data sets of the DeepOBS problems below one folder.
 
-The same as ``trainrig data get`` for each of the sets that those problems read.
-
-Example:
-    python scripts/prepare_data.py --data_dir data_deepobs --source downloads --only tolstoi
+The same as ``trainrig deepobs prepare``; ``--help`` says how to use it.
 """
 
-from __future__ import annotations
+from deepobs.commands.prepare import main, make_parser
 
-import argparse
-from pathlib import Path
-
-from trainrig.cli import Parser, entry
-from trainrig.command import main as trainrig
-
-SETS = ("mnist", "fmnist", "cifar10", "cifar100", "svhn", "tolstoi")
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(description=__doc__)
-    text = "where the sets are put (data_deepobs)"
-    flags = ("-d", "--data_dir")
-    parser.add_argument(*flags, dest="data_dir", type=Path, default="data_deepobs", help=text)
-    parser.add_argument("--source", type=Path, help="folder with archives that are already here")
-    some = {"action": "extend", "nargs": "+", "choices": SETS}
-    parser.add_argument("-o", "--only", dest="only", help="sets to prepare (all)", **some)
-    parser.add_argument("-s", "--skip", dest="skip", help="sets to leave out (none)", **some)
-    args = parser.parse_args(argv)
-    if not set(args.only or SETS) - set(args.skip or ()):
-        parser.error("--skip leaves no data set to prepare")
-    return args
-
-
-@entry
-def main(argv: list[str] | None = None) -> int:
-    """Prepare each set; one that cannot be had does not stop the others."""
-    args = parse_args(argv)
-    names = [name for name in args.only or SETS if name not in (args.skip or ())]
-    source = ["--source", str(args.source)] if args.source else []
-    return trainrig(["data", "get", *names, "--data-dir", str(args.data_dir), *source])
-
+__all__ = ["main", "make_parser"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,102 +1,11 @@
 """Run the parity proofs of all systems in every processor setting, one line for each run.
 
-A setting is a set of vector instructions (ATEN_CPU_CAPABILITY) and a number of threads. Exit status
-0 only if every run checked something, failed in nothing and ended by itself.
-
-Example:
-    python scripts/prove.py
-    python scripts/prove.py deepobs --capability avx2 --threads 1
+The same as ``trainrig prove``; ``--help`` says how to use it.
 """
 
-from __future__ import annotations
+from trainrig.commands.prove import main, make_parser
 
-import argparse
-import sys
-import time
-from pathlib import Path
-
-from trainrig.cli import Parser, entry, positive_int
-
-ROOT = Path(__file__).resolve().parents[1]
-VERIFY = ROOT / "scripts" / "verify_parity.py"
-SYSTEMS = ("icl", "deepobs", "ptycho")  # those of VERIFY; a test compares them
-#: Where recorded arrays are looked for: whole recordings beside the repository, then the small
-#: ones inside it. ``{}`` is a system.
-PLACES = (
-    ROOT.parent / "shared" / "reference" / "{}_golden",
-    ROOT / "tests" / "parity" / "golden" / "{}",
-)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(description=__doc__)
-    known = ", ".join(SYSTEMS)
-    parser.add_argument(
-        "systems", nargs="*", type=_system, metavar="SYSTEM", help=f"{known} (all of them)"
-    )
-    text = "folder that holds SYSTEM or SYSTEM_golden (../shared/reference, else tests/parity)"
-    parser.add_argument("--golden", type=Path, metavar="DIR", help=text)
-    text = "numbers of threads (1 2)"
-    parser.add_argument("--threads", type=positive_int, nargs="+", default=[1, 2], help=text)
-    text = "values of ATEN_CPU_CAPABILITY (all that this machine has)"
-    parser.add_argument("--capability", nargs="+", metavar="NAME", help=text)
-    return parser.parse_args(argv)
-
-
-def _system(name: str) -> str:
-    if name not in SYSTEMS:
-        known = ", ".join(SYSTEMS)
-        raise argparse.ArgumentTypeError(f"unknown system {name!r}; known are {known}")
-    return name
-
-
-def find_golden(system: str, folder: Path | None) -> Path:
-    """Return the directory of a system's recorded arrays.
-
-    Raises:
-        FileNotFoundError: neither place has one.
-    """
-    templates = PLACES if folder is None else (folder / "{}_golden", folder / "{}")
-    places = [Path(str(place).format(system)) for place in templates]
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " nor ".join(str(place) for place in places)
-    raise FileNotFoundError(f"no recorded arrays of {system}: neither {looked} is a directory")
-
-
-@entry
-def main(argv: list[str] | None = None) -> int:
-    """Run all proofs, print a line after each, and what failed at the end."""
-    options = parse_args(argv)
-    from trainrig.proof import Setting, capabilities, heading, own_capability, prove
-
-    commands = {}
-    for system in options.systems or SYSTEMS:
-        golden = find_golden(system, options.golden)
-        commands[system] = [sys.executable, str(VERIFY), system, "--golden", str(golden)]
-        print(f"{system}: {golden}")
-    available = capabilities(own_capability())
-    names = options.capability or available
-    for name in names:
-        if name not in available:
-            accepted = ", ".join(available)
-            raise ValueError(f"--capability {name}: this machine has {accepted}")
-    settings = [Setting(name, threads) for name in names for threads in options.threads]
-    begin, outcomes = time.monotonic(), []
-    print(heading(), flush=True)
-    for outcome in prove(commands, settings):
-        print(outcome.line(), flush=True)
-        outcomes.append(outcome)
-    for outcome in outcomes:
-        for failure in outcome.failures:
-            where = f"{outcome.system}, {outcome.setting.capability}, {outcome.setting.threads}"
-            print(f"{where}: {failure}")
-    bad = sum(not outcome.ok for outcome in outcomes)
-    print(f"{len(outcomes)} runs, {bad} failed, {time.monotonic() - begin:.0f} s")
-    return 1 if bad else 0
-
+__all__ = ["main", "make_parser"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

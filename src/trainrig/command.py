@@ -12,12 +12,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from trainrig import commands
 from trainrig.cli import Parser, describe, entry
+from trainrig.commands import groups
 from trainrig.config import diff
 from trainrig.data.catalogue import DATA_SETS, get_data_set
 from trainrig.data.locations import data_root
@@ -32,12 +33,6 @@ OWN = {
     "config diff": "what differs between two runs",
 }
 NAMES = [name for one in DATA_SETS for name in (one.name, one.alias) if name]
-
-
-def groups() -> dict[str, ModuleType]:
-    """Return the systems that are installed, by the word for each: packages of commands."""
-    found = metadata.entry_points(group="trainrig.commands")
-    return {point.name: point.load() for point in sorted(found, key=lambda point: point.name)}
 
 
 def overview() -> str:
@@ -55,19 +50,6 @@ def overview_of(name: str, package: ModuleType) -> str:
     """Return the commands of one system with what each does."""
     rows = [f"  {command:<12} {text}" for command, text in package.COMMANDS.items()]
     return "\n".join([f"usage: trainrig {name} COMMAND [--help]", "", *rows])
-
-
-def find_command(package: ModuleType, system: str, command: str) -> str:
-    """Return the module of a system's command.
-
-    Raises:
-        ValueError: there is no such command, with the nearest one.
-    """
-    known = package.COMMANDS
-    if command not in known:
-        hint = nearest(command, known) or f"; it has {', '.join(known)}"
-        raise ValueError(f"trainrig {system}: unknown command {command!r}{hint}")
-    return f"{package.__name__}.{command}"
 
 
 def run_command(module: str, name: str, words: list[str]) -> int:
@@ -143,18 +125,30 @@ def main(argv: list[str] | None = None) -> int:
     if first in commands.COMMANDS:
         return run_command(f"{commands.__name__}.{first}", f"trainrig {first}", rest)
     systems = groups()
-    if first not in systems:
-        parser = make_parser()
-        known = [*commands.COMMANDS, *systems, "doctor", "data", "config"]
-        if first not in known:
-            parser.error(f"unknown command {first!r}{nearest(first, known) or '; see --help'}")
-        arguments = parser.parse_args(words)
-        return arguments.run(arguments)
-    if not rest or rest[0] in ("-h", "--help"):
-        print(overview_of(first, systems[first]))
+    if first in systems:
+        return run_command_of(systems[first], first, rest)
+    parser = make_parser()
+    own = ["doctor", "data", "config"]
+    if first not in own:
+        _refuse_command(parser, first, [*commands.COMMANDS, *systems, *own])
+    arguments = parser.parse_args(words)
+    return arguments.run(arguments)
+
+
+def run_command_of(package: ModuleType, system: str, words: list[str]) -> int:
+    """Run a command of a system; without one, list what there is."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview_of(system, package))
         return 0
-    module = find_command(systems[first], first, rest[0])
-    return run_command(module, f"trainrig {first} {rest[0]}", rest[1:])
+    command, name = words[0], f"trainrig {system}"
+    if command not in package.COMMANDS:
+        _refuse_command(Parser(prog=name), command, list(package.COMMANDS))
+    return run_command(f"{package.__name__}.{command}", f"{name} {command}", words[1:])
+
+
+def _refuse_command(parser: argparse.ArgumentParser, word: str, known: list[str]) -> NoReturn:
+    hint = nearest(word, known) or f" (known: {', '.join(known)})"
+    parser.error(f"unknown command {word!r}{hint}")
 
 
 def _say(text: str) -> None:

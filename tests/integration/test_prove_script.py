@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import prove
 import pytest
-import verify_parity
+
+from trainrig.commands import verify
 
 
 @pytest.fixture
@@ -56,11 +57,11 @@ def test_a_proof_that_crashes_exits_1_with_its_reason_in_one_line(folder, capsys
 
 
 def test_the_repository_has_recordings_of_every_system(monkeypatch):
-    assert set(prove.SYSTEMS) == set(verify_parity.SYSTEMS)
-    assert all(prove.find_golden(name, None).is_dir() for name in prove.SYSTEMS)
-    monkeypatch.setattr(prove, "PLACES", prove.PLACES[1:])  # as where no larger ones lie beside
-    found = prove.find_golden("icl", None)
-    assert found.relative_to(prove.ROOT).as_posix() == "tests/parity/golden/icl"
+    assert set(verify.ports()) == {"icl", "deepobs", "ptycho"}
+    assert all(verify.find_golden(name).is_dir() for name in verify.ports())
+    monkeypatch.setattr(verify, "PLACES", verify.PLACES[1:])  # as where no larger ones lie beside
+    found = verify.find_golden("icl")
+    assert found.relative_to(verify.ROOT).as_posix() == "tests/parity/golden/icl"
 
 
 @pytest.mark.parametrize(

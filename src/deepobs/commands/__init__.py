@@ -8,4 +8,8 @@ COMMANDS = {
     "tune": "grid, random or Bayesian search",
     "plot": "tables and figures over the published baselines",
     "estimate": "an optimizer's runtime overhead against SGD",
+    "prepare": "the data sets of the problems below one folder",
 }
+
+#: For ``trainrig verify``: the module with ``run(golden)``, what it compares, flags of its own.
+PARITY = ("deepobs.parity", "DeepOBS: test problems, data pipelines, runner", {})

@@ -11,3 +11,6 @@ COMMANDS = {
     "ensemble": "several seeds on one scan; mean and spread",
     "convert": "other layouts into the canonical NPZ",
 }
+
+#: For ``trainrig verify``: the module with ``run(golden)``, what it compares, flags of its own.
+PARITY = ("ptycho_torch.parity", "ptychography: physics, data path, network, configuration", {})
