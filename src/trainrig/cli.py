@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from trainrig.errors import CheckpointError, DivergedError, nearest
 from trainrig.processes import alone, process_count, process_rank
@@ -19,6 +19,10 @@ from trainrig.streams import outlive_readers
 
 #: What a user's mistake, or the world, can raise; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, KeyError, OSError, CheckpointError, DivergedError, ImportError)
+
+
+#: The most runs that are trained as one program, or as many as the memory holds.
+PackSize = int | Literal["auto"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -136,6 +140,57 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is too small; at least 1 is expected")
     return value
+
+
+def add_init_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what a run begins from, see ``trainrig.config.InitConfig``."""
+    group = parser.add_argument_group("beginning")
+    group.add_argument(
+        "--init-from",
+        dest="init.run",
+        metavar="RUN[@STEP]",
+        help="begin with the weights of another run (its newest checkpoint, or that of STEP)",
+    )
+    group.add_argument(
+        "--init-state",
+        dest="init.state",
+        action="store_const",
+        const=True,
+        help="take over optimizer, random states and the step's number as well",
+    )
+
+
+def add_pack_flags(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add how many runs of a sweep are trained as one program.
+
+    Args:
+        parser: of the sweep.
+        default: what is done without the flag, for its help.
+    """
+    parser.add_argument_group("packs").add_argument(
+        "--pack",
+        type=pack_size,
+        metavar="auto|K",
+        help=f"train up to K runs as one program; auto: what the memory holds ({default})",
+    )
+
+
+def add_force_engine_flag(group: Any, text: str) -> None:
+    """Add ``--force-engine-change``, which lets runs go on with other rounding."""
+    group.add_argument("--force-engine-change", action="store_true", help=text)
+
+
+def pack_size(text: str) -> PackSize:
+    """Read ``--pack``: ``auto``, or an integer of at least 1.
+
+    >>> pack_size("auto"), pack_size("5")
+    ('auto', 5)
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an integer of at least 1")
+    return int(text)
 
 
 def add_look_flags(parser: argparse.ArgumentParser, every_s: float) -> None:

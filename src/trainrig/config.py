@@ -24,6 +24,24 @@ C = TypeVar("C", bound="DataclassInstance")
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class InitConfig:
+    """What a run begins from, where that is another run; see ``trainrig.branching``.
+
+    Attributes:
+        run: ``RUN`` or ``RUN@STEP``, a run directory with checkpoints; None begins from the seed.
+        state: take over optimizer, random states and the step's number too, not the weights alone.
+    """
+
+    run: str | None = None
+    state: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the two go together."""
+        if self.state and self.run is None:
+            raise ValueError("init.state is true without init.run; name a run (--init-from RUN)")
+
+
 def load_config(path: Path | str, cls: type[C]) -> C:
     """Read a YAML file into ``cls``.
 

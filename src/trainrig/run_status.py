@@ -27,16 +27,17 @@ def read_status(path: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
 
 
-def has_ended(path: Path, steps: int | None = None) -> bool:
+def has_ended(path: Path, length: int | None = None) -> bool:
     """Say whether nothing is left to do for a run.
 
     Args:
         path: its directory.
-        steps: the length that it is to have; a complete run that is shorter has not ended.
+        length: what it is to have, in steps or epochs, as its status counts; a complete run that
+            is shorter has not ended.
     """
     status = read_status(path)
-    if status["status"] == "complete" and steps is not None:
-        return int(status.get("step", steps)) >= steps
+    if status["status"] == "complete" and length is not None:
+        return int(status.get("step", status.get("epoch", length))) >= length
     return status["status"] in FINAL
 
 

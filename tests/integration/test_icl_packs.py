@@ -318,13 +318,11 @@ def test_auto_packs_by_free_memory_and_keeps_its_choice(sweep, tmp_path, monkeyp
     needed = []
 
     def free(device):
-        from pytorch_port.sweep import pack_plan
-
-        needed.append(pack_plan.bytes_per_run)
+        needed.append(device)
         return 10**6
 
     monkeypatch.setattr("pytorch_port.sweep.pack_plan.bytes_per_run", lambda *_: 400_000)
-    monkeypatch.setattr("pytorch_port.sweep.pack_plan.free_bytes", free)
+    monkeypatch.setattr("trainrig.packs.free_bytes", free)
     assert sweep(folder, *grid, "--pack", "auto").code == 0
     plan = json.loads((folder / "manifest.json").read_text())
     assert plan["memory"] == {"bytes_per_run": 400_000, "free_bytes": 10**6, "jobs": 1}

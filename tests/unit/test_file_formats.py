@@ -13,8 +13,8 @@ from optimizer_quality.comparison import MEASURES
 from ptycho_torch.study import archive, runs_table
 from pytorch_port.figures import figure3a, reproduction_files
 from pytorch_port.sweep import figure3_tables
-from pytorch_port.sweep.pack_plan import PackPlan
 from pytorch_port.train.rows import PROGRESS_COLUMNS
+from trainrig.packs import PackPlan
 
 WRITTEN = {
     "progress.txt": [PROGRESS_COLUMNS],

@@ -15,15 +15,15 @@ import argparse
 from pathlib import Path
 
 from pytorch_port.sweep.flags import (
+    PACK_DEFAULT,
     SYMBOLIC_NOTE,
     add_data_flags,
-    add_pack_flags,
     add_runtime_flags,
     resolve,
     runtime_options,
 )
 from pytorch_port.sweep.grid import FIGURE3A_PRESETS, Grid, found_in, plan_runs
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_pack_flags, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
 
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("--eval-batches", "evaluation.batches", int, "batches per evaluation (64)"),
     ):
         grid.add_argument(flag, dest=dest, type=kind, help=text)
-    add_pack_flags(parser)
+    add_pack_flags(parser, PACK_DEFAULT)
     add_data_flags(parser)
     add_runtime_flags(parser)
     add_launch_flags(parser)

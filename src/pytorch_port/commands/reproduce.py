@@ -19,14 +19,14 @@ from pathlib import Path
 
 from pytorch_port.figures.reproduction import FIGURES, PRESETS, make_plan, runs_of, take_slice
 from pytorch_port.sweep.flags import (
+    PACK_DEFAULT,
     add_data_flags,
     add_engine_flags,
-    add_pack_flags,
     add_runtime_flags,
     resolve,
     runtime_options,
 )
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_pack_flags, entry
 from trainrig.terminal import print_config
 
 
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, help="(runs/published/<preset>)")
     parser.add_argument("--jobs", type=int, help="runs side by side (CPU: one per core; CUDA: 1)")
     add_engine_flags(parser)
-    add_pack_flags(parser)
+    add_pack_flags(parser, PACK_DEFAULT)
     add_data_flags(parser)
     add_runtime_flags(parser)
     return parser

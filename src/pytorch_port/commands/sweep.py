@@ -16,14 +16,14 @@ import argparse
 from pathlib import Path
 
 from pytorch_port.sweep.flags import (
+    PACK_DEFAULT,
     add_data_flags,
-    add_pack_flags,
     add_runtime_flags,
     resolve,
     runtime_options,
 )
 from pytorch_port.sweep.grid import PRESETS, Grid, found_in, plan_runs
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, add_pack_flags, entry
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
 
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_data_flags(parser)
     add_runtime_flags(parser)
-    add_pack_flags(parser)
+    add_pack_flags(parser, PACK_DEFAULT)
     add_launch_flags(parser)
     return parser
 

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trainrig.config import InitConfig
+
 ExampleType = Literal["omniglot", "symbolic"]
 Labeling = str
 
@@ -262,24 +264,6 @@ class EvaluationConfig:
         """Check the ranges."""
         _at_least("evaluation.batches", self.batches, 1)
         _at_least("evaluation.batch_size", self.batch_size, 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InitConfig:
-    """What a run begins from, where that is another run.
-
-    Attributes:
-        run: ``RUN`` or ``RUN@STEP``, a run directory with checkpoints; None begins from the seed.
-        state: take over optimizer, random states and the step's number too, not the weights alone.
-    """
-
-    run: str | None = None
-    state: bool = False
-
-    def __post_init__(self) -> None:
-        """Check that the two go together."""
-        if self.state and self.run is None:
-            raise ValueError("init.state is true without init.run; name a run (--init-from RUN)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,19 @@ from typing import Any
 from pytorch_port.config.runtime import Runtime
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import load_inputs
-from pytorch_port.sweep.grid import PackSize, SweepRun
-from pytorch_port.sweep.pack import OUT_OF_MEMORY, run_pack
-from pytorch_port.sweep.pack_plan import MANIFEST, PackPlan, make_plan, write_plan
+from pytorch_port.sweep.grid import SweepRun
+from pytorch_port.sweep.pack import run_pack
+from pytorch_port.sweep.pack_plan import choose_size, planned
 from pytorch_port.sweep.runs_table import DECAYS, write_runs_csv
 from pytorch_port.train.experiment import build, pack_record, run_identity, settle_engine
 from pytorch_port.train.experiment import run as train
 from pytorch_port.train.rows import LENGTH
+from trainrig.cli import PackSize
 from trainrig.device import choose_device
-from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
-from trainrig.run_status import has_ended, read_status
+from trainrig.packs import PackPlan, execute, keep_plan, make_plan, or_out_of_memory
 from trainrig.runs import check_config
-from trainrig.sweep import Outcome, Paced, Task, refuse_if_all_failed
+from trainrig.sweep import Outcome, Paced, refuse_if_all_failed
 
 
 def check_runs(
@@ -61,120 +60,15 @@ def check_runs(
     return sources
 
 
-def execute(
-    runs: Sequence[SweepRun],
-    base_dir: Path,
-    runtime: Runtime,
-    options: LaunchOptions,
-    plan: PackPlan | None = None,
-) -> Iterator[Outcome]:
-    """Train what is not finished yet, by the launcher of ``options``; yield each run's outcome.
-
-    A task is one run, or one pack of the plan; a pack that runs out of memory is halved, which
-    the plan in ``base_dir`` then says.
-    """
-    base_dir = base_dir.resolve()  # a job may start in another folder
-    steps = {run.name: run.config.training_steps for run in runs}
-    tasks, finished = _tasks(runs, base_dir, runtime, plan)
-    while True:
-        too_large = []
-        packs = {task.name: _names_of(task) for task in tasks}
-        done_before = {outcome.name for outcome in finished}
-        for outcome in start(tasks, finished, options, base_dir, overwrite=runtime.overwrite):
-            pack = [] if outcome.name in done_before else packs[outcome.name]
-            if outcome.status != OUT_OF_MEMORY:
-                yield from _run_outcomes(outcome, pack, base_dir, steps)
-            elif len(pack) == 1:
-                yield Outcome(pack[0], outcome.path, "failed", OUT_OF_MEMORY)
-            else:
-                too_large.append(pack)
-        if not too_large:
-            return
-        tasks, finished = [], []
-        for pack in too_large:
-            assert plan is not None  # or there were no packs
-            plan = plan.halved(pack)
-            write_plan(plan, base_dir)
-            _say(f"pack of {len(pack)} runs: out of memory; going on with halves of it")
-            for part in (part for part in plan.packs if set(part) <= set(pack)):
-                tasks += _pack_tasks(part, runs, base_dir, runtime)
-
-
-def _tasks(
-    runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime, plan: PackPlan | None
-) -> tuple[list[Task], list[Outcome]]:
-    """Return the tasks of a sweep, and the outcomes of the runs that are finished."""
-    tasks, finished, packs = [], [], []
-    for run in runs:
-        path, pack = base_dir / run.name, plan.pack_of(run.name) if plan else ()
-        if has_ended(path, run.config.training_steps) and not runtime.overwrite:
-            status = read_status(path)["status"]
-            finished.append(Outcome(run.name, path, status, "was finished before"))
-        elif not pack:
-            arguments = {"config": run.config, "path": path, "runtime": runtime}
-            tasks.append(Task(name=run.name, path=path, work=train_run, arguments=arguments))
-        elif pack not in packs:
-            packs.append(pack)
-            tasks += _pack_tasks(pack, runs, base_dir, runtime)
-    return tasks, finished
-
-
-def _pack_tasks(
-    pack: Sequence[str], runs: Sequence[SweepRun], base_dir: Path, runtime: Runtime
-) -> list[Task]:
-    """Return the task of a pack, or none if all its runs are finished.
-
-    Its path is that of the first unfinished run; finished ones keep their place in the pack.
-    """
-    configs = {run.name: run.config for run in runs}
-    open_ones = [
-        name
-        for name in pack
-        if runtime.overwrite or not has_ended(base_dir / name, configs[name].training_steps)
-    ]
-    if not open_ones:
-        return []
-    members = [(configs[name], base_dir / name) for name in pack]
-    arguments = {"runs": members, "runtime": runtime}
-    label = f"{open_ones[0]} and {len(pack) - 1} more"
-    path = base_dir / open_ones[0]
-    return [Task(name=label, path=path, work=train_pack, arguments=arguments)]
-
-
-def _names_of(task: Task) -> list[str]:
-    """Return the runs that a task trains."""
-    return [path.name for _, path in task.arguments.get("runs", [(None, task.path)])]
-
-
-def _run_outcomes(
-    outcome: Outcome, names: Sequence[str], base_dir: Path, steps: Mapping[str, int]
-) -> Iterator[Outcome]:
-    """Yield the outcome of each run of a task; ``steps`` are the lengths of all runs."""
-    if len(names) < 2:
-        yield dataclasses.replace(outcome, name=names[0]) if names else outcome
-        return
-    for name in names:
-        if has_ended(base_dir / name, steps[name]):
-            status = read_status(base_dir / name)
-            yield Outcome(name, base_dir / name, status["status"], status.get("message", ""))
-        else:
-            yield dataclasses.replace(outcome, name=name, path=base_dir / name)
-
-
-def train_run(config: IclConfig, path: Path, runtime: Runtime, position: int) -> str:
-    """Train one run of a sweep in this process and return its status."""
-    return train(config, dataclasses.replace(runtime, position=position + 1), path=path).status
-
-
-def train_pack(runs: list[tuple[IclConfig, Path]], runtime: Runtime, position: int) -> str:
-    """Train one pack of a sweep in this process and return its status."""
-    return run_pack(runs, dataclasses.replace(runtime, position=position + 1))
-
-
-def _say(text: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stderr)
+def train_members(
+    members: Sequence[tuple[IclConfig, Path]], packed: bool, runtime: Runtime, position: int
+) -> str:
+    """Train one run, or the runs of a pack, in this process and return a status."""
+    runtime = dataclasses.replace(runtime, position=position + 1)
+    if packed:
+        return or_out_of_memory(lambda: run_pack(members, runtime))
+    config, path = members[0]
+    return train(config, runtime, path=path).status
 
 
 def train_grid(
@@ -208,18 +102,35 @@ def train_grid(
     if pack is None:
         engines = {run.config.training.engine for run in runs}
         pack = "auto" if device.type == "cuda" and engines <= {"auto", "eager"} else 1
-    plan = make_plan(runs, base_dir, runtime, pack, options.jobs or 1)
+    base_dir = base_dir.resolve()  # a job may start in another folder
+    entries, jobs = planned(runs, base_dir), options.jobs or 1
+    plan = make_plan(
+        entries,
+        base_dir,
+        pack,
+        choose=lambda: choose_size(runs, runtime, jobs),
+        overwrite=runtime.overwrite,
+        force=runtime.force_engine_change,
+    )
     sources = check_runs(runs, base_dir, runtime, plan)
     if not options.dry_run:
         base_dir.mkdir(parents=True, exist_ok=True)
-        _keep_plan(plan, base_dir, runtime)
+        keep_plan(plan, base_dir, anew=runtime.overwrite or runtime.force_engine_change)
     outcomes = []
     table = partial(write_runs_csv, runs, base_dir, config_path, varied=varied)
     list_runs = Paced(lambda: table(passing=True))
     with _sweep_bar(len(runs), runtime.show_progress) as bar:
         if "synthetic" in sources and runtime.show_progress:
             bar.write("images: SYNTHETIC GLYPHS, procedural drawings, not Omniglot (see --source)")
-        for outcome in execute(runs, base_dir, runtime, options, plan):
+        for outcome in execute(
+            entries,
+            base_dir,
+            options,
+            train_members,
+            plan,
+            overwrite=runtime.overwrite,
+            runtime=runtime,
+        ):
             outcomes.append(outcome)
             bar.update()
             if runtime.show_progress or outcome.status != "complete":
@@ -229,14 +140,6 @@ def train_grid(
         table()
     refuse_if_all_failed(outcomes)
     return outcomes
-
-
-def _keep_plan(plan: PackPlan | None, base_dir: Path, runtime: Runtime) -> None:
-    """Write the plan; without one, an earlier one stays unless its runs may go on alone."""
-    if plan is not None:
-        write_plan(plan, base_dir)
-    elif runtime.overwrite or runtime.force_engine_change:
-        (base_dir / MANIFEST).unlink(missing_ok=True)
 
 
 def _sweep_bar(total: int, shown: bool) -> Any:

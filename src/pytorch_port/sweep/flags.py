@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.config.schema import GeneratorConfig, IclConfig
-from pytorch_port.sweep.grid import PackSize
-from trainrig.cli import add_print_config_flag, given_flags
+from trainrig.cli import (
+    add_force_engine_flag,
+    add_init_flags,
+    add_print_config_flag,
+    given_flags,
+)
 from trainrig.config import (
     Traced,
     apply_overrides,
@@ -55,6 +59,8 @@ _TRAINING = (
     ("--eval-batch-size", "evaluation.batch_size", int, "sequences per evaluation batch (32)"),
     ("--seed", "seed", int, "of initial weights and sequences (42)"),
 )
+#: What an ICL sweep does without ``--pack``.
+PACK_DEFAULT = "CPU: 1; CUDA: auto"
 SYMBOLIC_NOTE = (
     "omniglot or symbolic; symbols have no within-class variation, so in-weights accuracy is 1.0 "
     "at once and in-context accuracy stays at chance"
@@ -94,24 +100,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_engine_flags(group)
     _add(group, _TRAINING)
     add_init_flags(parser)
-
-
-def add_init_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what a run begins from."""
-    group = parser.add_argument_group("beginning")
-    group.add_argument(
-        "--init-from",
-        dest="init.run",
-        metavar="RUN[@STEP]",
-        help="begin with the weights of another run (its newest checkpoint, or that of STEP)",
-    )
-    group.add_argument(
-        "--init-state",
-        dest="init.state",
-        action="store_const",
-        const=True,
-        help="take over optimizer, random states and the step's number as well",
-    )
 
 
 def add_engine_flags(group: Any) -> None:
@@ -164,11 +152,8 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_tracker_flags(group)
     group.add_argument("--overwrite", action="store_true", help="discard an earlier run and start")
-    group.add_argument(
-        "--force-engine-change",
-        action="store_true",
-        help="let runs begun in packs go on alone, or the reverse, with other rounding",
-    )
+    text = "let runs begun in packs go on alone, or the reverse, with other rounding"
+    add_force_engine_flag(group, text)
     group.add_argument(
         "--set",
         dest="assignments",
@@ -177,29 +162,6 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
         help="any configuration key, e.g. --set data.seq_config.p_bursty=1.0; may be repeated",
     )
     add_print_config_flag(group)
-
-
-def add_pack_flags(parser: argparse.ArgumentParser) -> None:
-    """Add how many runs of a sweep are trained as one program."""
-    parser.add_argument_group("packs").add_argument(
-        "--pack",
-        type=pack_size,
-        metavar="auto|K",
-        help="train up to K runs as one program; auto: what the memory holds (CPU: 1; CUDA: auto)",
-    )
-
-
-def pack_size(text: str) -> PackSize:
-    """Read ``--pack``: ``auto``, or an integer of at least 1.
-
-    >>> pack_size("auto"), pack_size("5")
-    ('auto', 5)
-    """
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an integer of at least 1")
-    return int(text)
 
 
 def resolve(

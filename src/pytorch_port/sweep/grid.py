@@ -10,15 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pytorch_port.config.schema import IclConfig
 from trainrig.config import apply_overrides, to_dict
 from trainrig.summaries import names_in
-
-#: The most runs that are trained as one program, or as many as the memory holds.
-PackSize = int | Literal["auto"]
-
 
 #: What changes no number but its rounding. The source of images stands in their description, and
 #: there their digest.

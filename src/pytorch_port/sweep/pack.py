@@ -11,7 +11,6 @@ pack that is killed finds a step that all its runs can go back to.
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,6 @@ from trainrig.runs import describe_environment
 from trainrig.seeding import make_deterministic
 from trainrig.vectorized import Stack, StackedOptimizer
 
-OUT_OF_MEMORY = "out of memory"
-
 
 def run_pack(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
     """Train runs that ``pack_plan.pack_key`` calls alike, resuming what is there.
@@ -46,26 +43,13 @@ def run_pack(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
     the others would meet other rounding.
 
     Returns:
-        ``complete``, ``diverged`` if some run did, or ``out of memory``.
+        ``complete``, or ``diverged`` if some run did.
 
     Raises:
         ValueError, FileNotFoundError, CheckpointError, OSError: as ``experiment.run``, and members
             that stand at different steps.
+        RuntimeError, MemoryError: out of memory; see ``trainrig.packs.or_out_of_memory``.
     """
-    try:
-        return _train(runs, runtime)
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # torch's words for the CPU
-            raise
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return OUT_OF_MEMORY
-
-
-def _train(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
     make_deterministic()
     threads = set_threads(runtime.threads)
     device = choose_device(runtime.device)
