@@ -29,7 +29,7 @@ from roofline import Work, count_work
 from timing import Case, Cases, Loop, Options
 from trainrig.config import apply_overrides
 from trainrig.files import scratch_folder
-from trainrig.models.batchnorm import EPS, DebiasedBatchNorm
+from trainrig.models.batchnorm import EPS, BatchStatistics, DebiasedBatchNorm, update_averages
 from trainrig.models.resnet import ResNetEncoder
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.vectorized import Stack, StackedOptimizer
@@ -194,7 +194,7 @@ def _ours(config: IclConfig, inputs: IclInputs, engine: str) -> Loop:
     """The steps that a run takes, logs left out."""
     model, optimizer = build(config, inputs)
     config = apply_overrides(config, {"training.engine": engine})
-    chosen = resolve_engine(config, inputs, model)
+    chosen = resolve_engine(config, inputs, model).engine
     records = training_steps(config, inputs, model, optimizer, engine=chosen)
     return lambda steps: _advance(records, steps)
 
@@ -241,7 +241,8 @@ class TorchBatchNorm(DebiasedBatchNorm):
         mean, variance = torch.zeros_like(self.hidden)
         y = nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, EPS)
         n = x.numel() // x.shape[1]
-        self.update(mean, variance * ((n - 1) / n))  # torch's is the unbiased one
+        biased = variance * ((n - 1) / n)
+        update_averages([BatchStatistics(self, mean, biased, 1.0)])
         return y
 
 

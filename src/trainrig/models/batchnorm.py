@@ -9,7 +9,8 @@ Legend: N images, C channels, H, W pixels, R packed runs; n = N H W.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
@@ -21,6 +22,9 @@ from trainrig.processes import process_count
 
 EPS = 1e-5
 DECAY = 0.9
+#: With this momentum the fused kernel's "running" rows become the batch's own statistics, computed
+#: on the way; its variance is the unbiased one.
+NEWEST_ALONE = 1.0
 PIXELS = (0, 2, 3)  # the axes that statistics go over
 
 
@@ -51,10 +55,8 @@ def batch_norm(
     if _is_ours(x):
         y, mean, variance = _normalise(x.float(), weight, bias, None, None, eps)
         return y.to(x.dtype), mean.to(weight.dtype), variance.to(weight.dtype)
-    # With momentum 1 the "running" rows receive the batch's own statistics, computed by the
-    # fused kernel on the way; its variance is the unbiased one.
     mean, variance = torch.zeros_like(weight.detach()), torch.zeros_like(weight.detach())
-    y = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)
+    y = F.batch_norm(x, mean, variance, weight, bias, True, NEWEST_ALONE, eps)
     return y, mean, variance * ((count - 1) / count)
 
 
@@ -74,6 +76,18 @@ def normalise(
 
 def _is_ours(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype != torch.float64
+
+
+def _is_fused(x: Tensor) -> bool:
+    """Say whether torch's own kernel does all: normalise, and keep running statistics."""
+    return x.device.type != "cpu" and not together() and not _wrapped(x)
+
+
+def _wrapped(x: Tensor) -> bool:
+    """Say whether ``torch.func`` looks on, which has no rule for every operator in place."""
+    if torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def _transformed(*tensors: Tensor) -> bool:
@@ -242,6 +256,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             average = self.running_mean, self.running_var
             return normalise(x, *average, self.weight, self.bias, self.eps)
+        if self.momentum is not None and _is_fused(x):
+            self.num_batches_tracked.add_(1)
+            average = self.running_mean, self.running_var
+            return F.batch_norm(x, *average, self.weight, self.bias, True, self.momentum, self.eps)
         y, mean, variance = batch_norm(x, self.weight, self.bias, self.eps)
         count = x.numel() // x.shape[1] * process_count()
         with torch.no_grad():
@@ -270,11 +288,16 @@ class DebiasedBatchNorm(nn.Module):
     Args:
         channels: C.
         zero_scale: start the scale at 0 instead of 1 (last norm of a residual branch).
+
+    Attributes:
+        collected: where a batch's statistics wait, if a larger model calls ``update_averages`` for
+            all its norms at once; None updates at every call.
     """
 
     hidden: Tensor
     average: Tensor
     counter: Tensor
+    newest: Tensor
 
     def __init__(self, channels: int, *, zero_scale: bool = False) -> None:
         super().__init__()
@@ -284,21 +307,65 @@ class DebiasedBatchNorm(nn.Module):
         self.register_buffer("hidden", torch.zeros(2, channels))
         self.register_buffer("average", torch.zeros(2, channels))
         self.register_buffer("counter", torch.zeros((), dtype=torch.int64))
+        # Where a fused kernel leaves the batch's statistics.
+        self.register_buffer("newest", torch.zeros(2, channels), persistent=False)
+        self.collected: list[BatchStatistics] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, and update the averages in training mode."""
         if not self.training:
             mean, variance = self.average
             return normalise(x, mean, variance, self.weight, self.bias, EPS)
-        y, mean, variance = batch_norm(x, self.weight, self.bias, EPS)
-        self.update(mean, variance)
+        count = x.numel() // x.shape[1]
+        if _is_fused(x) and count > 1:
+            mean, variance = self.newest
+            y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, NEWEST_ALONE, EPS)
+            found = BatchStatistics(self, mean, variance, (count - 1) / count)
+        else:
+            y, mean, variance = batch_norm(x, self.weight, self.bias, EPS)
+            found = BatchStatistics(self, mean, variance, 1.0)
+        if self.collected is None:
+            update_averages([found])
+        else:
+            self.collected.append(found)
         return y
 
-    @torch.no_grad()
-    def update(self, mean: Tensor, variance: Tensor) -> None:
-        """Take a batch's mean and biased variance (C,) into the averages."""
-        self.hidden.mul_(DECAY)
-        self.hidden[0].add_(mean, alpha=1.0 - DECAY)
-        self.hidden[1].add_(variance, alpha=1.0 - DECAY)
-        self.counter.add_(1)
-        self.average.copy_(self.hidden / (1.0 - DECAY**self.counter))
+
+class BatchStatistics(NamedTuple):
+    """A batch's mean and variance (C,) for a norm; times ``share`` the variance is biased."""
+
+    norm: DebiasedBatchNorm
+    mean: Tensor
+    variance: Tensor
+    share: float
+
+
+@torch.no_grad()
+def update_averages(found: Sequence[BatchStatistics]) -> None:
+    """Take the statistics of one batch into the averages of norms that have met the same batches.
+
+    A few kernels for all norms of a model; each value is computed as if its norm were alone.
+    """
+    if not found:
+        return
+    norms = [one.norm for one in found]
+    if _wrapped(found[0].mean):  # torch.func has no rules for operators on lists
+        for norm, mean, variance, _ in found:
+            norm.hidden.mul_(DECAY)
+            norm.hidden[0].add_(mean, alpha=1.0 - DECAY)
+            norm.hidden[1].add_(variance, alpha=1.0 - DECAY)
+            norm.counter.add_(1)
+            norm.average.copy_(norm.hidden / (1.0 - DECAY**norm.counter))
+        return
+    variances: Sequence[Tensor] = [one.variance for one in found]
+    if any(one.share != 1.0 for one in found):  # not in place: autograd keeps what a kernel wrote
+        variances = torch._foreach_mul(variances, [one.share for one in found])
+    hidden = [norm.hidden for norm in norms]
+    torch._foreach_mul_(hidden, DECAY)
+    rows = [row for both in hidden for row in both]
+    means = [one.mean for one in found]
+    newest = [values for both in zip(means, variances, strict=True) for values in both]
+    torch._foreach_add_(rows, newest, alpha=1.0 - DECAY)
+    torch._foreach_add_([norm.counter for norm in norms], 1)
+    averages = torch._foreach_div(hidden, 1.0 - DECAY ** norms[0].counter)
+    torch._foreach_copy_([norm.average for norm in norms], averages)

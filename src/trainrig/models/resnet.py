@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor, nn
 
-from trainrig.models.batchnorm import DebiasedBatchNorm
+from trainrig.models.batchnorm import BatchStatistics, DebiasedBatchNorm, update_averages
 from trainrig.models.init import fan_in_normal_
 
 STEM_CHANNELS = 64
@@ -151,6 +151,10 @@ class ResNetEncoder(nn.Module):
             )
             self.groups.append(group)
             n_in = n_out
+        self._statistics: list[BatchStatistics] = []
+        for module in self.modules():
+            if isinstance(module, DebiasedBatchNorm):
+                module.collected = self._statistics
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images (N, C, H, W) as tokens (N, D).
@@ -161,10 +165,13 @@ class ResNetEncoder(nn.Module):
         stacked = torch._C._functorch.is_batchedtensor(x)  # under vmap there is one axis more
         if self.channels_last and x.device.type == "cpu" and not stacked:
             x = x.to(memory_format=torch.channels_last)
+        self._statistics.clear()
         # The maximum is taken first: it commutes with relu, which then passes over a smaller map.
         x = F.relu_(same_max_pool(self.stem_norm(self.stem_conv(x))))
         for group in self.groups:
             x = group(x)
+        update_averages(self._statistics)
+        self._statistics.clear()
         if not self.flatten_superpixels:
             return x.mean(dim=(2, 3))
         flat = x.permute(0, 2, 3, 1).flatten(1)  # H, W, C order

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from torch.testing import assert_close
 
 from trainrig.models.batchnorm import DECAY, EPS, DebiasedBatchNorm
+from trainrig.models.resnet import ResNetEncoder
 
 
 def batches(n):
@@ -61,3 +65,31 @@ def test_gradients_flow_and_state_survives_a_round_trip():
     copy.load_state_dict(norm.state_dict())
     assert torch.equal(copy.average, norm.average)
     assert copy.counter.item() == 1
+
+
+def test_norms_updated_together_have_the_bits_of_norms_updated_one_by_one():
+    encoder = ResNetEncoder(16)
+    alone = copy.deepcopy(encoder)
+    for module in alone.modules():
+        if isinstance(module, DebiasedBatchNorm):
+            module.collected = None
+    for _ in range(3):
+        x = torch.randn(4, 1, 28, 28)
+        for model in (encoder, alone):
+            model(x).sum().backward()
+    for (name, one), other in zip(
+        encoder.state_dict().items(), alone.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    for one, other in zip(encoder.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_a_pass_that_failed_leaves_no_statistics_to_the_next_one():
+    encoder = ResNetEncoder(16)
+    broken = encoder.groups[3].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        encoder(torch.randn(4, 1, 28, 28))
+    broken.remove()
+    encoder(torch.randn(4, 1, 28, 28))
+    assert encoder.stem_norm.counter == 1
