@@ -5,7 +5,7 @@ Norms are accumulated in float64, so that a logged value carries no rounding of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,24 @@ def l2_norm(tensors: Iterable[Tensor]) -> Tensor:
     >>> l2_norm([torch.tensor([3.0]), torch.tensor([[4.0]])]).item()
     5.0
     """
-    norms = [torch.linalg.vector_norm(t.detach(), dtype=torch.float64) for t in tensors]
-    if not norms:
+    detached = [t.detach() for t in tensors]
+    if not detached:
         return torch.zeros((), dtype=torch.float64)
+    norms = torch._foreach_norm(detached, 2, dtype=torch.float64)
     return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def read_scalars(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the values of scalar tensors of one device, waiting for it once.
+
+    >>> read_scalars({"a": torch.tensor(0.5), "b": torch.tensor(2.0, dtype=torch.float64)})
+    {'a': 0.5, 'b': 2.0}
+    """
+    if not scalars:
+        return {}
+    device = next(iter(scalars.values())).device
+    together = torch.stack([value.detach().to(device) for value in scalars.values()])
+    return dict(zip(scalars, together.tolist(), strict=True))
 
 
 def weight_matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

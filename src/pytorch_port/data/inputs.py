@@ -110,12 +110,21 @@ class IclInputs:
         """Yield training batches ``start``, ``start`` + 1, ... without end."""
         return self._batches("train", start, None, num_workers)
 
-    def evaluation_batches(self, regime: str, start: int, count: int) -> Iterator[SequenceBatch]:
-        """Yield ``count`` batches of a regime, from number ``start``."""
-        return self._batches(regime, start, count, 0)
+    def evaluation_batches(
+        self, regime: str, start: int, count: int, *, joined: int = 1
+    ) -> Iterator[SequenceBatch]:
+        """Yield ``count`` batches of a regime, from number ``start``, ``joined`` at a time."""
+        return self._batches(regime, start, count, 0, joined)
+
+    @property
+    def draws_pixels(self) -> bool:
+        """Whether batches hold random pixels, which are drawn for each by its number."""
+        noise = self.config.data.generator_config.noise_scale
+        random = (d.spec.plan.randomly_generate_rare for d in self._datasets.values())
+        return self.images is not None and (noise > 0 or any(random))
 
     def _batches(
-        self, split: str, start: int, count: int | None, num_workers: int
+        self, split: str, start: int, count: int | None, num_workers: int, joined: int = 1
     ) -> Iterator[SequenceBatch]:
         noise = self.config.data.generator_config.noise_scale
         loader = create_sequence_dataloader(
@@ -128,6 +137,7 @@ class IclInputs:
             channels=self.config.preproc.image_channels,
             noise_scale=noise if self.images is not None else 0.0,
             views=self.views,
+            joined=joined,
         )
         return iter(loader)
 

@@ -134,6 +134,7 @@ class SequenceLoader:
         num_workers: int,
         device: torch.device,
         gather_options: dict[str, Any],
+        joined: int = 1,
     ) -> None:
         self.dataset = dataset
         self.images = images
@@ -141,13 +142,17 @@ class SequenceLoader:
         self.num_workers = num_workers
         self.device = device
         self.gather_options = gather_options
+        self.joined = joined
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return -(-len(self.steps) // self.joined)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
         random_pixels = self.gather_options["noise_scale"] or self.gather_options["random_images"]
-        for step, indices in zip(self.steps, self._index_batches(), strict=True):
+        batches = self._index_batches()
+        if self.joined > 1:
+            batches = _join(batches, self.joined)
+        for step, indices in zip(self.steps[:: self.joined], batches, strict=True):
             generator = None
             if random_pixels and self.images is not None:
                 generator = torch.Generator(self.device)
@@ -190,6 +195,7 @@ def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of 
     channels: int = 1,
     noise_scale: float = 0.0,
     views: Tensor | None = None,
+    joined: int = 1,
 ) -> SequenceLoader:
     """Return an iterable over the batches of steps ``start_step`` and following.
 
@@ -207,6 +213,8 @@ def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of 
         channels: repeat the grey channel this often.
         noise_scale: standard deviation of pixel noise; a function of (seed, step) too.
         views: of every image, see ``gather_examples``.
+        joined: as many batches are yielded as one, the last one may be smaller; not with random
+            pixels, which depend on the number of a batch.
 
     Raises:
         ValueError: a bank that does not fit the dataset, or steps outside it.
@@ -245,7 +253,13 @@ def create_sequence_dataloader(  # noqa: PLR0913 - one argument per property of 
             "random_images": spec.plan.randomly_generate_rare,
             "views": views if images is not None else None,
         },
+        joined=joined,
     )
+
+
+def _join(batches: Iterator[IndexBatch], count: int) -> Iterator[IndexBatch]:
+    while parts := [batch.tensors() for batch in islice(batches, count)]:
+        yield IndexBatch(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def seed_worker(seed: int, worker: int) -> None:

@@ -26,7 +26,7 @@ from trainrig.config import from_dict
 from trainrig.device import autocast, choose_device
 from trainrig.files import read_json
 from trainrig.loop import StepRecord
-from trainrig.metrics import grad_l2, weight_l2, weight_l2_all, weight_l2_head
+from trainrig.metrics import grad_l2, read_scalars, weight_l2, weight_l2_all, weight_l2_head
 from trainrig.registry import Registry
 from trainrig.runs import LATEST
 
@@ -57,9 +57,46 @@ def evaluate(
     """
     model.eval()
     count = batches or config.evaluation.batches
+    joined = _batches_at_once(config, inputs)
+    while True:
+        try:
+            totals = _sums(model, inputs, config, regime, (step * count, count), joined)
+        except torch.OutOfMemoryError:
+            if joined == 1:
+                raise
+            torch.cuda.empty_cache()
+            joined //= 2
+            _FITTING[inputs.device] = joined * config.evaluation.batch_size
+        else:
+            return {name: total / count for name, total in read_scalars(totals).items()}
+
+
+#: Sequences that are evaluated together on a device; fewer where memory was too small.
+SEQUENCES_AT_ONCE = 2048
+_FITTING: dict[torch.device, int] = {}
+
+
+def _batches_at_once(config: IclConfig, inputs: IclInputs) -> int:
+    """Return how many batches pass the model together: one on a CPU, where more gain nothing."""
+    if inputs.device.type == "cpu" or inputs.draws_pixels:
+        return 1
+    sequences = _FITTING.get(inputs.device, SEQUENCES_AT_ONCE)
+    return max(1, sequences // config.evaluation.batch_size)
+
+
+def _sums(
+    model: nn.Module,
+    inputs: IclInputs,
+    config: IclConfig,
+    regime: str,
+    numbers: tuple[int, int],
+    joined: int,
+) -> dict[str, torch.Tensor]:
+    """Return the scalars of evaluation batches, summed; ``joined`` of them pass together."""
+    start, count = numbers
     concatenated = config.embedding.concatenate_labels
     totals: dict[str, torch.Tensor] = {}
-    for batch in inputs.evaluation_batches(regime, step * count, count):
+    for batch in inputs.evaluation_batches(regime, start, count, joined=joined):
         with autocast(inputs.device, config.training.precision):
             logits = model(batch.examples, batch.labels, query_only=True)
         scalars = icl_scalars(
@@ -71,9 +108,11 @@ def evaluate(
         )
         for name in EVALUATION_METRICS:
             scalars[name] = EVALUATION_METRICS[name](logits[:, -1], batch.labels[:, -1])
+        together = len(batch.labels) // config.evaluation.batch_size
         for name, value in scalars.items():
+            value = value * together if together > 1 else value
             totals[name] = totals[name] + value if name in totals else value
-    return {name: float(total) / count for name, total in totals.items()}
+    return totals
 
 
 def evaluate_run(
@@ -160,7 +199,6 @@ def step_scalars(
         "weight_l2_head": weight_l2_head(model),
         "grad_l2": grad_l2(model) if record.measured is None else record.measured,
     }
-    row = {key: float(value) for key, value in (scalars | norms).items()}
     if config.optimizer.l2_mode != "decoupled":
-        row["penalized_loss"] = float(record.loss)
-    return row
+        norms["penalized_loss"] = record.loss
+    return read_scalars(scalars | norms)

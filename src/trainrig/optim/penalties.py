@@ -40,8 +40,11 @@ def l2_penalty(parameters: Iterable[Tensor], mode: L2Mode, weight_decay: float) 
         raise ValueError(f"weight_decay: {weight_decay} is not a number >= 0; give one")
     if mode == "decoupled" or weight_decay == 0:
         return torch.zeros(())
-    if mode == "sum_squares":
-        terms = [parameter.square().sum() for parameter in parameters]
-    else:
-        terms = [torch.linalg.vector_norm(parameter) for parameter in parameters]
-    return weight_decay * torch.stack(terms).sum()
+    arrays = list(parameters)
+    if mode == "sum_norms":
+        terms = torch.stack(torch._foreach_norm(arrays))
+    elif arrays[0].device.type == "cpu":
+        terms = torch.stack([array.square().sum() for array in arrays])
+    else:  # a few kernels for all arrays
+        terms = torch.stack(torch._foreach_norm(arrays)).square()
+    return weight_decay * terms.sum()

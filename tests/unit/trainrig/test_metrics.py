@@ -10,6 +10,7 @@ from trainrig.metrics import (
     accuracy,
     grad_l2,
     l2_norm,
+    read_scalars,
     weight_l2,
     weight_l2_all,
     weight_l2_head,
@@ -51,3 +52,15 @@ def test_norms_keep_float64_accuracy():
 def test_accuracy():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
     assert accuracy(logits, torch.tensor([1, 0, 0, 0])).item() == 0.75
+
+
+def test_norms_have_the_bits_of_one_norm_after_the_other():
+    tensors = [torch.randn(50, 7), torch.randn(33, 4).T, torch.randn(())]
+    norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors]
+    assert torch.equal(l2_norm(tensors), torch.linalg.vector_norm(torch.stack(norms)))
+
+
+def test_scalars_are_read_together_without_rounding():
+    scalars = {"a": torch.tensor(0.1), "b": torch.tensor(0.1, dtype=torch.float64)}
+    assert read_scalars(scalars) == {"a": float(scalars["a"]), "b": 0.1}
+    assert read_scalars({}) == {}
