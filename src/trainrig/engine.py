@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,21 @@ from trainrig.updates import Batches, LossFunction, Updated
 
 Engine = Literal["eager", "compile", "graph"]
 WARM_UPS = 3
+
+
+class Chosen(NamedTuple):
+    """The engine of a run, and why it is this one."""
+
+    engine: Engine
+    reason: str
+
+    def describe(self, device: torch.device, *, streams: int = 1) -> dict[str, Any]:
+        """Return what ``environment.json`` says of it; on CUDA with streams and memory."""
+        described: dict[str, Any] = self._asdict()
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            described |= {"streams": streams, "free_bytes": free, "total_bytes": total}
+        return described
 
 
 class BatchSource(Protocol):

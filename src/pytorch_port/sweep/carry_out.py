@@ -51,7 +51,7 @@ def check_runs(
         model, _ = build(run.config, inputs)
         path = base_dir / run.name
         pack = plan.pack_of(run.name) if plan else ()
-        config = settle_engine(run.config, path, inputs, model, runtime, packed=bool(pack))
+        config, _ = settle_engine(run.config, path, inputs, model, runtime, packed=bool(pack))
         if not runtime.overwrite:
             identity, _ = run_identity(path, config, inputs)
             check_config(path, identity, length=LENGTH)

@@ -60,9 +60,10 @@ def run_pack(runs: Sequence[tuple[IclConfig, Path]], runtime: Runtime) -> str:
     for config, path in runs:  # all that can be refused, before anything is written
         inputs = load_inputs(config, device, data_dir=runtime.data_dir, download=runtime.download)
         model, optimizer = build(config, inputs)
-        settled = settle_engine(config, path, inputs, model, runtime, packed=True)
+        settled, chosen = settle_engine(config, path, inputs, model, runtime, packed=True)
         environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-        environment |= {"optimizer": {}, **pack_record(path, names, config, runtime)}
+        environment |= {"engine": chosen.describe(device), "optimizer": {}}
+        environment |= pack_record(path, names, config, runtime)
         built.append((settled, inputs, model, optimizer, environment))
     with contextlib.ExitStack() as open_runs:
         members = []

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from trainrig.branching import Branch, find_branch
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import choose_device, reuse_memory, set_precision, set_threads
 from trainrig.distributed import Team, join_team
-from trainrig.engine import Engine
+from trainrig.engine import Chosen, Engine
 from trainrig.errors import DivergedError
 from trainrig.files import read_json
 from trainrig.optim.needs import check_shared, needs_of
@@ -71,13 +71,16 @@ def run(
     model, optimizer = build(config, inputs)
     if team is not None:
         check_shared(optimizer)
-    config = settle_engine(config, path, inputs, model, runtime)
+    config, chosen = settle_engine(config, path, inputs, model, runtime)
     if team is not None and not team.leads:
         follow(config, inputs, model, optimizer, team, runtime.num_workers)
         return RunResult(path=None, status="complete", step=config.training_steps)
     identity, branch = run_identity(path, config, inputs, overwrite=runtime.overwrite)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
-    environment |= {"optimizer": needs_of(optimizer).describe()}
+    environment |= {
+        "engine": chosen.describe(device),
+        "optimizer": needs_of(optimizer).describe(),
+    }
     environment |= pack_record(path, (), config, runtime)
     with recorded(
         path,
@@ -89,7 +92,7 @@ def run(
     ) as record:
         passing = pass_training_batches(config, inputs, model)
         start = record.restore(model, passing=passing, optimizer=optimizer)
-        announce(record, config, inputs, model)
+        announce(record, config, inputs, model, environment["engine"])
         batches = None
         if team is not None:
             team.equalise(model, optimizer, start)
@@ -198,8 +201,10 @@ def settle_engine(
     runtime: Runtime,
     *,
     packed: bool = False,
-) -> IclConfig:
+) -> tuple[IclConfig, Chosen]:
     """Return ``config`` with the engine that ``auto`` stands for: once chosen, a run keeps it.
+
+    Also the engine and why it is this one.
 
     A pack is trained eagerly; a run that changed over to one keeps the engine in its record.
 
@@ -214,8 +219,13 @@ def settle_engine(
     if config.training.engine == "auto" and not runtime.overwrite:
         with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             engine = read_json(path / "config.json")["training"]["engine"]
-    engine = engine or ("eager" if packed else resolve_engine(config, inputs, model))
-    return apply_overrides(config, {"training.engine": engine})
+    if engine is not None:
+        chosen = Chosen(cast(Engine, engine), "the run was begun with it")
+    elif packed:
+        chosen = Chosen("eager", "runs of a pack are one program")
+    else:
+        chosen = resolve_engine(config, inputs, model)
+    return apply_overrides(config, {"training.engine": chosen.engine}), chosen
 
 
 def config_digest(config: IclConfig) -> str:

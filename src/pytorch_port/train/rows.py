@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -54,13 +55,25 @@ def record_options(config: IclConfig, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def announce(record: Recorder, config: IclConfig, inputs: IclInputs, model: nn.Module) -> None:
-    """Say in the log of a run that is not finished what is trained on what."""
+def announce(
+    record: Recorder,
+    config: IclConfig,
+    inputs: IclInputs,
+    model: nn.Module,
+    engine: Mapping[str, Any],
+) -> None:
+    """Say in the log of a run that is not finished what is trained on what, and how."""
     if record.finished:
         return
     counts = sum(p.numel() for p in model.parameters())
     images = inputs.describe()
     record.logger.info("%d parameters, %d classes, images: %s", counts, config.num_classes, images)
+    fell_back = config.training.engine == "eager" and inputs.device.type == "cuda"
+    say = record.logger.warning if fell_back else record.logger.info
+    say("engine %s (%s)", engine["engine"], engine["reason"])
+    if "streams" in engine:
+        gib = [engine[key] / 2**30 for key in ("free_bytes", "total_bytes")]
+        record.logger.info("%d streams, %.1f of %.1f GiB free", engine["streams"], *gib)
 
 
 def write_rows(

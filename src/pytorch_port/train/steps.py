@@ -23,7 +23,7 @@ from pytorch_port.model.losses import icl_loss
 from pytorch_port.model.sequence_models import TransformerICL
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import autocast
-from trainrig.engine import Engine, GraphedUpdate, check_compilable, check_engine
+from trainrig.engine import Chosen, Engine, GraphedUpdate, check_compilable, check_engine
 from trainrig.loop import StepRecord, train_steps
 from trainrig.metrics import grad_l2
 from trainrig.optim.needs import needs_of
@@ -169,7 +169,7 @@ def _graphed(
     return GraphedUpdate(model, optimizer, DeviceBatches(inputs), loss_fn, number=start_step)
 
 
-def resolve_engine(config: IclConfig, inputs: IclInputs, model: nn.Module) -> Engine:
+def resolve_engine(config: IclConfig, inputs: IclInputs, model: nn.Module) -> Chosen:
     """Return the engine that ``config`` names, or what ``auto`` stands for on this device.
 
     On a CPU that is eager: compiling takes longer than it saves in a run of this size. On CUDA it
@@ -181,27 +181,31 @@ def resolve_engine(config: IclConfig, inputs: IclInputs, model: nn.Module) -> En
     engine = config.training.engine
     if engine != "auto":
         check_engine(engine, inputs.device)
-        return engine
+        return Chosen(engine, "asked for")
     if inputs.device.type != "cuda":
-        return "eager"
+        return Chosen("eager", "compiling takes longer than it saves on a CPU")
     fixed = {"seed": 0, "optimizer.weight_decay": 0.0, "training_steps": 1}
     key = json.dumps(to_dict(apply_overrides(config, fixed)), sort_keys=True)
     if key not in _TRIALS:
-        _TRIALS[key] = _graph_agrees(config, inputs, model)
-    return "graph" if _TRIALS[key] else "eager"
+        _TRIALS[key] = _try_graph(config, inputs, model)
+    return _TRIALS[key]
 
 
-_TRIALS: dict[str, bool] = {}
+_TRIALS: dict[str, Chosen] = {}
 
 
-def _graph_agrees(config: IclConfig, inputs: IclInputs, model: nn.Module) -> bool:
+def _try_graph(config: IclConfig, inputs: IclInputs, model: nn.Module) -> Chosen:
     settings = {"training_steps": TRIAL_STEPS, "optimizer.warmup_steps": 1}
     config = apply_overrides(config, settings)  # or the first steps would hardly move the weights
     try:
         eager, graph = (trial_losses(config, inputs, model, name) for name in ("eager", "graph"))
-    except (ValueError, RuntimeError):  # the sampler, the optimizer or a kernel does not allow it
-        return False
-    return bool(((eager - graph).abs() <= TRIAL_BOUND * eager.abs()).all())
+    except (ValueError, RuntimeError) as error:  # the sampler, the optimizer or a kernel objects
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        return Chosen("eager", f"no graph: {reason}")
+    if bool(((eager - graph).abs() <= TRIAL_BOUND * eager.abs()).all()):
+        return Chosen("graph", f"its first {TRIAL_STEPS} steps agree with eager ones")
+    losses = f"{graph.tolist()} instead of {eager.tolist()}"
+    return Chosen("eager", f"no graph: the losses of its first steps are {losses}")
 
 
 def trial_losses(config: IclConfig, inputs: IclInputs, model: nn.Module, engine: Engine) -> Tensor:

@@ -98,7 +98,7 @@ def test_interim_predictions_need_all_logits():
 def test_auto_is_eager_on_a_cpu_and_a_graph_is_refused_there():
     config, inputs = make(**SYMBOLIC)
     model, optimizer = build(config, inputs)
-    assert resolve_engine(config, inputs, model) == "eager"
+    assert resolve_engine(config, inputs, model).engine == "eager"
     graph = apply_overrides(config, {"training.engine": "graph"})
     with pytest.raises(ValueError, match="captures a CUDA graph, but the run is on cpu"):
         resolve_engine(graph, inputs, model)
@@ -122,7 +122,8 @@ def test_a_run_keeps_the_engine_that_auto_chose_for_it(tmp_path):
     model, _ = build(config, inputs)
 
     def engine(config, **runtime):
-        settled = settle_engine(config, tmp_path, inputs, model, Runtime(**runtime))
+        settled, chosen = settle_engine(config, tmp_path, inputs, model, Runtime(**runtime))
+        assert chosen.engine == settled.training.engine
         return settled.training.engine
 
     assert engine(config) == "eager"
@@ -161,4 +162,4 @@ def test_graphed_steps_equal_eager_ones_on_a_gpu(changes):
     model, _ = build(config, inputs)
     eager, graph = (trial_losses(config, inputs, model, e) for e in ("eager", "graph"))
     assert_close(graph, eager, rtol=1e-5, atol=0)
-    assert resolve_engine(config, inputs, model) == "graph"
+    assert resolve_engine(config, inputs, model).engine == "graph"
