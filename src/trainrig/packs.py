@@ -224,6 +224,34 @@ def fitting(
     return size, {"free_bytes": free, "bytes_per_run": bytes_per_run, "jobs": jobs}
 
 
+def bytes_per_run(model: torch.nn.Module, loss: Callable[[], torch.Tensor], drawn: int) -> int:
+    """Return what one run adds to a pack: what backward needs, parameters and their companions.
+
+    Measured on one forward pass, by the tensors that autograd keeps; half as much again is taken
+    for what lives during the backward pass alone.
+
+    Args:
+        model: of the run.
+        loss: computes the loss of one batch.
+        drawn: bytes of the batch.
+    """
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = loss()
+    del result
+    copies = 5  # parameters, gradients, a copy of these, two averages
+    weights = sum(p.nbytes for p in model.parameters())
+    return math.ceil(1.5 * (sum(kept.values()) + drawn)) + copies * weights
+
+
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free on a device.
 

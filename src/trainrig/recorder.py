@@ -49,10 +49,9 @@ from trainrig.optim.resume import load_optimizer, optimizer_state, prepare_optim
 from trainrig.run_status import FINAL, RunResult, read_result
 from trainrig.runs import RunDirectory, open_run
 from trainrig.seeding import capture_rng, restore_rng
-from trainrig.stopping import Interruption
+from trainrig.stopping import Interruption, StopRequest
 from trainrig.tracking.metric_log import MetricLog
 from trainrig.tracking.run_log import run_log
-from trainrig.tracking.tracker import Tracker
 from trainrig.updates import evaluated_weights, load_training_weights, weights_to_save
 
 
@@ -83,8 +82,27 @@ class Intervals:
     keep_last: int = 2
 
 
+class Shown(Protocol):
+    """Where the rows of a run are shown while they come, such as ``trainrig.tracking.tracker``."""
+
+    def log(self, row: Mapping[str, Any], /) -> None: ...
+    def finish(self) -> None: ...
+
+
 #: A checkpoint by time waits this many times what the last one took: 2 % of the time.
 COST_FACTOR = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A row of the last step, and what of it is part of the result.
+
+    ``instead`` are the two of the same step of a longer run, None where that has no such row.
+    """
+
+    row: Mapping[str, Any]
+    shown: Mapping[str, Any]
+    instead: tuple[Mapping[str, Any], Mapping[str, Any]] | None
 
 
 class Recorder:
@@ -107,7 +125,7 @@ class Recorder:
         intervals: Intervals | None = None,
         columns: Sequence[str] = ("step", "split", "loss"),
         logger: logging.Logger | None = None,
-        track: Callable[[Path, Iterable[Mapping[str, Any]]], Tracker] | None = None,
+        track: Callable[[Path, Iterable[Mapping[str, Any]]], Shown] | None = None,
         per_epoch: int | None = None,
         branch: Branch | None = None,
     ) -> None:
@@ -118,14 +136,14 @@ class Recorder:
         self.latest: dict[str, dict[str, float]] = {}
         self.log: MetricLog  # opened by `restore`
         self._columns, self._track, self._per_epoch = tuple(columns), track, per_epoch
-        self._tracker: Tracker | None = None
+        self._tracker: Shown | None = None
         self._branch = branch
         self._parts: dict[str, Stateful] = {}
         self._optimizer: torch.optim.Optimizer | None = None
         self._passing: Callable[[int], Iterable[Any]] | None = None
         self._model: nn.Module | None = None
-        #: Rows that only the run's last step has, each with its part of the result.
-        self._ending: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+        #: The rows of the run's last step, from the first one that a longer run does not have.
+        self._ending: list[_Ending] = []
         self._elapsed_before = 0.0
         self._began = self._saved = time.perf_counter()
         self._cost = 0.0
@@ -166,11 +184,7 @@ class Recorder:
             CheckpointError: checkpoints, but no valid one; or one of another model or optimizer.
             ValueError: a log is shorter than the checkpoint says.
         """
-        self._model, self._parts, self._passing = model, parts, passing
-        found = (part for part in parts.values() if isinstance(part, torch.optim.Optimizer))
-        self._optimizer = next(found, None)
-        if self._optimizer is not None:
-            prepare_optimizer(self._optimizer)
+        self._take_over(model, passing, parts)
         if self.finished:
             self.start = self.step = self.total
             return self.total
@@ -187,6 +201,18 @@ class Recorder:
             del self.log
             raise
         return self.start
+
+    def _take_over(
+        self,
+        model: nn.Module,
+        passing: Callable[[int], Iterable[Any]] | None,
+        parts: dict[str, Stateful],
+    ) -> None:
+        self._model, self._parts, self._passing = model, parts, passing
+        found = (part for part in parts.values() if isinstance(part, torch.optim.Optimizer))
+        self._optimizer = next(found, None)
+        if self._optimizer is not None:
+            prepare_optimizer(self._optimizer)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -257,9 +283,10 @@ class Recorder:
         for number, path in list_checkpoints(folder):
             if number > self.step and not ignored:  # passed over, though whole: see `restore`
                 shutil.rmtree(path)
-        self.log.truncate(
-            {} if checkpoint is None else self._place_in_logs(checkpoint)["log_sizes"]
-        )
+        place = {} if checkpoint is None else self._place_in_logs(checkpoint)
+        self.log.truncate(place.get("log_sizes", {}))
+        for row in place.get("rows", ()):
+            self.log.append(row)
         if checkpoint is not None:
             self._keep_as_interim(checkpoint)
             self.logger.info("resumed from %s", checkpoint.path)
@@ -303,8 +330,8 @@ class Recorder:
         Raises:
             DivergedError: one of them is not finite.
         """
-        shown = {key: value for key, value in scalars.items() if key in self._columns}
-        self._record(split, step, scalars, shown, regular=every(self.intervals.log, step))
+        row, shown = self._row(split, step, scalars), self._shown(scalars)
+        self._record(row, shown, (row, shown) if every(self.intervals.log, step) else None)
 
     def evaluation(self, split: str, step: int, **scalars: Any) -> None:
         """Record scalars of an evaluation.
@@ -312,25 +339,52 @@ class Recorder:
         Raises:
             DivergedError: one of them is not finite.
         """
+        row = self._row(split, step, scalars)
         due = every(self.intervals.evaluate, step) or every(self.intervals.save, step)
-        self._record(split, step, scalars, scalars, regular=due)
+        self._record(row, scalars, (row, scalars) if due else None)
+
+    def last(
+        self, split: str, step: int, *, instead: Mapping[str, Any] | None = None, **scalars: Any
+    ) -> None:
+        """Record scalars that only the run's last step has.
+
+        Args:
+            split: of the row.
+            step: the last one.
+            instead: scalars that a longer run has there; None where it has no such row.
+            **scalars: of the row.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        longer = None
+        if instead is not None:
+            longer = self._row(split, step, instead), self._shown(instead)
+        self._record(self._row(split, step, scalars), self._shown(scalars), longer)
+
+    def _row(self, split: str, step: int, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        self.step = step
+        epoch = {} if self._per_epoch is None else {"epoch": step // self._per_epoch}
+        return {"step": step, **epoch, "split": split, **scalars, **self._timing()}
+
+    def _shown(self, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in scalars.items() if key in self._columns}
 
     def _record(
         self,
-        split: str,
-        step: int,
-        scalars: Mapping[str, Any],
+        row: Mapping[str, Any],
         shown: Mapping[str, Any],
-        *,
-        regular: bool,
+        longer: tuple[Mapping[str, Any], Mapping[str, Any]] | None,
     ) -> None:
-        """Append a row; ``shown`` are those of its scalars that become part of the result."""
-        self.step = step
-        row = {"step": step, "split": split, **scalars, **self._timing()}
-        if regular or step < self.total:
+        """Append a row; ``shown`` are those of its scalars that become part of the result.
+
+        ``longer`` are the two of a longer run.
+        """
+        step = row["step"]
+        if step < self.total or (longer == (row, shown) and not self._ending):
             self._append(row, shown)
-        else:  # a longer run has no such row: kept last, where it can be cut off again
-            self._ending.append((row, shown))
+        else:  # kept last, where it can be cut off again
+            self._ending.append(_Ending(row, shown, longer))
         broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
         if broken:
             self._append_ending()
@@ -347,8 +401,8 @@ class Recorder:
         self.latest[row["split"]] = dict(shown)
 
     def _append_ending(self) -> None:
-        for row, shown in self._ending:
-            self._append(row, shown)
+        for ending in self._ending:
+            self._append(ending.row, ending.shown)
         self._ending.clear()
 
     def settle(self, step: int) -> None:
@@ -360,14 +414,16 @@ class Recorder:
         """
         self.step = step
         saving = self.saves(step)
-        if saving or self._save_is_due():
+        saved = saving or self.save_is_due()
+        if saved:
             self.save(interim=not saving)
         if step < self.total and self.directory.stop.due():
-            if not saving:
+            if not saved:
                 self.save(interim=True)
             raise self.directory.stop.interruption(f"{self.directory.path}: step {step}")
 
-    def _save_is_due(self) -> bool:
+    def save_is_due(self) -> bool:
+        """Say whether it is time for a checkpoint by the clock."""
         seconds = self.intervals.save_seconds
         wait = max(seconds, COST_FACTOR * self._cost)
         return seconds > 0 and time.perf_counter() - self._saved >= wait
@@ -375,14 +431,22 @@ class Recorder:
     def save(self, *, interim: bool = False) -> None:
         """Make the rows durable, then save a checkpoint: it never knows more than the logs."""
         began = time.perf_counter()
-        self._check_weights()
+        self.check_weights()
         self.write_checkpoint(self.sync(), self.intervals.keep_last, interim=interim)
+        self.saved(began)
+
+    def saved(self, began: float) -> None:
+        """Note that a checkpoint is whole whose writing began at ``time.perf_counter()``."""
         self.set_running()
         self._saved = time.perf_counter()
         self._cost = self._saved - began
 
-    def _check_weights(self) -> None:
-        """Refuse to save a model that is no longer finite."""
+    def check_weights(self) -> None:
+        """Refuse to save a model that is no longer finite.
+
+        Raises:
+            DivergedError: a weight is not.
+        """
         assert self._model is not None  # given to `restore`
         tensors = [p.detach() for p in self._model.parameters() if p.is_floating_point()]
         if tensors and not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
@@ -393,7 +457,9 @@ class Recorder:
         """Make all rows durable; return the logs' lengths, also those before the last rows."""
         if not self._ending:
             return self._lengths()
-        before = self._lengths()
+        before, longer = self._lengths(), [e.instead for e in self._ending if e.instead]
+        before["rows"] = [dict(row) for row, _ in longer]
+        before["latest"] |= {row["split"]: dict(shown) for row, shown in longer}
         self._append_ending()
         return {**self._lengths(), "before_ending": before}
 
@@ -465,6 +531,11 @@ class Recorder:
             return int(status.get("step", self.total))
         return int(status.get("epoch", self.total)) * self._per_epoch
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all processes that worked on the run."""
+        return self._timing()["elapsed"]
+
     def _timing(self) -> dict[str, float]:
         here = time.perf_counter() - self._began
         rate = (self.step - self.start) / max(here, 1e-9)
@@ -510,6 +581,44 @@ class Recorder:
     def result(self) -> RunResult:
         """How the run ended, from its status."""
         return read_result(self.directory.path)
+
+
+class Unrecorded(Recorder):
+    """The same for a loop that writes nothing: rows are checked, and the newest ones are kept.
+
+    Args:
+        total: the last step.
+        **options: of ``Recorder``.
+    """
+
+    def __init__(self, total: int, **options: Any) -> None:
+        super().__init__(RunDirectory(Path(), StopRequest()), total, **options)
+
+    @property
+    def finished(self) -> bool:
+        """A loop without a record begins at its first step."""
+        return False
+
+    def restore(
+        self,
+        model: nn.Module,
+        *,
+        step: int | None = None,
+        passing: Callable[[int], Iterable[Any]] | None = None,
+        **parts: Stateful,
+    ) -> int:
+        """Take over what ``evaluated`` needs; return 0."""
+        del step
+        self._take_over(model, passing, parts)
+        return 0
+
+    def _append(self, row: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        self.latest[row["split"]] = dict(shown)
+
+    def settle(self, step: int) -> None:
+        """End a step."""
+        self.step = step
+        self._append_ending()
 
 
 @contextlib.contextmanager
@@ -582,4 +691,4 @@ def _finite(scalars: Mapping[str, Any]) -> dict[str, Any]:
     return {**scalars, **dict.fromkeys(broken)}
 
 
-__all__ = ["Interruption", "Intervals", "Recorder", "recorded", "recording"]
+__all__ = ["Interruption", "Intervals", "Recorder", "Unrecorded", "recorded", "recording"]

@@ -44,6 +44,12 @@ OWNED = (
 )
 #: What a run's numbers depend on besides its configuration; keys of ``environment.json``.
 DECIDING = ("device", "float32", "processes", "source_sha256", "threads", "versions")
+#: Arguments by which optimizers with a schedule of their own are told how long the run is.
+LENGTH_ARGUMENTS = frozenset(
+    f"{prefix}{unit}"
+    for prefix in ("", "num_", "n_", "max_", "total_", "training_", "num_training_")
+    for unit in ("steps", "epochs", "iters", "iterations")
+) | {"t_max"}
 #: Set to 1, a run goes on although one of these changed; ``environment.json`` then says so.
 FORCE_RESUME = "TRAINRIG_FORCE_RESUME"
 
@@ -128,6 +134,30 @@ def check_config(
         f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
         f"use another output directory, or {anew} to start anew"
     )
+
+
+def check_lengthening(
+    path: Path, config: Mapping[str, Any], length: str, arguments: Mapping[str, Any]
+) -> None:
+    """Refuse to make a run longer whose optimizer was told how long it is.
+
+    Args:
+        path: the run directory.
+        config: the resolved configuration as plain data.
+        length: dotted key that says how long the run is.
+        arguments: of the optimizer.
+
+    Raises:
+        ValueError: such a run, or one of another configuration.
+    """
+    longer = check_config(path, config, length=length)
+    told = next((name for name in arguments if name.lower() in LENGTH_ARGUMENTS), None)
+    if longer is not None and told is not None:
+        raise ValueError(
+            f"{path}: cannot go from {longer[0]} to {longer[1]} ({length}), since its optimizer "
+            f"was told its length ({told} {arguments[told]}), which its learning rate follows; "
+            "start a run of that length in another output directory"
+        )
 
 
 def _value_at(tree: Any, key: str) -> Any:

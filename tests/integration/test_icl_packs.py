@@ -18,6 +18,7 @@ import pytorch_port.sweep.pack
 from pytorch_port.data import inputs
 from pytorch_port.train.evaluation import evaluate_run
 from trainrig.checkpoint import latest_checkpoint, load_checkpoint
+from trainrig.pack_recorder import PackRecorder
 from trainrig.runs import LATEST, read_status
 
 SYMBOLIC = """
@@ -211,16 +212,16 @@ def test_a_diverged_run_is_frozen_and_reported_and_the_others_go_on(sweep, tmp_p
 
 def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_path, monkeypatch):
     folder, half = tmp_path / "out", ["--class_counts", "12", "--weight_decays", "0", "0.1"]
-    real = pytorch_port.sweep.pack.Pack._save
+    real = PackRecorder._save
 
-    def stop(pack, step, **_):
-        real(pack, step)
+    def stop(pack, step, **options):
+        real(pack, step, **options)
         if step == 8:
             raise OSError("stopped")
 
-    monkeypatch.setattr(pytorch_port.sweep.pack.Pack, "_save", stop)
+    monkeypatch.setattr(PackRecorder, "_save", stop)
     assert sweep(folder, *half, "--pack", "2").code == 1
-    monkeypatch.setattr(pytorch_port.sweep.pack.Pack, "_save", real)
+    monkeypatch.setattr(PackRecorder, "_save", real)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     refused = sweep(folder, *half)
     assert refused.code == 1
@@ -321,7 +322,7 @@ def test_auto_packs_by_free_memory_and_keeps_its_choice(sweep, tmp_path, monkeyp
         needed.append(device)
         return 10**6
 
-    monkeypatch.setattr("pytorch_port.sweep.pack_plan.bytes_per_run", lambda *_: 400_000)
+    monkeypatch.setattr("pytorch_port.sweep.pack_plan.bytes_of", lambda *_: 400_000)
     monkeypatch.setattr("trainrig.packs.free_bytes", free)
     assert sweep(folder, *grid, "--pack", "auto").code == 0
     plan = json.loads((folder / "manifest.json").read_text())

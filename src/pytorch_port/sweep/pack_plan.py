@@ -7,12 +7,9 @@ the order of the data) and number of classes alone.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pytorch_port.config.runtime import Runtime
 from pytorch_port.config.schema import IclConfig
@@ -23,7 +20,7 @@ from pytorch_port.train.steps import make_loss
 from trainrig.config import to_dict
 from trainrig.device import choose_device
 from trainrig.optim import resolve_optimizer
-from trainrig.packs import PlannedRun, fitting
+from trainrig.packs import PlannedRun, bytes_per_run, fitting
 from trainrig.vectorized import ELEMENTWISE
 
 FREE = (
@@ -74,30 +71,12 @@ def choose_size(
     largest = max(runs, key=lambda run: run.config.num_classes).config
     device = choose_device(runtime.device)
     inputs = load_inputs(largest, device, data_dir=runtime.data_dir, download=runtime.download)
-    needed = bytes_per_run(largest, inputs)
+    needed = bytes_of(largest, inputs)
     return fitting(needed, inputs.device, runs=len(runs), jobs=jobs)
 
 
-def bytes_per_run(config: IclConfig, inputs: IclInputs) -> int:
-    """Return what one run adds to a pack: what backward needs, parameters and their companions.
-
-    Measured on one forward pass, by the tensors that autograd keeps; half as much again is taken
-    for what lives during the backward pass alone.
-    """
+def bytes_of(config: IclConfig, inputs: IclInputs) -> int:
+    """Return what one run adds to a pack, see ``trainrig.packs.bytes_per_run``."""
     model, _ = build(config, inputs)
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    batch = next(iter(inputs.training_batches(0)))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = make_loss(config, inputs.device)(model.train(), batch)
-    del loss
-    copies = 5  # parameters, gradients, a copy of these, two averages
-    weights = sum(p.nbytes for p in model.parameters())
-    return math.ceil(1.5 * (sum(kept.values()) + batch.examples.nbytes)) + copies * weights
+    batch, loss = next(iter(inputs.training_batches(0))), make_loss(config, inputs.device)
+    return bytes_per_run(model, lambda: loss(model.train(), batch)[0], batch.examples.nbytes)

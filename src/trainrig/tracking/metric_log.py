@@ -40,9 +40,8 @@ class MetricLog:
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one row; non-finite numbers become ``null`` in the JSON."""
         shown = {key: row[key] for key in self.columns if key in row}
-        kept = {key: _strict(value) for key, value in row.items() if key not in TIMING_KEYS}
         lines = {"progress.txt": format_line(shown)}
-        lines["metrics.jsonl"] = json.dumps(kept, allow_nan=False)
+        lines["metrics.jsonl"] = json.dumps(kept(row), allow_nan=False)
         for name, line in lines.items():
             with naming(self.paths[name]):
                 self._files[name].write((line + "\n").encode())
@@ -83,6 +82,11 @@ class MetricLog:
         for file in self._files.values():
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``metrics.jsonl`` holds of a row: no clock, and None for what is not finite."""
+    return {key: _strict(value) for key, value in row.items() if key not in TIMING_KEYS}
 
 
 def _strict(value: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import nn
 from trainrig import recorder
 from trainrig.branching import open_branch
 from trainrig.checkpoint import latest_checkpoint, list_checkpoints
-from trainrig.errors import CheckpointError
+from trainrig.errors import CheckpointError, DivergedError
 from trainrig.files import read_json
 from trainrig.loop import train_steps
 from trainrig.optim.schedules import constant
@@ -32,8 +32,11 @@ def loss_fn(model, x):
     return (model(nn.functional.dropout(x, 0.5)) - 2 * x).square().mean(), None
 
 
-def fit(path, total=20, *, lr=0.01, at=None, branch=None, seed=0, **intervals):
-    """Train a line with momentum and dropout; ``at`` maps a step to what happens before it."""
+def fit(path, total=20, *, lr=0.01, at=None, branch=None, seed=0, closing=False, **intervals):
+    """Train a line with momentum and dropout; ``at`` maps a step to what happens before it.
+
+    ``closing`` writes a row every 4 steps that has more every 8 and at the end, and a last one.
+    """
     settings = {"log": 3, "evaluate": 5, "save": 8, "save_seconds": 0.0} | intervals
     torch.manual_seed(seed)
     model = nn.Linear(1, 1)
@@ -65,10 +68,24 @@ def fit(path, total=20, *, lr=0.01, at=None, branch=None, seed=0, **intervals):
                 run.row("train", step.step, loss=step.loss.item())
             if run.evaluates(step.step):
                 run.evaluation("test", step.step, weight=model.weight.item())
+            if closing and step.step % 4 == 0:
+                write_closing(run, step.step, loss=step.loss.item())
             if at and step.step in at:
                 at[step.step](model)
             run.settle(step.step)
     return run.result
+
+
+def write_closing(run, step, loss):
+    if step % 8 == 0:
+        run.row("norms", step, loss=loss, norm=1.0)
+    elif step == run.total:
+        run.last("norms", step, instead={"loss": loss}, loss=loss, norm=1.0)
+    else:
+        run.row("norms", step, loss=loss)
+    run.evaluation("after", step, value=loss + 1)
+    if step == run.total:
+        run.last("final", step, loss=loss)
 
 
 def newest(path):
@@ -172,6 +189,33 @@ def test_a_finished_run_becomes_longer_bit_for_bit(tmp_path, first):
     record = read_json(tmp_path / "grown" / "environment.json")["lengthened"]
     assert record == [{"from": first, "to": 20}]
     assert read_json(tmp_path / "grown" / "config.json")["total"] == 20
+
+
+@pytest.mark.parametrize("first", [4, 8, 12])
+def test_rows_of_the_last_step_give_way_to_those_of_a_longer_run(tmp_path, first):
+    every_4 = {"closing": True, "log": 4, "evaluate": 4}
+    fit(tmp_path / "whole", 16, **every_4)
+    fit(tmp_path / "grown", first, **every_4)
+    ends = rows(tmp_path / "grown")[-4:]
+    assert [row["split"] for row in ends] == ["test", "norms", "after", "final"]
+    assert ends[1]["norm"] == 1.0
+    fit(tmp_path / "grown", 16, **every_4)
+    assert content(tmp_path / "grown") == content(tmp_path / "whole")
+    assert [row["split"] for row in rows(tmp_path / "grown")].count("final") == 1
+
+
+def test_a_loop_without_a_record_keeps_the_newest_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Linear(1, 1)
+    run = recorder.Unrecorded(2, columns=("loss",))
+    assert run.restore(model) == 0
+    for step in (1, 2):
+        run.row("train", step, loss=float(step), other=0.0)
+        run.settle(step)
+    assert run.latest == {"train": {"loss": 2.0}}
+    with pytest.raises(DivergedError, match="loss not finite between steps 3 and 4"):
+        run.row("train", 4, loss=float("nan"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_killed_while_it_becomes_longer_resumes(tmp_path):
