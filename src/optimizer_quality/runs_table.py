@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.files import read_json
-from trainrig.repeats import setting_key
 from trainrig.run_status import read_status
-from trainrig.summaries import differences, edited, run_configs, summary_lock, warn
+from trainrig.summaries import (
+    differences,
+    edited,
+    in_turn,
+    run_configs,
+    summary_lock,
+    twins,
+    warn,
+)
 from trainrig.tracking.tables import write_table
 
 RUNS_COLUMNS = (
@@ -83,23 +90,17 @@ def list_runs(folder: Path, grid: Iterable[str] | None = None) -> tuple[list[Lis
         plain = [Listed(name=n, config=configs[n], in_grid=None, differs="") for n in names]
         return plain, unread
     planned = set(grid)
-    own = [name for name in names if name in planned]
-    others = sorted(set(names) - planned, key=lambda name: _ended(folder / name), reverse=True)
+    ordered = {name: configs[name] for name in in_turn(folder, names, planned)}
+    again = twins(ordered)
+    own = [name for name in ordered if name in planned]
     listed: list[Listed] = []
-    seen: dict[str, str] = {}
-    for name in (*own, *others):
-        config = configs[name]
-        twin = seen.setdefault(setting_key(config) or name, name)
-        if twin != name:
-            differs = f"the same run as {twin}"
+    for name, config in ordered.items():
+        if name in again:
+            differs = f"the same run as {again[name]}"
         else:
             differs = differences(configs[own[0]], config, FREE) if own else ""
         listed.append(Listed(name=name, config=config, in_grid=name in planned, differs=differs))
     return listed, unread
-
-
-def _ended(path: Path) -> int:
-    return (path / "status.json").stat().st_mtime_ns
 
 
 def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -236,21 +236,32 @@ def latest_checkpoint(
     return None, ignored
 
 
-def last_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
+def last_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", *, ended_at: int | None = None
+) -> Checkpoint:
     """Return the newest checkpoint, for what speaks of the run as it is: never an older one.
 
+    Args:
+        folder: holds the checkpoints.
+        device: where their tensors go.
+        ended_at: step that a complete run ended with; its checkpoint must be there.
+
     Raises:
-        CheckpointError: there is none, or the newest is damaged.
+        CheckpointError: there is none, the newest is damaged, or that of the end is gone.
     """
     checkpoint, ignored = latest_checkpoint(folder, device)
-    if checkpoint is None:
+    if checkpoint is None and ended_at is None:
         raise CheckpointError(f"{folder}: holds no checkpoint; train it first")
-    if ignored:
-        raise CheckpointError(
-            f"{ignored[0].removeprefix('ignored ')}; the one of step {checkpoint.step} is not "
-            "shown in its place: restore it, or remove the run's folder and train the run again"
-        )
-    return checkpoint
+    if checkpoint is not None and not ignored and ended_at in (None, checkpoint.step):
+        return checkpoint
+    gone = f"{folder}: the run is complete, but its checkpoint of step {ended_at} is not there"
+    wrong = ignored[0].removeprefix("ignored ") if ignored else gone
+    older = ""
+    if checkpoint is not None:
+        older = f"the one of step {checkpoint.step} is not shown in its place: "
+    raise CheckpointError(
+        f"{wrong}; {older}restore it, or remove the run's folder and train the run again"
+    )
 
 
 def valid_steps(folder: Path) -> tuple[list[int], list[str]]:

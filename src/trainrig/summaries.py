@@ -10,13 +10,14 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainrig.config import diff, flatten
 from trainrig.files import read_json
 from trainrig.locks import Held, lock
+from trainrig.repeats import setting_key
 from trainrig.tracking.tables import Column, read_table
 
 
@@ -98,6 +99,32 @@ def names_in(
         name: known.get(_fingerprint(configs[name], free), name) if name in absent else name
         for name in configs
     }
+
+
+def in_turn(folder: Path, names: Iterable[str], planned: Collection[str]) -> list[str]:
+    """Return runs in the order in which equal ones count: the grid's, then the last that ended."""
+
+    def place(name: str) -> tuple[int, int]:
+        status = folder / name / "status.json"
+        ended = status.stat().st_mtime_ns if status.exists() else 0
+        return (0, 0) if name in planned else (1, -ended)
+
+    return sorted(names, key=place)
+
+
+def twins(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return which runs are there more than once: name → the name of the one that counts.
+
+    Args:
+        configs: name → ``config.json``, in the order in which equal runs count (``in_turn``).
+    """
+    first: dict[str, str] = {}
+    found = {}
+    for name, config in configs.items():
+        counted = first.setdefault(setting_key(config) or f"run {name}", name)
+        if counted != name:
+            found[name] = counted
+    return found
 
 
 def _fingerprint(config: Mapping[str, Any], free: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,29 @@ def test_a_damaged_newest_checkpoint_is_refused_and_no_older_one_drawn(
     assert "step_4/weights.pt" in line
     assert "the one of step 2 is not shown in its place" in line
     assert (out / "figure3_adamw.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("gone", ["step_4", "all"])
+def test_a_complete_run_without_its_last_checkpoint_is_listed_and_no_older_one_drawn(
+    call_script, words, tmp_path, gone
+):
+    out = tmp_path / "out"
+    assert call_script("run_adamw_sweep_torch", words("--weight_decays 0")).code == 0
+    for path in (out / "class12_wd0/checkpoints/models/latest").iterdir():
+        if gone in (path.name, "all"):
+            shutil.rmtree(path)
+    again = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert again.code == 0, again.err  # what was measured while it was there is still true
+    (row,) = table(out / "runs.csv")
+    assert (row["completed_steps"], row["status"]) == ("4", "complete")
+    (out / "figure3_adamw_metrics.csv").unlink()
+    again = call_script("run_adamw_sweep_torch", words("--weight_decays 0"))
+    assert again.code == 1
+    (line,) = [line for line in again.err.splitlines() if line.startswith("error: ")]
+    assert "class12_wd0" in line
+    assert "is complete, but its checkpoint of step 4 is not there" in line
+    assert ("the one of step 2 is not shown in its place" in line) == (gone != "all")
+    assert not (out / "figure3_adamw_metrics.csv").exists()
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -55,14 +55,19 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from ptycho_torch.recon.pipeline import Method
-    from ptycho_torch.study.ensemble import combine_folder, execute, members_of
+    from ptycho_torch.study.ensemble import (
+        combine_folder,
+        execute,
+        members_of,
+        under_their_names,
+    )
     from ptycho_torch.study.runs_table import write_runs_csv
     from trainrig.report.write import conclude
     from trainrig.sweep import refuse_if_all_failed
 
     device = torch.device(execution.resolved_accelerator())
     options = launch_options(args).resolved(device, args.threads)
-    members = members_of(config, execution, args.seeds)
+    members = under_their_names(members_of(config, execution, args.seeds), scan)
     method = Method(refine_settings(args), args.probe_modes or 1)
     process = {"threads": args.threads, "mapped": args.mapped, "overwrite": args.overwrite}
     asked, outcomes = {Path(member.output_dir).name for member, _ in members}, []

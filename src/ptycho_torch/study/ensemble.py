@@ -32,7 +32,7 @@ from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
 from trainrig.run_status import read_status
 from trainrig.runs import check_config
-from trainrig.summaries import summary_lock
+from trainrig.summaries import names_in, summary_lock
 from trainrig.sweep import Outcome, Task
 
 #: What ``combine`` writes.
@@ -70,6 +70,28 @@ def members_of(
     ]
 
 
+def under_their_names(
+    members: Sequence[tuple[TrainingConfig, ExecutionConfig]], scan: RawDataTorch
+) -> list[tuple[TrainingConfig, ExecutionConfig]]:
+    """Return the members, each with the folder that holds it now: one may have been renamed."""
+    test = _test_scan(members[0][0])
+    identities = {}
+    for config, execution in members:
+        check_inputs(scan, test, config, execution.overlap_frames)
+        identities[Path(config.output_dir).name] = run_identity(config, execution, scan, test)
+    names = names_in(Path(members[0][0].output_dir).parent, identities)
+    return [
+        (replace(config, output_dir=path.parent / names[path.name]), execution)
+        for config, execution in members
+        for path in [Path(config.output_dir)]
+    ]
+
+
+def _test_scan(config: TrainingConfig) -> RawDataTorch | None:
+    file = config.test_data_file
+    return None if file is None else RawDataTorch.from_file(file)
+
+
 def execute(
     members: Sequence[tuple[TrainingConfig, ExecutionConfig]],
     scan: RawDataTorch,
@@ -91,8 +113,7 @@ def execute(
     """
     tasks, finished = [], []
     overwrite = process.get("overwrite", False)
-    file = members[0][0].test_data_file
-    test = None if file is None else RawDataTorch.from_file(file)
+    test = _test_scan(members[0][0])
     for config, execution in members:
         check_inputs(scan, test, config, execution.overlap_frames)
         path = Path(config.output_dir)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.run_status import read_status
-from trainrig.summaries import differences, run_configs, summary_lock, warn
+from trainrig.summaries import differences, in_turn, run_configs, summary_lock, twins, warn
 from trainrig.tracking.tables import write_table
 
 RUNS_COLUMNS = (
@@ -45,19 +45,24 @@ def list_runs(folder: Path, asked: Collection[str]) -> tuple[list[Listed], list[
     own = [name for name in configs if name in asked]
     ends = {name: _end(state) for name, state in states.items() if state["status"] == "complete"}
     ended = next((ends[name] for name in own if name in ends), None)
-    listed = []
-    for name in (*own, *(name for name in configs if name not in asked)):
-        differs = differences(configs[own[0]], configs[name], FREE) if own else ""
-        if not differs and ended is not None and name in ends:
-            differs = differences(ended, ends[name], ())
-        run = Listed(
+    differs = {}
+    for name in configs:
+        differs[name] = differences(configs[own[0]], configs[name], FREE) if own else ""
+        if not differs[name] and ended is not None and name in ends:
+            differs[name] = differences(ended, ends[name], ())
+    ordered = in_turn(folder, ends, asked)
+    again = twins({name: configs[name] for name in ordered if not differs[name]})
+    differs |= {name: f"the same run as {counted}" for name, counted in again.items()}
+    listed = [
+        Listed(
             name=name,
             config=configs[name],
             status=states[name],
             in_grid=name in asked,
-            differs=differs,
+            differs=differs[name],
         )
-        listed.append(run)
+        for name in (*own, *(name for name in configs if name not in asked))
+    ]
     return listed, unread
 
 

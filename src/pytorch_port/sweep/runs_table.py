@@ -96,11 +96,16 @@ def list_runs(
 
 
 def _row(base_dir: Path, name: str, config: Mapping[str, Any]) -> Row | None:
-    """Return what ``runs.csv`` says of one run, None if it has nothing to show yet."""
+    """Return what ``runs.csv`` says of one run, None if it has nothing to show yet.
+
+    A complete run is listed at the step that it ended with, also where that checkpoint is gone.
+    """
     path = base_dir / name
     checkpoints, status = list_checkpoints(path / LATEST), read_status(path)
-    if checkpoints:
-        step, newest = checkpoints[-1][0], checkpoints[-1][1] / "weights.pt"
+    ended = status["status"] == "complete" and "step" in status
+    if ended or checkpoints:
+        step = int(status["step"]) if ended else checkpoints[-1][0]
+        newest = dict(checkpoints).get(step, path / LATEST / f"step_{step}") / "weights.pt"
     elif status["status"] == "diverged":
         step, newest = 0, path / LATEST
     else:

@@ -28,7 +28,7 @@ from trainrig.files import read_json
 from trainrig.loop import StepRecord
 from trainrig.metrics import grad_l2, read_scalars, weight_l2, weight_l2_all, weight_l2_head
 from trainrig.registry import Registry
-from trainrig.runs import LATEST
+from trainrig.runs import LATEST, read_status
 
 #: Further scalars of an evaluation: functions (query logits (B, K), query labels (B,)) -> scalar
 #: tensor, the mean over the batch. They are logged beside the 13, under their names.
@@ -131,7 +131,8 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError: ``path`` holds no run.
-        CheckpointError: it holds no checkpoint, or the newest is damaged or of another model.
+        CheckpointError: it holds no checkpoint, the newest is damaged or of another model, or the
+            run is complete and its last one is gone.
         ValueError: the run's images are not the ones found now.
     """
     chosen = choose_device(device)
@@ -143,7 +144,9 @@ def evaluate_run(
             f"{path}: trained on images {trained_on}, but found are {found}; set the data folder "
             "to the one that it was trained on"
         )
-    checkpoint = last_checkpoint(path / LATEST, chosen)
+    status = read_status(path)
+    ended_at = status.get("step") if status["status"] == "complete" else None
+    checkpoint = last_checkpoint(path / LATEST, chosen, ended_at=ended_at)
     model = build_icl_model(config, inputs.example_shape).to(chosen)
     load_weights(model, checkpoint)
     batches = max_eval_batches or config.evaluation.batches

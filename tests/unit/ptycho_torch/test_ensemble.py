@@ -96,3 +96,25 @@ def test_members_of_an_earlier_call_join_the_mean_and_others_do_not(tmp_path, mo
     table.write_text(table.read_text().replace("seed_2,2,", "seed_2,7,"))
     warnings = describe(tmp_path, find_runs(tmp_path)).warnings
     assert warnings == ["runs.csv: seed of seed_2 is 7, its config.json says 2"]
+
+
+def test_a_copy_of_a_member_counts_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ensemble, "draw_pictures", lambda *_: None)
+    for name, seed, value in (("seed_0", 0, 1.0), ("seed_1", 1, 3.0), ("a_copy", 0, 1.0)):
+        leave_member(tmp_path / name, value)
+        leave_identity(tmp_path / name, seed)
+    asked = {"seed_0", "seed_1"}
+    assert ensemble.combine_folder(tmp_path, asked) == ["seed_0", "seed_1"]
+    np.testing.assert_allclose(read_arrays(tmp_path / "reconstruction.npz")["object"], 2.0)
+    assert "a_copy: left out: the same run as seed_0" in capsys.readouterr().err
+    rows = read_table(write_runs_csv(tmp_path, asked), {"run": Column(str)})
+    found = {row["run"]: row["differs"] for row in rows}
+    assert found == {"seed_0": None, "seed_1": None, "a_copy": "the same run as seed_0"}
+
+
+def test_two_copies_alone_are_no_spread(tmp_path, monkeypatch):
+    monkeypatch.setattr(ensemble, "draw_pictures", lambda *_: None)
+    for name in ("seed_0", "a_copy"):
+        leave_member(tmp_path / name, 1.0)
+        leave_identity(tmp_path / name, 0)
+    assert ensemble.combine_folder(tmp_path, {"seed_0"}) == []
