@@ -101,10 +101,14 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def setting_key(config: Mapping[str, Any]) -> str | None:
+def setting_key(config: Mapping[str, Any], *, seed: bool = True) -> str | None:
     """Return what identifies the run of a configuration: its setting and seed.
 
     ``NOT_SETTINGS`` are left out at every depth.
+
+    Args:
+        config: a resolved configuration.
+        seed: False leaves the seed out: what runs have in common that only it tells apart.
 
     Returns:
         None where the configuration has no seed, so that nothing says which runs are equal.
@@ -116,8 +120,10 @@ def setting_key(config: Mapping[str, Any]) -> str | None:
         for key, value in tree.items():
             if key in NOT_SETTINGS:
                 continue
-            if key in SEEDS and value is not None:
-                seeds.append(value)
+            if key in SEEDS:
+                seeds.extend([] if value is None else [value])
+                if not seed:
+                    continue
             if isinstance(value, Mapping):
                 kept[key] = strip(value, f"{key}.")
             elif isinstance(value, str) and (prefix + key).endswith(OPTIMIZER_KEYS):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
 from pytorch_port.sweep.figure3_tables import read_runs, run_directory
+from trainrig.repeats import setting_key
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import HEADLINE_EVALUATIONS, RunRecord
@@ -137,15 +139,20 @@ def _lead(runs: Sequence[RunRecord]) -> str:
 def _tiles(runs: Sequence[RunRecord]) -> list[Tile]:
     """Per class count at the smallest weight decay: both accuracies, over seeds.
 
-    With one seed the spread is the standard error of its own evaluations.
+    With one seed the spread is the standard error of its own evaluations. Of runs that differ in
+    more than their seeds, or that stand at different steps, each group has tiles of its own.
     """
     tiles = []
     for count in sorted({class_count(run) for run in runs}):
         own = [run for run in runs if class_count(run) == count]
         least = min(run.config["optimizer"]["weight_decay"] for run in own)
-        own = [run for run in own if run.config["optimizer"]["weight_decay"] == least]
-        for metric in METRICS[:2]:
-            found = [(v, error) for v, error in map(metric.of, own) if v is not None]
+        groups: dict[Hashable, list[RunRecord]] = {}
+        for run in own:
+            if run.config["optimizer"]["weight_decay"] == least:
+                key = (setting_key(run.config, seed=False) or run.name, run.step)
+                groups.setdefault(key, []).append(run)
+        for group, metric in itertools.product(groups.values(), METRICS[:2]):
+            found = [(v, error) for v, error in map(metric.of, group) if v is not None]
             if not found:
                 continue
             mean, spread = mean_and_sd([100 * value for value, _ in found])
@@ -153,9 +160,10 @@ def _tiles(runs: Sequence[RunRecord]) -> list[Tile]:
             if len(found) == 1:
                 spread, what = 100 * (found[0][1] or 0.0), "s.e. of its last evaluations"
             label = f"{metric.label.partition(' (')[0]}, {count} classes"
-            note = f"λ = {least:g}, {plural(len(found), 'seed')}{f', ± {what}' if spread else ''}"
+            whose = f", {group[0].name} at step {group[0].step}" if len(groups) > 1 else ""
+            seeds = f"{plural(len(found), 'seed')}{f', ± {what}' if spread else ''}"
             shown = f"{mean:.1f} ± {spread:.1f} %" if spread else f"{mean:.1f} %"
-            tiles.append(Tile(label, shown, note))
+            tiles.append(Tile(label, shown, f"λ = {least:g}{whose}, {seeds}"))
     return tiles[:8]
 
 
@@ -174,7 +182,8 @@ def _published(runs: Sequence[RunRecord]) -> list[Section]:
     text = (
         f"{SOURCE}, good to about ± {100 * READ_ERROR:.0f} points. There: 12 layers, 105-px "
         "Omniglot, batches of 32, Adam, class counts without the holdout classes. A value at "
-        "another step, model or image set is no reproduction. Ours: mean of the last "
+        "another step, model or image set is no reproduction. Between two readings of a curve the "
+        "value is interpolated. Ours: mean of the last "
         f"{HEADLINE_EVALUATIONS} evaluations ± its standard error. No value was published before "
         "the first reading of a curve."
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.config import flatten
+from trainrig.repeats import SEEDS
 from trainrig.report.content import (
     Chart,
     Folded,
@@ -30,7 +31,6 @@ from trainrig.stats import mean_and_sd
 MAX_METRICS = 10
 #: Columns of differing keys in the table of runs; all of them are in the table of differences.
 MAX_KEYS = 6
-SEEDS = ("seed", "random_seed")
 
 
 def runs_page(folder: Path, runs: Sequence[RunRecord], description: Description) -> Page:
@@ -159,13 +159,13 @@ def metric_chart(
     """Return the metric against the step: mean and band by setting where seeds repeat it."""
     scale = 100.0 if metric.percent else 1.0
     curves: dict[str, list[tuple[RunRecord, list[float], list[float | None]]]] = {}
+    labels = setting_names(runs, varying, names)
     for position, run in enumerate(runs):
         rows = [r for r in run.rows if r.get("split", "") == metric.split and metric.key in r]
         if rows:
             x = [float(row["step"]) for row in rows]
             y = [None if row[metric.key] is None else scale * row[metric.key] for row in rows]
-            label = setting_name(position, varying, names) or run.name
-            curves.setdefault(label, []).append((run, x, y))
+            curves.setdefault(labels[position], []).append((run, x, y))
     if not curves:
         return None
     repeated = any(len(group) > 1 for group in curves.values())
@@ -180,16 +180,26 @@ def metric_chart(
     return Chart(metric.label, series, runs[0].counts, metric.label + unit)
 
 
-def setting_name(
-    position: int, varying: Mapping[str, Sequence[Any]], names: Mapping[str, str]
-) -> str:
-    """Return what tells a run's setting from the others', the seed left out."""
-    parts = [
-        f"{names[key]} {_brief(values[position])}"
-        for key, values in varying.items()
-        if key not in SEEDS and values[position] is not None
-    ]
-    return ", ".join(parts[:3])
+def setting_names(
+    runs: Sequence[RunRecord], varying: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+) -> list[str]:
+    """Return what tells each run's setting from the others', the seed left out.
+
+    Three keys are named; all of them where these do not tell two settings apart.
+    """
+    keys = [key for key in varying if key.rsplit(".", 1)[-1] not in SEEDS]
+    settings = [tuple(json.dumps(varying[key][i]) for key in keys) for i in range(len(runs))]
+
+    def label(position: int, most: int) -> str:
+        values = {key: varying[key][position] for key in keys}
+        parts = [f"{names[key]} {_brief(v)}" for key, v in values.items() if v is not None]
+        return ", ".join(parts[:most]) or runs[position].name
+
+    for most in (3, len(keys)):
+        labels = [label(position, most) for position in range(len(runs))]
+        if len(set(zip(labels, settings, strict=True))) == len(set(labels)):
+            break
+    return labels
 
 
 def _averages(metrics: Sequence[Metric]) -> str:

@@ -15,7 +15,7 @@ from trainrig.report.runs import (
     differing_keys,
     mean_series,
     metric_chart,
-    setting_name,
+    setting_names,
     short_names,
 )
 from trainrig.report.write import write_report
@@ -68,7 +68,27 @@ def test_differences_leave_out_what_is_equal_and_what_is_hidden():
     ]
     varying = differing_keys(runs, hidden=("dir",))
     assert varying == {"o.lr": [0.1, 0.2], "seed": [0, 1]}
-    assert setting_name(1, varying, short_names(list(varying))) == "lr 0.2"
+    assert setting_names(runs, varying, short_names(list(varying))) == ["lr 0.1", "lr 0.2"]
+
+
+def test_settings_that_differ_in_a_fourth_key_are_no_seeds_of_each_other():
+    runs = [
+        RunRecord(
+            path=None,
+            name=str(d),
+            config={"a": a, "b": a, "c": a, "d": d, "execution": {"seed": d}},
+            rows=({"step": 1, "split": "val", "accuracy": 0.5},),
+            final={"val": {"accuracy": 0.5}},
+        )
+        for a, d in ((0, 1), (0, 2), (3, 4))
+    ]
+    (metric,) = choose_metrics(runs)
+    chart = metric_chart(metric, runs, varying := differing_keys(runs), short_names(list(varying)))
+    assert [series.name for series in chart.series] == [
+        "a 0, b 0, c 0, d 1",
+        "a 0, b 0, c 0, d 2",
+        "a 3, b 3, c 3, d 4",
+    ]
 
 
 def test_seeds_become_mean_and_band_and_settings_stay_apart():
