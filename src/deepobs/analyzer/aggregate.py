@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from deepobs.analyzer.baselines import load_baselines
-from deepobs.analyzer.results import CURVES, Results, Setting
+from deepobs.analyzer.results import Results, Setting
 from trainrig.stats import Moments, t_interval
 
 MODES = ("final", "best", "most")
@@ -267,8 +267,3 @@ def sensitivity(
         return x, np.zeros_like(y)
     relative = np.nanmin(y) / y if is_loss(metric) else y / np.nanmax(y)
     return x, np.clip(np.nan_to_num(relative, nan=0.0), 0.0, 1.0)
-
-
-def metric_names(setting: Setting) -> list[str]:
-    """Return the curves that a setting's runs have."""
-    return [name for name in CURVES if name in setting.runs[0].curves]

@@ -95,8 +95,3 @@ def performance_profile(
             ratios.append(math.inf if math.isinf(time) else time / max(fastest[problem], 1e-12))
         profiles[optimizer] = np.array([np.mean(np.array(ratios) <= tau) for tau in taus])
     return profiles
-
-
-def profile_score(profile: np.ndarray, taus: np.ndarray) -> float:
-    """Return the normalised area under a profile, in [0, 1]."""
-    return float(np.trapezoid(profile, taus) / (taus[-1] - taus[0]))

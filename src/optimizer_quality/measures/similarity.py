@@ -79,14 +79,6 @@ class CkaMatrix:
         ]
         return torch.tensor(rows)
 
-    def layerwise(self, other: CkaMatrix) -> list[float]:
-        """Return unbiased CKA of each of ours with the one of theirs at the same place."""
-        pairs = zip(self._own, other._own, strict=True)
-        return [
-            (self._hsic(i, other, i) / (own * theirs)).item()
-            for i, (own, theirs) in enumerate(pairs)
-        ]
-
 
 @torch.no_grad()
 def layer_grams(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -198,12 +198,6 @@ def total_variation(obj: Tensor) -> Tensor:
     return rows.abs().square().sum() + cols.abs().square().sum()
 
 
-def complex_mae(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the modulus plus that of the angle."""
-    modulus = (predicted.abs() - target.abs()).abs().mean()
-    return modulus + (predicted.angle() - target.angle()).abs().mean()
-
-
 def hard_mask(size: int) -> Tensor:
     """Disk of radius N//4 whose pixel centres sit at n - N//2 + 0.5: (N, N) bool."""
     axis = torch.arange(size, dtype=torch.float64) - size // 2 + 0.5

@@ -65,35 +65,6 @@ class SymbolicExamples:
         return (n_items,)
 
 
-class SingleExamples:
-    """One stored item per class.
-
-    Args:
-        items: array (N, H, W, C), or a mapping from class id 0..N-1 to (H, W, C).
-    """
-
-    indices = False
-
-    def __init__(self, items: np.ndarray | Mapping[int, np.ndarray]) -> None:
-        self.items = _stack(items)
-        self.n_data_classes = len(self.items)
-
-    def draw(
-        self, classes: np.ndarray, rng: np.random.RandomState, random_rare: np.ndarray | None
-    ) -> np.ndarray:
-        """Return the stored items (L, H, W, C), dtype as stored; float32 with random images."""
-        if random_rare is None:
-            return self.items[classes]
-        images = self.items[classes].astype(np.float32)
-        for label in rare_in_draw_order(classes, random_rare):
-            images[classes == label] = rng.randint(2, size=self.items.shape[1:])
-        return images
-
-    def noise_shape(self, n_items: int) -> tuple[int, ...]:
-        """The shape of the part."""
-        return (n_items, *self.items.shape[1:])
-
-
 class ExemplarExamples:
     """Several stored drawings per class, drawn without replacement within a part.
 
@@ -219,7 +190,3 @@ def _class_ids(items: Mapping) -> range:
             f"examples: class ids are not 0..{len(items) - 1}; number the classes without gaps"
         )
     return range(len(items))
-
-
-def _stack(items: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
-    return np.stack([items[k] for k in _class_ids(items)]) if isinstance(items, Mapping) else items

@@ -13,7 +13,6 @@ counts classes in the order rare, common, holdout; an item's *key* tells positio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -311,19 +310,3 @@ class IndexSampler:
 def _is_uniform(partition: ClassPartition, class_type: ClassType) -> bool:
     weights = partition.weights(class_type)
     return len(weights) == 0 or bool((weights == weights[0]).all())
-
-
-@lru_cache(maxsize=8)
-def _sampler(spec: SequenceSpec, batch_size: int, seed: int, device: str) -> IndexSampler:
-    return IndexSampler(spec, batch_size, seed, device)
-
-
-def sample_batch(
-    spec: SequenceSpec,
-    batch_size: int,
-    seed: int,
-    step: int,
-    device: torch.device | str = "cpu",
-) -> IndexBatch:
-    """Return batch ``step``: a pure function of its arguments (neighbouring steps share work)."""
-    return _sampler(spec, batch_size, seed, str(device)).batch(step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,39 +148,6 @@ def diverged(rows: Rows) -> list[tuple[int, float]]:
             or not (finite(row.get("accuracy_holdout")) or finite(row.get("accuracy_no_support")))
         }
     )
-
-
-def peak_in_context(curves: Rows) -> list[dict[str, Any]]:
-    """Return each run's best mean of two consecutive in-context evaluations.
-
-    Two, because single evaluations scatter (``headlines``) and the best of many is biased upwards.
-
-    Args:
-        curves: curve rows (``figure3_tables.read_curves``).
-
-    Returns:
-        One row per run: ``class_count``, ``weight_decay``, ``backend``, ``l2_mode``, ``seed``,
-        ``step`` (the later of the two) and ``accuracy_closed``. Runs with fewer than two
-        evaluations are absent.
-    """
-    runs: dict[tuple[Any, ...], list[tuple[int, float]]] = defaultdict(list)
-    for row in curves:
-        if row["split"] == "holdout" and finite(row["accuracy_closed"]):
-            runs[run_key(row)].append((row["step"], row["accuracy_closed"]))
-    names = ("class_count", "weight_decay", "backend", "l2_mode", "seed")
-    peaks = []
-    for key, evaluations in sorted(runs.items()):
-        ordered = sorted(evaluations)
-        means = [
-            ((first + second) / 2, step)
-            for (_, first), (step, second) in itertools.pairwise(ordered)
-        ]
-        if means:
-            accuracy, step = max(means, key=lambda item: item[0])
-            peaks.append(
-                {**dict(zip(names, key, strict=True)), "step": step, "accuracy_closed": accuracy}
-            )
-    return peaks
 
 
 def shrink_texts(rows: Rows, weight_decays: Iterable[float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Optimizers by name or dotted name, parameter groups as data, schedules and penalties.
+"""Optimizers by name or dotted name, schedules and penalties.
 
 All systems look names up here, in any letter case: torch's classes, the entries of ``extras``,
 DeepOBS's published ``Momentum`` and ``Nesterov``, or ``package.module.Class``.
@@ -145,7 +145,7 @@ def make_optimizer(
 
     Args:
         name: name or dotted name, see :func:`resolve_optimizer`.
-        params: parameters, or groups from :func:`trainrig.optim.param_groups.make_groups`.
+        params: parameters, or groups of them.
         fuse: False keeps torch's own choice of kernel.
         **kwargs: constructor arguments, checked against its signature.
 

@@ -46,19 +46,14 @@ class StackedOptimizer:
         stack: the members.
         optimizers: one per member, of one class, each with all trained parameters of its member in
             one group.
-        watch: look at every gradient before the update, and freeze a member whose gradient is not
-            finite, so that its parameters keep their last finite values. Costs a wait for the
-            device in every step; without it, call ``freeze`` where the loss is logged.
 
     Raises:
         ValueError: optimizers of different or unsuited classes, or parameters that are not the
             stack's.
     """
 
-    def __init__(
-        self, stack: Stack, optimizers: Sequence[torch.optim.Optimizer], *, watch: bool = False
-    ) -> None:
-        self.stack, self.optimizers, self.watch = stack, tuple(optimizers), watch
+    def __init__(self, stack: Stack, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.stack, self.optimizers = stack, tuple(optimizers)
         self.frozen = [False] * len(stack)
         self._check()
         self._rows = [nn.Parameter(row) for row in stack.flat.data]
@@ -102,9 +97,6 @@ class StackedOptimizer:
     def step(self) -> None:
         """Update every member that is not frozen."""
         gradient = self.stack.flat.grad
-        if self.watch and gradient is not None:
-            largest = torch.linalg.vector_norm(gradient, float("inf"), dim=1)  # (R,)
-            self.freeze(largest.isfinite().logical_not().nonzero().flatten().tolist())
         for r, row in enumerate(self._rows):
             row.grad = None if gradient is None or self.frozen[r] else gradient[r]
         self._joint.step()

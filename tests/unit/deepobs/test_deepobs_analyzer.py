@@ -23,7 +23,6 @@ from deepobs.analyzer.baselines import load_baselines
 from deepobs.analyzer.profiles import (
     left_out,
     performance_profile,
-    profile_score,
     times_to_threshold,
 )
 from deepobs.analyzer.results import read_results
@@ -215,7 +214,6 @@ def test_profiles():
     assert profile["a"].tolist() == [0.5, 0.5, 1.0, 1.0]
     assert profile["b"].tolist() == [0.5, 0.5, 1.0, 1.0]
     assert profile["c"].tolist() == [0.0] * 4
-    assert profile_score(np.ones(4), taus) == 1.0
 
 
 def test_times_contain_the_published_baselines(folder):

@@ -14,7 +14,6 @@ from pytorch_port.figures.figure3_series import (
     data_name,
     diverged,
     inert_text,
-    peak_in_context,
     shrink_texts,
     summarize,
 )
@@ -215,19 +214,6 @@ def test_rows_without_a_finite_value_are_left_out():
     (series,) = summarize(rows, "v", x="weight_decay")
     assert (series.points[0].mean, series.points[0].n) == (0.5, 2)
     assert series.points[0].sd == pytest.approx(0.1414, abs=1e-4)
-
-
-def test_peak_is_the_best_mean_of_two_consecutive_evaluations():
-    values = {100: 0.5, 200: 0.9, 300: 0.6, 400: 0.7, 500: 0.72}
-    run = {"class_count": 1600, "weight_decay": 0.0, "backend": "torch", "seed": 0}
-    curves = [
-        run | {"l2_mode": "decoupled", "step": step, "split": "holdout", "accuracy_closed": value}
-        for step, value in reversed(values.items())
-    ]
-    (peak,) = peak_in_context(curves)
-    assert peak["step"] == 300
-    assert peak["accuracy_closed"] == pytest.approx(0.75)
-    assert peak_in_context(curves[:1]) == []
 
 
 def test_shrink_row_gives_value_range_or_gap():

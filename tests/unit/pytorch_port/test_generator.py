@@ -7,7 +7,6 @@ import pytest
 from pytorch_port.data.examples import (
     ExemplarExamples,
     IndexExamples,
-    SingleExamples,
     SymbolicExamples,
     rare_in_draw_order,
 )
@@ -29,6 +28,21 @@ def images(n_classes=40, n_exemplars=20, dtype=np.float32):
     """Images whose two pixels are class and exemplar: (N, n, 1, 2, 1)."""
     ids = np.indices((n_classes, n_exemplars))
     return np.moveaxis(ids, 0, -1)[:, :, None, :, None].astype(dtype)
+
+
+class StoredImages:
+    """One image per class, shown as it is: the readable twin of ``IndexExamples``."""
+
+    indices = False
+
+    def __init__(self, items):
+        self.items, self.n_data_classes = items, len(items)
+
+    def draw(self, classes, rng, random_rare):
+        shown = self.items[classes].astype(np.float32)
+        for label in rare_in_draw_order(classes, random_rare):
+            shown[classes == label] = rng.randint(2, size=self.items.shape[1:])
+        return shown
 
 
 def take(iterator, n):
@@ -117,7 +131,7 @@ def test_noise_leaves_symbols_alone_but_draws():
 def test_random_rare_images_are_constant_within_a_part_and_shared_with_indices():
     bank = np.full((40, 3, 3, 1), 7.0, dtype=np.float32)
     args = {"class_type": "zipfian", "shots": 4, "ways": 2, "randomly_generate_rare": True}
-    pictures = SeqGenerator(SingleExamples(bank), PARTITION, seed=6)
+    pictures = SeqGenerator(StoredImages(bank), PARTITION, seed=6)
     indices = SeqGenerator(IndexExamples(40, None, item_shape=(3, 3, 1)), PARTITION, seed=6)
     for _ in range(40):
         shown = next(pictures.get_fewshot_seq(**args))
@@ -136,18 +150,6 @@ def test_random_rare_images_are_drawn_in_the_order_of_a_set():
     classes, rare = np.array([30, 3, 19, 3, 8]), np.array([19, 40, 3, 8])
     expected = set([np.int64(c) for c in classes]).intersection([np.int64(r) for r in rare])
     assert rare_in_draw_order(classes, rare) == [int(c) for c in expected]
-
-
-def test_single_items_come_from_mappings_and_arrays_alike():
-    bank = images(n_exemplars=1)[:, 0]
-    by_id = SingleExamples(dict(enumerate(bank)))
-    call = {"class_type": "rare", "seq_len": 5}
-    a = next(SeqGenerator(by_id, PARTITION, seed=1).get_random_seq(**call))
-    b = next(SeqGenerator(SingleExamples(bank), PARTITION, seed=1).get_random_seq(**call))
-    assert np.array_equal(a["example"], b["example"])
-    assert a["example"].dtype == np.float32
-    with pytest.raises(ValueError, match="number the classes without gaps"):
-        SingleExamples({1: bank[0], 2: bank[1]})
 
 
 def test_too_few_drawings_are_refused():
