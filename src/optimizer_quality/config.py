@@ -23,7 +23,7 @@ from trainrig.config import (
     read_yaml,
     to_dict,
 )
-from trainrig.data.image_sets import IMAGE_SETS, SIZE_PX
+from trainrig.data.image_sets import SIZE_PX, small_sets
 from trainrig.errors import nearest
 from trainrig.optim import accepts, check_arguments, resolve_optimizer
 from trainrig.summaries import exact
@@ -104,7 +104,7 @@ class CifarConfig:
         experiment_name: the tracker's project.
         seed: of the split, the initial weights and the order of the images.
         device: ``cuda`` falls back to the CPU with a message; ``cuda:N`` does not.
-        dataset: a name in ``IMAGE_SETS``.
+        dataset: a set of labelled images, see ``trainrig data list``.
         data_dir: folder of data sets.
         download: fetch an absent set.
         check_files: compare files with published sizes and digests.
@@ -157,7 +157,7 @@ class CifarConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
-        for key, table in (("dataset", IMAGE_SETS), ("model", MODELS)):
+        for key, table in (("dataset", small_sets()), ("model", MODELS)):
             value = getattr(self, key)
             if value not in table:
                 known = ", ".join(table)

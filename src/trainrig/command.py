@@ -2,8 +2,9 @@
 
     trainrig icl sweep --preset quick
 
-The systems register their commands under the entry point ``trainrig.commands``; a command is a
-module with ``main(argv)``, imported when it is called.
+The systems register their commands under the entry point ``trainrig.commands``: a package with
+``COMMANDS``, each a module with ``main(argv)`` that is imported when it is called, or one module
+with ``main(argv)``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from trainrig import commands
 from trainrig.cli import Parser, describe, entry
 from trainrig.commands import groups
 from trainrig.config import diff
-from trainrig.data.catalogue import DATA_SETS, get_data_set
+from trainrig.data.catalogue import DATA_SETS, get_data_set, names
 from trainrig.data.locations import data_root
 from trainrig.errors import nearest
 from trainrig.files import read_json
@@ -32,18 +33,22 @@ OWN = {
     "data list|get|verify": "data sets: what there is, fetch, check",
     "config diff": "what differs between two runs",
 }
-NAMES = [name for one in DATA_SETS for name in (one.name, one.alias) if name]
 
 
 def overview() -> str:
     """Return every command with what it does, one line each."""
     lines = ["usage: trainrig COMMAND [--help]", ""]
     for name, package in {"": commands, **groups()}.items():
-        for command, text in package.COMMANDS.items():
+        for command, text in getattr(package, "COMMANDS", {"": first_line(package)}).items():
             lines.append(f"  {f'{name} {command}'.strip():<20} {text}")
     for name, text in OWN.items():
         lines.append(f"  {name:<20} {text}")
     return "\n".join(lines)
+
+
+def first_line(module: ModuleType) -> str:
+    """Return what a module says it is."""
+    return (module.__doc__ or "").partition("\n")[0]
 
 
 def overview_of(name: str, package: ModuleType) -> str:
@@ -88,7 +93,7 @@ def _add_data(data: argparse.ArgumentParser) -> None:
         _add_data_dir(action)
         if name != "list":
             few = "+" if name == "get" else "*"
-            what = f"{', '.join(NAMES)}" + (" (all that are found)" if name == "verify" else "")
+            what = ", ".join(names()) + (" (all that are found)" if name == "verify" else "")
             action.add_argument(
                 "names", nargs=few, metavar="NAME", type=get_data_set_name, help=what
             )
@@ -137,6 +142,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_command_of(package: ModuleType, system: str, words: list[str]) -> int:
     """Run a command of a system; without one, list what there is."""
+    if not hasattr(package, "COMMANDS"):
+        return run_command(package.__name__, f"trainrig {system}", words)
     if not words or words[0] in ("-h", "--help"):
         print(overview_of(system, package))
         return 0
@@ -170,13 +177,16 @@ def _data_list(arguments: argparse.Namespace) -> int:
     rows = []
     for one in DATA_SETS:
         folder = one.locate(root)
-        if folder is None:
+        if one.drawn:
+            state = "drawn"
+        elif folder is None:
             state = "archive" if one.archive(root) else "missing"
         else:
             state = "part" if one.missing(folder) else "found"
-        size = f"{one.n_bytes / 1e6:.0f} MB" if one.n_bytes else "by hand"
+        size = f"{one.n_bytes / 1e6:.0f} MB" if one.n_bytes else "-" if one.drawn else "by hand"
         where = one.command(root) if folder is None else str(folder)
-        rows.append((one.name, state, size, f"{where}: {one.what}; {one.licence}; {one.page}"))
+        text = "; ".join(part for part in (f"{where}: {one.what}", one.licence, one.page) if part)
+        rows.append((one.name, state, size, text))
     print_table(("name", "state", "download", "where or how; what; licence; page"), rows)
     return 0
 

@@ -251,8 +251,9 @@ def _data(root: Path) -> list[Finding]:
     for data_set in DATA_SETS:
         topic, folder = f"data: {data_set.name}", data_set.locate(root)
         missing = [] if folder is None else data_set.missing(folder)
-        what = f"{data_set.what}, for {' and '.join(data_set.used_by)}"
-        archive, advice = data_set.archive(root), f"{what}: {data_set.command(root)}"
+        if data_set.drawn:
+            continue
+        archive, advice = data_set.archive(root), f"{data_set.what}: {data_set.command(root)}"
         if folder is None and archive:
             text = f"only the archive {archive} is here; unpack it with: {data_set.command(root)}"
             findings.append(Finding(topic, "note", text))

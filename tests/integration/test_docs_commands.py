@@ -15,8 +15,11 @@ import pytest
 from page_commands import NEEDS, PAGES, ROOT, TOY, commands, made_by, need, recipe, toy
 
 from trainrig import command as trainrig
+from trainrig import commands as core_commands
 from trainrig.data.catalogue import get_data_set
 
+#: Registered by the extending page, in a copy.
+MADE_COMMANDS = ("line",)
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 CASES = [(page, command) for page in PAGES for command in commands(page)]
 
@@ -40,13 +43,16 @@ def test_the_command_can_be_typed(page, command, monkeypatch):
 
 def check_trainrig(words):
     """Let the command that the words name read its flags."""
-    package = trainrig.groups().get(words[0])
-    if package is None:
+    first, *rest = words
+    package = core_commands.groups().get(first)
+    if first in core_commands.COMMANDS:
+        package, rest = core_commands, words
+    if package is None and first not in MADE_COMMANDS:
         trainrig.make_parser().parse_args(words)
-    elif len(words) > 1:
-        module = importlib.import_module(trainrig.find_command(package, *words[:2]))
-        parser = getattr(module, "make_parser", None)
-        parser().parse_args(words[2:]) if parser else module.parse_args(words[2:])
+    elif package and rest:
+        assert rest[0] in package.COMMANDS
+        module = importlib.import_module(f"{package.__name__}.{rest[0]}")
+        module.make_parser().parse_args(rest[1:])
 
 
 def check_python(words, made):

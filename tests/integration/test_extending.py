@@ -20,7 +20,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 #: (New file | Add to, path, code)
 BLOCKS = re.findall(r"^(New file|Add to) `([^`]+)`[^\n]*:\n\n```\w+\n(.*?)^```", TEXT, re.M | re.S)
-COMMANDS = [command for command in commands(PAGE) if command.startswith("python ")]
+COMMANDS = [c for c in commands(PAGE) if "runs/try/" in c or c == "trainrig data list"]
+#: An entry point that the page tells its reader to write.
+ENTRY = re.search(r"^```toml\n(\w+ = \"\w+\")\n```", TEXT, re.M)[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,16 @@ def extended(repo_root, tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as opened:
             opened.write(f"\n\n{code}" if what == "Add to" else code)
+    installed = copy / "src" / "line-1.dist-info"  # what `pip install -e .` writes
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: line\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(f"[trainrig.commands]\n{ENTRY}\n".replace('"', ""))
     return copy
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    python, *words = shlex.split(command)
-    assert python == "python"
+    program, *words = shlex.split(command)
+    words = {"python": [], "trainrig": ["-m", "trainrig.command"]}[program] + words
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
@@ -53,19 +59,23 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def output_dir(command: str) -> str:
-    return re.search(r"--output-dir (\S+)", command)[1]
+    found = re.search(r"--output-dir (\S+)", command)
+    return found[1] if found else command
 
 
 def test_the_page_has_an_example_of_everything():
     assert [output_dir(c).split("/")[-1] for c in COMMANDS] == [
         "sign",
-        "stripes",
+        "trainrig data list",
+        "icl",
+        "cifar",
+        "deepobs",
         "bag",
         "confidence",
         "problem",
         "line",
     ]
-    assert len(BLOCKS) == 2 * 5 + 5
+    assert len(BLOCKS) == 2 * 5 + 1
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=output_dir)
@@ -73,16 +83,24 @@ def test_examples_run_as_written(command, extended):
     ended = run(command, extended)
     assert ended.returncode == 0, ended.stderr
     path = extended / output_dir(command)
-    if path.name == "problem":
-        (result,) = path.glob("absolute_deep/Adam/*/random_seed__42__*.json")
+    if command == "trainrig data list":
+        assert re.search(r"^stripes +drawn +- ", ended.stdout, re.M)
+        return
+    if path.name in ("problem", "deepobs"):
+        (result,) = path.glob("*/Adam/*/random_seed__42__*.json")
         losses = json.loads(result.read_text())["test_losses"]
         assert losses[2] < losses[1] < losses[0]
         return
+    if path.name == "cifar":
+        (path,) = (one.parent for one in path.glob("*/status.json"))
     assert json.loads((path / "status.json").read_text())["status"] == "complete"
     config = json.loads((path / "config.json").read_text())
+    if "dataset" in config:
+        assert config["dataset"] == "stripes"
+        return
     rows = [json.loads(line) for line in (path / "logs" / "metrics.jsonl").read_text().splitlines()]
     holdout = [row for row in rows if row.get("split") == "holdout"]
-    if path.name == "stripes":
+    if path.name == "icl":
         assert config["images"]["image_source"] == "stripes"
     if path.name == "line":
         assert rows[-1]["loss"] < 1e-3 < rows[0]["loss"]
@@ -104,11 +122,10 @@ def test_new_files_are_in_the_house_style(extended, repo_root):
 
 
 def start_line(extended, folder, **settings):
-    """Start the example's script on a configuration of its own; yield once it has logged."""
-    config = extended / f"{folder}.yaml"
-    lines = {"optimizer": "sgd", "lr": 0.01, "steps": 6000, **settings}
-    config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
-    words = ["scripts/train_line.py", "--config", str(config), "--output-dir", f"runs/{folder}"]
+    """Start the example's command."""
+    flags = {"output-dir": f"runs/{folder}", "lr": 0.01, "steps": 6000, **settings}
+    words = ["-m", "trainrig.command", "line"]
+    words += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=extended,
@@ -153,6 +170,35 @@ def test_the_experiment_of_the_page_stops_resumes_and_ends_like_every_run(extend
     assert start_line(extended, "stopped").wait(120) == 0
     assert newest_weights(runs / "stopped") == newest_weights(runs / "whole")
     assert log.read_bytes() == (runs / "whole" / "logs" / "metrics.jsonl").read_bytes()
+
+
+def test_the_experiment_of_the_page_is_known_to_every_command(extended):
+    assert (
+        "  line                 Fit a line by gradient descent" in run("trainrig", extended).stdout
+    )
+    helped = run("trainrig line --help", extended)
+    assert helped.stdout.startswith("usage: trainrig line [-h]")
+    for name, lr in (("one", 0.05), ("two", 0.02)):
+        assert (
+            run(f"trainrig line --lr {lr} --output-dir runs/known/{name}", extended).returncode == 0
+        )
+    between = run("trainrig config diff runs/known/one runs/known/two", extended)
+    assert between.stdout == "lr: 0.05 -> 0.02\n"
+    watched = run("trainrig watch runs/known", extended).stdout
+    assert watched.count("complete") == 2
+    assert run("trainrig report runs/known", extended).returncode == 0
+    assert "0.05" in (extended / "runs/known/report.html").read_text()
+
+
+def test_help_of_the_experiment_of_the_page_imports_no_torch(extended):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from trainrig.command import main\n"
+        "try: main(['line', '--help'])\nexcept SystemExit as stop: assert stop.code == 0"
+    )
+    done = run(f"python -c {shlex.quote(code)}", extended)
+    assert done.returncode == 0, done.stderr
+    assert "--steps" in done.stdout
 
 
 def test_the_experiment_of_the_page_sees_a_divergence(extended):

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from trainrig.cli import Parser, add_print_config_flag, entry, given_flags, positive_int
+from trainrig.data import catalogue
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
 from trainrig.tracking.tracker import add_tracker_flags
@@ -36,9 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--lrs", type=float, nargs="+", default=[], help=text)
     grid.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
     run = parser.add_argument_group("every run (the base configuration's values in brackets)")
-    run.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
+    run.add_argument("--dataset", help=", ".join(catalogue.image_sets()))
     run.add_argument("--data-dir", help="folder of data sets (./data)")
-    run.add_argument("--num-epochs", type=int, help="passes over the training part (200)")
+    text = "passes over the training part (200)"
+    run.add_argument("--num-epochs", "--epochs", dest="num_epochs", type=int, help=text)
     run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
     run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
     process = parser.add_argument_group("this process")

@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
+from trainrig.data import catalogue
 from trainrig.profiling import add_profile_flag, profiled
 from trainrig.terminal import print_config
 from trainrig.tracking.tracker import add_tracker_flags
@@ -35,15 +36,19 @@ def make_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("the run")
     run.add_argument("--optimizer", dest="optimizer.type", help="name or package.Class (sgd)")
     run.add_argument("--lr", dest="optimizer.lr", help="learning rate (0.1)")
+    text = "of the optimizer (1e-4)"
+    run.add_argument("--weight-decay", dest="optimizer.weight_decay", help=text)
     run.add_argument("--seed", type=int, help="(42)")
     run.add_argument("--experiment-name", help="the tracker's project (resnet8_cifar10_baseline)")
-    run.add_argument("--dataset", help="cifar10, cifar100, fashion_mnist, mnist or synthetic")
+    run.add_argument("--dataset", help=", ".join(catalogue.image_sets()))
     run.add_argument("--data-dir", help="folder of data sets (./data)")
     run.add_argument("--download", action="store_const", const=True, help="fetch an absent set")
     run.add_argument("--pipeline", help="resident, or the oracle torchvision (resident)")
     run.add_argument("--precision", help="fp32 or bf16 (fp32)")
     run.add_argument("--engine", help="eager or compile (eager)")
-    run.add_argument("--num-epochs", type=int, help="(200)")
+    run.add_argument("--num-epochs", "--epochs", dest="num_epochs", type=int, help="(200)")
+    run.add_argument("--batch-size", type=int, help="images per step (128)")
+    run.add_argument("--output-dir", dest="results_dir", help="folder of runs")
     run.add_argument("--num-workers", type=int, help="of the torchvision pipeline (4)")
     run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
     run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")

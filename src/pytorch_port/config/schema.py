@@ -97,7 +97,7 @@ class DataConfig:
 
     ``source``: ``omniglot`` reads its zips or folders with our own reader, ``torchvision`` and
     ``tfds`` through these libraries, ``synthetic`` draws glyphs, ``auto`` is Omniglot where it is
-    found and glyphs elsewhere; any other name is looked up in ``trainrig.data.IMAGE_SOURCES``.
+    found and glyphs elsewhere; any other name is looked up in ``trainrig.data.catalogue``.
     ``sampler``: ``vectorized`` draws on the CPU, the same sequences for every device; ``device``
     draws alike where the model is; ``exact`` is the reference's generator, the oracle.
     """

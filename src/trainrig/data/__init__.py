@@ -1,8 +1,8 @@
 """Images and symbols that the experiments train on, each with its provenance.
 
-``load_images`` is the one entry; a new source is one function and one ``register`` line below. What
-the sets are, where they are looked for and how they are had: ``trainrig.data.catalogue``. Nothing
-here imports torch before images are read.
+``load_images`` returns the images of a source by class. What sets there are, where they are looked
+for and how they are read: ``trainrig.data.catalogue``. Nothing here imports torch before images are
+read.
 """
 
 from __future__ import annotations
@@ -10,49 +10,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from trainrig.data import catalogue
 from trainrig.data.locations import data_root
 from trainrig.errors import nearest
-from trainrig.registry import Registry
 
 if TYPE_CHECKING:
     from trainrig.data.image_bank import ImageBank
 
-__all__ = ["IMAGE_SOURCES", "check_source", "data_root", "load_images"]
-
-IMAGE_SOURCES = Registry("image source")
-
-
-@IMAGE_SOURCES.register("files")
-def _files(data_dir: str | os.PathLike[str] | None, **options: Any) -> ImageBank:
-    from trainrig.data.omniglot import load_omniglot
-
-    return load_omniglot(data_dir, source="files", **options)
-
-
-@IMAGE_SOURCES.register("torchvision")
-def _torchvision(data_dir: str | os.PathLike[str] | None, **options: Any) -> ImageBank:
-    from trainrig.data.omniglot import load_omniglot
-
-    return load_omniglot(data_dir, source="torchvision", **options)
-
-
-@IMAGE_SOURCES.register("tfds")
-def _tfds(data_dir: str | os.PathLike[str] | None, **options: Any) -> ImageBank:
-    from trainrig.data.omniglot import load_omniglot
-
-    return load_omniglot(data_dir, source="tfds", **options)
-
-
-@IMAGE_SOURCES.register("synthetic")
-def _synthetic(
-    data_dir: str | os.PathLike[str] | None, *, cache: bool = True, **_: Any
-) -> ImageBank:
-    from trainrig.data.glyphs import load_glyphs
-
-    return load_glyphs(cache=cache)
-
-
-IMAGE_SOURCES.register("omniglot")(_files)
+__all__ = ["check_source", "data_root", "load_images"]
 
 
 def check_source(source: str) -> None:
@@ -61,7 +26,7 @@ def check_source(source: str) -> None:
     Raises:
         ValueError: naming the nearest one and all that are accepted.
     """
-    known = sorted([*IMAGE_SOURCES, "auto"])
+    known = sorted({*catalogue.sources(), *catalogue.image_sets(), "auto"})
     if source not in known:
         raise ValueError(
             f"image source: {source!r} is unknown{nearest(source, known)}; "
@@ -81,11 +46,12 @@ def load_images(
     Args:
         source: ``omniglot`` (or ``files``), ``torchvision``, ``tfds``, ``synthetic``, or ``auto``:
             Omniglot's files if both parts lie under the data root, else the synthetic glyphs if
-            the caller allows them. Damaged files are an error, never a reason to fall back.
-        data_dir: folder of data sets, see ``data_root``; the glyphs need none.
+            the caller allows them. Damaged files are an error, never a reason to fall back. Or the
+            name of any set of labelled images.
+        data_dir: folder of data sets, see ``data_root``; drawn sets need none.
         allow_synthetic: what ``auto`` may do without Omniglot.
         options: ``split``, ``order``, ``complete``, ``download``, ``cache`` of ``load_omniglot``;
-            the glyphs have neither splits nor files and use ``cache`` only.
+            a source without splits or files uses those that apply.
 
     Raises:
         FileNotFoundError: no data; one line names the expected path and the ways out.
@@ -97,4 +63,9 @@ def load_images(
 
         found = is_present(data_dir) or options.get("download", False)
         source = "synthetic" if allow_synthetic and not found else "files"
-    return IMAGE_SOURCES[source](data_dir, **options)
+    banks = catalogue.sources()
+    if source in banks:
+        return catalogue.load_function(banks[source].banks[source])(data_dir, source, **options)
+    from trainrig.data.image_sets import load_bank
+
+    return load_bank(source, data_dir, download=options.get("download", False))

@@ -40,6 +40,8 @@ def get(
         ValueError: an unknown name, or a file that is not what was published.
     """
     data_set = get_data_set(name)
+    if data_set.drawn:
+        return "drawn when it is used; there is nothing to get"
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"--source {source}: no such folder")
     folder = data_set.locate(root)

@@ -1,6 +1,6 @@
-"""Labelled image sets by name, all as uint8 tensors of 32 x 32 pixels with their provenance.
+"""Sets of labelled images by name: as uint8 tensors of 32 x 32 pixels, or as a bank by class.
 
-``load_image_set`` is the one entry; a new set is one function and one ``register`` line.
+What there is and how it is read: ``trainrig.data.catalogue``.
 """
 
 from __future__ import annotations
@@ -8,25 +8,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor
 
-from trainrig.data import mnist
-from trainrig.data.catalogue import find, get_data_set
-from trainrig.data.cifar10 import read_cifar10
-from trainrig.data.cifar100 import read_cifar100
+from trainrig.data import catalogue
+from trainrig.data.catalogue import DataSet, Images, find, load_function
 from trainrig.data.fetch import get
+from trainrig.data.image_bank import GREY_WEIGHTS, ImageBank, hash_pixels
 from trainrig.data.locations import data_root
+from trainrig.data.mnist import RawImages
 from trainrig.data.published_files import check_files
-from trainrig.data.shapes import N_CLASSES, draw_shapes
 from trainrig.data.splits import content_hash
-from trainrig.registry import Registry
+from trainrig.errors import nearest
 
 SIZE_PX = 32
-IMAGE_SETS = Registry("dataset")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +68,12 @@ class ImageSet:
         }
 
 
+def small_sets() -> dict[str, DataSet]:
+    """Return the sets of labelled images that fit into 32 x 32 pixels, by name."""
+    found = catalogue.image_sets().items()
+    return {name: one for name, one in found if one.images and max(one.images.shape[1:]) <= SIZE_PX}
+
+
 def load_image_set(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -78,11 +81,11 @@ def load_image_set(
     download: bool = False,
     check: bool = True,
 ) -> ImageSet:
-    """Read a set.
+    """Read a set; smaller images are padded with zeros.
 
     Args:
-        name: ``cifar10``, ``cifar100``, ``fashion_mnist``, ``mnist`` or ``synthetic``.
-        data_dir: folder of data sets, see ``data_root``; the synthetic set needs none.
+        name: one of ``small_sets``.
+        data_dir: folder of data sets, see ``data_root``; a drawn set needs none.
         download: fetch what is absent.
         check: compare files with published sizes and digests; False accepts any readable copy.
 
@@ -91,99 +94,94 @@ def load_image_set(
         FileNotFoundError: no such files.
         ValueError: files truncated or tampered with.
     """
-    return IMAGE_SETS[name](data_root(data_dir), download, check)
-
-
-@IMAGE_SETS.register("cifar10")
-def _cifar10(root: Path, download: bool, check: bool) -> ImageSet:
-    folder, copy = _locate("cifar10", root, download, check)
-    train, test = read_cifar10(folder, "train"), read_cifar10(folder, "test")
-    return ImageSet(
-        name="cifar10",
-        source=f"cifar10 ({copy} copy)",
-        train_images=torch.from_numpy(train.images),
-        train_labels=torch.from_numpy(train.labels),
-        test_images=torch.from_numpy(test.images),
-        test_labels=torch.from_numpy(test.labels),
-        n_classes=10,
-        # The specification's values. The set's own std is 0.2470/0.2435/0.2616; these are the
-        # means of the single images' standard deviations, in wide use.
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
-    )
-
-
-@IMAGE_SETS.register("cifar100")
-def _cifar100(root: Path, download: bool, check: bool) -> ImageSet:
-    folder, copy = _locate("cifar100", root, download, check)
-    train, test = read_cifar100(folder, "train"), read_cifar100(folder, "test")
-    return ImageSet(
-        name="cifar100",
-        source=f"cifar100 ({copy} copy)",
-        train_images=torch.from_numpy(train.images),
-        train_labels=torch.from_numpy(train.labels),
-        test_images=torch.from_numpy(test.images),
-        test_labels=torch.from_numpy(test.labels),
-        n_classes=100,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-    )
-
-
-@IMAGE_SETS.register("fashion_mnist")
-def _fashion_mnist(root: Path, download: bool, check: bool) -> ImageSet:
-    folder, _ = _locate("fashion_mnist", root, download, check)
-    return _from_idx("fashion_mnist", folder, (0.2860, 0.3530), flip=True)
-
-
-@IMAGE_SETS.register("mnist")
-def _mnist(root: Path, download: bool, check: bool) -> ImageSet:
-    folder, _ = _locate("mnist", root, download, check)
-    return _from_idx("mnist", folder, (0.1307, 0.3081), flip=False)
-
-
-@IMAGE_SETS.register("synthetic")
-def _synthetic(root: Path, download: bool, check: bool) -> ImageSet:
-    train_images, train_labels = draw_shapes(300, seed=0)
-    test_images, test_labels = draw_shapes(100, seed=1)
-    return ImageSet(
-        name="synthetic",
-        source="synthetic (drawn shapes)",
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        n_classes=N_CLASSES,
-        mean=(0.32, 0.32, 0.32),
-        std=(0.25, 0.25, 0.25),
-        synthetic=True,
-    )
-
-
-def _locate(name: str, root: Path, download: bool, check: bool) -> tuple[Path, str]:
-    """Return the folder of a set, fetched if that was asked for, and which copy it is."""
-    if download:
-        get(name, root)
-    folder = find(name, [root])
-    hint = ", or set check_files: false for another copy"
-    return folder, check_files(folder, get_data_set(name).copies, hint) if check else "unchecked"
-
-
-def _from_idx(name: str, folder: Path, statistics: tuple[float, float], *, flip: bool) -> ImageSet:
-    parts: dict[str, Any] = {}
+    known = small_sets()
+    if name not in known:
+        accepted = ", ".join(known)
+        raise KeyError(f"unknown dataset {name!r}{nearest(name, known)} (known: {accepted})")
+    facts = known[name].images
+    assert facts is not None
+    folder, copy = _locate(known[name], data_root(data_dir), download, check)
+    margin = [(SIZE_PX - side) // 2 for side in facts.shape[1:]]
+    parts: dict[str, Tensor] = {}
     for split in ("train", "test"):
-        raw = mnist.read_mnist(folder, split)
-        images = torch.from_numpy(raw.images.copy())  # (N, 1, 28, 28)
-        margin = (SIZE_PX - images.shape[-1]) // 2
-        parts[f"{split}_images"] = F.pad(images, (margin,) * 4)
+        raw = read_split(facts, folder, split)
+        images = torch.from_numpy(raw.images if raw.images.flags.writeable else raw.images.copy())
+        (top, left), (height, width) = margin, images.shape[-2:]
+        around = (left, SIZE_PX - width - left, top, SIZE_PX - height - top)
+        parts[f"{split}_images"] = F.pad(images, around) if any(around) else images
         parts[f"{split}_labels"] = torch.from_numpy(raw.labels)
-    mean, std = statistics
     return ImageSet(
         name=name,
-        source=f"{name} (padded to {SIZE_PX} px)",
-        n_classes=10,
-        mean=(mean,),
-        std=(std,),
-        flip=flip,
+        source=f"{name} (padded to {SIZE_PX} px)" if any(margin) else f"{name} ({copy})",
+        n_classes=facts.n_classes,
+        mean=facts.mean,
+        std=facts.std,
+        flip=facts.flip,
+        synthetic=known[name].drawn,
         **parts,
     )
+
+
+def load_bank(
+    name: str, data_dir: str | os.PathLike[str] | None = None, *, download: bool = False
+) -> ImageBank:
+    """Return the training images of a set by class, grey, as many of each as the rarest has.
+
+    Sets that are light on dark on the whole are inverted: a bank has dark ink on light ground.
+
+    Raises:
+        FileNotFoundError: no such files.
+        ValueError: damaged files.
+    """
+    one = catalogue.image_sets()[name]
+    assert one.images is not None
+    folder, copy = _locate(one, data_root(data_dir), download, check=False)
+    raw = read_split(one.images, folder, "train")
+    labels = torch.from_numpy(raw.labels)
+    fewest = int(labels.bincount(minlength=one.images.n_classes).min())
+    if not fewest:
+        raise ValueError(f"{name}: a class has no training image; sequences need some of each")
+    rows = torch.stack([(labels == k).nonzero()[:fewest, 0] for k in range(one.images.n_classes)])
+    pixels = torch.from_numpy(raw.images.copy())[rows]  # (K, N, C, H, W)
+    if pixels.shape[2] == 3:
+        weights = torch.tensor(GREY_WEIGHTS).view(3, 1, 1)
+        pixels = torch.stack([(k.float() * weights).sum(1).byte() for k in pixels])[:, :, None]
+    grey = pixels[:, :, 0]
+    images = 255 - grey if one.images.mean[0] < 0.5 and one.images.shape[0] == 1 else grey
+    return ImageBank(
+        images=images.contiguous(),
+        class_ids=torch.arange(one.images.n_classes),
+        source=name,
+        synthetic=one.drawn,
+        sha256=hash_pixels(images.contiguous()),
+        order=f"as in the files ({copy})",
+    )
+
+
+def read_split(facts: Images, folder: Path | None, split: str) -> RawImages:
+    """Read ``"train"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: damaged files, or other images than the catalogue says.
+    """
+    raw: RawImages = load_function(facts.reader)(folder, split)
+    if raw.images.shape[1:] != facts.shape or not 0 <= raw.labels.max() < facts.n_classes:
+        raise ValueError(
+            f"{folder or facts.reader}: {split} images {raw.images.shape} with labels up to "
+            f"{raw.labels.max()}; (N, {', '.join(map(str, facts.shape))}) and 0 to "
+            f"{facts.n_classes - 1} are expected"
+        )
+    return raw
+
+
+def _locate(one: DataSet, root: Path, download: bool, check: bool) -> tuple[Path | None, str]:
+    """Return the folder of a set, fetched if that was asked for, and which copy it is."""
+    if one.drawn:
+        return None, one.what
+    if download:
+        get(one.name, root)
+    folder = find(one.name, [root])
+    hint = ", or set check_files: false for another copy"
+    copy = check_files(folder, one.copies, hint) if check and one.copies else "unchecked"
+    return folder, f"{copy} copy"

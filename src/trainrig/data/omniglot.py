@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,11 @@ ORDERS: dict[str, str] = {
     "tfds": "TFDS record order (MD5 of split name and key)",
 }
 UNKNOWN_NUMBERS = "record order (drawing numbers unknown)"
+
+
+def load_source(data_dir: str | os.PathLike[str] | None, source: str, **options: Any) -> ImageBank:
+    """Return ``load_omniglot`` of an image source's name; ``omniglot`` reads the files."""
+    return load_omniglot(data_dir, source="files" if source == "omniglot" else source, **options)
 
 
 def load_omniglot(

@@ -6,10 +6,13 @@ outlined above; position, size, colours and noise are random, so that a network 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainrig.data.mnist import RawImages
 from trainrig.seeding import derive_seed
 
 SHAPES = ("disc", "square", "diamond", "cross", "bars")
@@ -37,6 +40,12 @@ def draw_shapes(n_images: int, seed: int) -> tuple[Tensor, Tensor]:
     noise = rng.normal(0, 12, (n_images, 3, SIZE_PX, SIZE_PX))
     images = np.where(inside[:, None], ink, ground) + noise
     return torch.from_numpy(images.clip(0, 255).astype(np.uint8)), torch.from_numpy(labels)
+
+
+def read_shapes(folder: Path | None, split: str) -> RawImages:
+    """Return the 300 training or 100 test images of the set; ``folder`` is not looked at."""
+    images, labels = draw_shapes(300, seed=0) if split == "train" else draw_shapes(100, seed=1)
+    return RawImages(images.numpy(), labels.numpy())
 
 
 def _depth(shape: str, y: np.ndarray, x: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from deepobs.pytorch.datasets import image_ops
-from deepobs.pytorch.datasets.dataset import VALIDATION_SPLIT_SEED, DataSet
+from deepobs.pytorch.datasets.dataset import (
+    VALIDATION_SPLIT_SEED,
+    DataSet,
+    cached,
+    find_folder,
+)
 from deepobs.pytorch.datasets.loaders import ArrayLoader, Batch
+from trainrig.data.catalogue import Images, get_data_set, load_function
+from trainrig.data.image_sets import read_split
 from trainrig.data.mnist import RawImages
 
 
 class ImageSet(DataSet):
-    """A set of small images with class indices.
+    """A set of small images with class indices, as the catalogue describes it.
 
     Args:
         batch_size: examples per batch.
@@ -23,10 +31,17 @@ class ImageSet(DataSet):
         data_augmentation: augment the training pipeline, where the set does at all.
     """
 
-    default_train_eval_size = 10_000
+    facts: ClassVar[Images]
     #: Colour sets are standardised per image, grey ones divided by 255.
-    colour = True
-    flip = True
+    colour: ClassVar[bool]
+    default_train_eval_size = 10_000
+
+    def __init_subclass__(cls) -> None:
+        """Look up what the catalogue says of the set."""
+        found = get_data_set(cls.name).images
+        assert found is not None
+        cls.facts = found
+        cls.colour = found.shape[0] == 3
 
     def __init__(
         self,
@@ -40,13 +55,15 @@ class ImageSet(DataSet):
 
     def read(self, split: str) -> RawImages:
         """Return the raw images of ``"train"`` or ``"test"``."""
-        raise NotImplementedError
+        if get_data_set(self.name).drawn:
+            return read_split(self.facts, None, split)
+        return cached(load_function(self.facts.reader), find_folder(self.name), split)
 
     def make_loaders(self) -> None:
         """Put the raw bytes on the device and make the loaders over them."""
         train, test = (self._to_device(self.read(split)) for split in ("train", "test"))
         unchanged = partial(plain, colour=self.colour, dtype=self.dtype)
-        augmented = partial(_augmented, flip=self.flip, dtype=self.dtype)
+        augmented = partial(_augmented, flip=self.facts.flip, dtype=self.dtype)
         pipeline = augmented if self.data_augmentation else unchanged
         make = partial(ArrayLoader, batch_size=self.batch_size, seed=self.seed)
         subset, held_out, few = None, None, self.train_eval_size // self.batch_size
@@ -75,6 +92,11 @@ class ImageSet(DataSet):
     def _to_device(self, raw: RawImages) -> Batch:
         images = torch.from_numpy(raw.images.copy()).to(self.device)
         return images, torch.from_numpy(raw.labels).to(self.device)
+
+
+def image_set(name: str) -> type[ImageSet]:
+    """Return the data set of a name of the catalogue; published ones have a class of their own."""
+    return type(name, (ImageSet,), {"name": name, "__doc__": get_data_set(name).what})
 
 
 def plain(

@@ -1,8 +1,12 @@
 """The 26 test problems of DeepOBS and one addition, importable by name.
 
-A new problem is one file and one line here.
+A new problem is one file and one line here. Of any other set of labelled images in the catalogue
+there are ``<data set>_logreg`` and ``_mlp``, and ``_2c2d`` or ``_3c3d`` where the images fit.
 """
 
+from typing import Any
+
+from deepobs.pytorch.testproblems._made import make_problem
 from deepobs.pytorch.testproblems.cifar10_3c3d import cifar10_3c3d
 from deepobs.pytorch.testproblems.cifar10_vgg16 import cifar10_vgg16
 from deepobs.pytorch.testproblems.cifar10_vgg19 import cifar10_vgg19
@@ -33,7 +37,19 @@ from deepobs.pytorch.testproblems.two_d_branin import two_d_branin
 from deepobs.pytorch.testproblems.two_d_rosenbrock import two_d_rosenbrock
 from trainrig.registry import Registry
 
-TESTPROBLEMS = Registry("test problem")
+
+class Problems(Registry):
+    """The registered problems, and those that are made of a data set's name when asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        made = None if name in self._entries else make_problem(name)
+        return made or super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and bool(make_problem(name)))
+
+
+TESTPROBLEMS = Problems("test problem")
 for _problem in (
     cifar100_3c3d,
     cifar100_allcnnc,
@@ -100,3 +116,9 @@ __all__ = [
     "two_d_branin",
     "two_d_rosenbrock",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in TESTPROBLEMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return TESTPROBLEMS[name]

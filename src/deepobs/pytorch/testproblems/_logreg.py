@@ -1,4 +1,4 @@
-"""Logistic regression on 784 pixels; everything starts at zero, so the first loss is ln K."""
+"""Logistic regression on pixels; everything starts at zero, so the first loss is ln K."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from deepobs.pytorch.testproblems._layers import Dense
 
 
 class LogReg(nn.Module):
-    """One dense layer, (B, 1, 28, 28) → (B, num_outputs)."""
+    """One dense layer, (B, ...) with ``num_inputs`` pixels → (B, num_outputs)."""
 
-    def __init__(self, num_outputs: int = 10) -> None:
+    def __init__(self, num_outputs: int = 10, num_inputs: int = 784) -> None:
         super().__init__()
-        self.dense = Dense(784, num_outputs, init=nn.init.zeros_)
+        self.dense = Dense(num_inputs, num_outputs, init=nn.init.zeros_)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_outputs)."""
