@@ -3,9 +3,9 @@
 The same as ``trainrig deepobs plot``; ``--help`` says how to use it.
 """
 
-from deepobs.commands.plot import main, parse_args
+from deepobs.commands.plot import main, make_parser
 
-__all__ = ["main", "parse_args"]
+__all__ = ["main", "make_parser"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

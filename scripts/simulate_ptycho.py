@@ -3,9 +3,9 @@
 The same as ``trainrig ptycho simulate``; ``--help`` says how to use it.
 """
 
-from ptycho_torch.commands.simulate import main, parse_args
+from ptycho_torch.commands.simulate import main, make_parser
 
-__all__ = ["main", "parse_args"]
+__all__ = ["main", "make_parser"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -13,27 +13,27 @@ from trainrig.cli import Parser, entry
 from trainrig.config import parse_assignments
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--optimizer", required=True, help="Adam, or dotted.Class")
     parser.add_argument("--hp", action="append", metavar="NAME=VALUE", help="hyperparameter")
     parser.add_argument("--test_problem", default="mnist_mlp", help="(mnist_mlp)")
     parser.add_argument("--data_dir", type=Path, help="folder of data sets (as run_deepobs.py)")
-    parser.add_argument(
-        "--bs", dest="batch_size", type=int, default=128, help="examples per step (128)"
-    )
+    size, text = ("--bs", "--batch_size"), "examples per step (128)"
+    parser.add_argument(*size, dest="batch_size", type=int, default=128, help=text)
     parser.add_argument("--lr", type=float, default=1e-5, help="learning rate (1e-5)")
-    parser.add_argument("-N", dest="num_epochs", type=int, default=3, help="epochs of a run (3)")
+    text = "epochs of a run (3)"
+    parser.add_argument("-N", "--epochs", dest="num_epochs", type=int, default=3, help=text)
     parser.add_argument("--num_runs", type=int, default=5, help="runs of each optimizer (5)")
     parser.add_argument("--saveto", type=Path, help="also write the figures to this file")
-    return parser.parse_args(argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from deepobs.pytorch import config
     from deepobs.pytorch.runners.hyperparameters import specify
     from deepobs.pytorch.runtime import estimate_runtime

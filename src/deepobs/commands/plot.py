@@ -17,8 +17,8 @@ from typing import Any
 from trainrig.cli import Parser, entry
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("path", type=Path, help="results folder")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder (figures)")
@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plot_table", action="store_true", help="as CSV, Markdown, LaTeX")
     parser.add_argument("--plot_profiles", action="store_true", help="over all problems")
     parser.add_argument("--full", action="store_true", help="everything (the default)")
-    return parser.parse_args(argv)
+    return parser
 
 
 def draw(results: Any, args: argparse.Namespace, everything: bool) -> list[Path]:
@@ -71,7 +71,7 @@ def draw(results: Any, args: argparse.Namespace, everything: bool) -> list[Path]
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Write tables and figures."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     from deepobs.analyzer import tables
     from deepobs.analyzer.results import read_results
     from trainrig.files import write_atomically

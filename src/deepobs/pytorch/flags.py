@@ -44,11 +44,13 @@ def add_problem_flags(group: Any) -> None:
     text = "examples per step (the problem's published one)"
     group.add_argument("--bs", "--batch_size", dest="batch_size", type=int, help=text)
     text = "epochs (the problem's published number)"
-    group.add_argument("-N", "--num_epochs", dest="num_epochs", type=int, help=text)
+    epochs = ("-N", "--num_epochs", "--epochs")
+    group.add_argument(*epochs, dest="num_epochs", type=int, help=text)
     text = "L2 factor (the problem's published one)"
     group.add_argument("--wd", "--weight_decay", dest="weight_decay", type=float, help=text)
     text = "of initial weights and of the order of the data (42)"
-    group.add_argument("-r", "--random_seed", dest="random_seed", type=int, default=42, help=text)
+    seed = ("-r", "--random_seed", "--seed")
+    group.add_argument(*seed, dest="random_seed", type=int, default=42, help=text)
     text = "folder of data sets ($DEEPOBS_DATA_DIR; data_deepobs, then $TRAINRIG_DATA_DIR or data)"
     group.add_argument("--data_dir", type=Path, help=text)
 

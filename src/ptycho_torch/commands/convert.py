@@ -14,8 +14,8 @@ from typing import Any
 from trainrig.cli import Parser, entry
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("source", type=Path, help="file or folder to read")
     parser.add_argument("output", type=Path, help="NPZ file, or folder with --to-ptychodus")
@@ -27,13 +27,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "labels a supervised training (flat, that is unlabelled)",
     )
     parser.add_argument("--every", type=int, help="keep every k-th frame")
-    return parser.parse_args(argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Read, check, write."""
-    args = parse_args(argv)  # torch is imported after this line, so that --help is instant
+    args = make_parser().parse_args(argv)  # torch is imported later
     import numpy as np
 
     from ptycho_torch.study.convert import convert, read_known_object

@@ -18,8 +18,8 @@ from pathlib import Path
 from trainrig.cli import Parser, entry
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("reconstruction", type=Path, help="reconstruction.npz or product.*.h5")
     against = parser.add_mutually_exclusive_group(required=True)
@@ -35,13 +35,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "what is aligned before scoring (amplitude)"
     choices = ("amplitude", "phasor")
     parser.add_argument("--register-by", default="amplitude", choices=choices, help=text)
-    return parser.parse_args(argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Evaluate and print the scores."""
-    args = parse_args(argv)  # torch is imported after this line
+    args = make_parser().parse_args(argv)  # torch is imported after this line
     from ptycho_torch.study.scoring import compare_halves, compare_with_truth
 
     region = {"centre_px": args.centre_px, "margin_px": args.margin_px}

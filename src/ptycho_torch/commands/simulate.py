@@ -14,8 +14,8 @@ from pathlib import Path
 from trainrig.cli import Parser, entry
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ``None`` means "keep the default"."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line; a flag left out keeps the default."""
     parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="NPZ file to write")
     parser.add_argument("--object", help="star, lines, field or mixed (default)")
@@ -32,13 +32,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "error of the file's positions, standard deviation per axis (default 0)"
     parser.add_argument("--position-error-px", type=float, help=text)
     parser.add_argument("--seed", type=int, help="default 0")
-    return parser.parse_args(argv)
+    return parser
 
 
 @entry
 def main(argv: list[str] | None = None) -> int:
     """Simulate and write."""
-    args = vars(parse_args(argv))  # torch is imported after this line
+    args = vars(make_parser().parse_args(argv))  # torch is imported after this line
     from ptycho_torch.physics.simulate import SimulationSettings, simulate
     from ptycho_torch.scan.npz_format import write_scan
 

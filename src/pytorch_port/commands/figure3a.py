@@ -34,7 +34,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", choices=tuple(FIGURE3A_PRESETS), default="paper", help="(paper)"
     )
-    parser.add_argument("--config-path", type=Path, help="configuration file (the preset's)")
+    text = "configuration file (the preset's)"
+    parser.add_argument("--config-path", "--config", dest="config_path", type=Path, help=text)
     parser.add_argument("--output-dir", type=Path, help="output (runs/figure3a_torch/<preset>)")
     parser.add_argument("--panel", choices=("a", "b"), default="a", help="regime to tabulate (a)")
     parser.add_argument("--plot", action="store_true", help="draw the figure as well")
@@ -52,11 +53,11 @@ def make_parser() -> argparse.ArgumentParser:
     for flag, dest, kind, text in (
         ("--optimizer", "optimizer.name", str, "adam, adamw, ... (adam)"),
         ("--batch-size", "training.batch_size", int, "sequences per batch (32)"),
-        ("--max-steps", "training_steps", int, "optimizer steps (50000)"),
+        ("--max-steps --steps", "training_steps", int, "optimizer steps (50000)"),
         ("--eval-interval", "training.eval_interval", int, "steps between evaluations (1000)"),
         ("--eval-batches", "evaluation.batches", int, "batches per evaluation (64)"),
     ):
-        grid.add_argument(flag, dest=dest, type=kind, help=text)
+        grid.add_argument(*flag.split(), dest=dest, type=kind, help=text)
     add_pack_flags(parser, PACK_DEFAULT)
     add_data_flags(parser)
     add_runtime_flags(parser)

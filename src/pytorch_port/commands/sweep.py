@@ -32,10 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command line; a flag left out keeps the preset's or the file's value."""
     parser = Parser(description=__doc__)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="paper", help="(paper)")
-    parser.add_argument("--config_path", type=Path, help="configuration file (the preset's)")
-    parser.add_argument(
-        "--base_output_dir", type=Path, help="output (runs/torch_adamw_sweep/<preset>)"
-    )
+    text = "configuration file (the preset's)"
+    parser.add_argument("--config_path", "--config", dest="config_path", type=Path, help=text)
+    output = ("--base_output_dir", "--output_dir")
+    text = "output (runs/torch_adamw_sweep/<preset>)"
+    parser.add_argument(*output, dest="base_output_dir", type=Path, help=text)
     grid = parser.add_argument_group("grid")
     grid.add_argument("--class_counts", type=int, nargs="+", help="classes in all (100 1600)")
     grid.add_argument(
@@ -49,9 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="what λ does (decoupled)",
     )
     run = parser.add_argument_group("every run")
-    run.add_argument(
-        "--training_steps", dest="training_steps", type=int, help="optimizer steps (50000)"
-    )
+    steps = ("--training_steps", "--steps")
+    run.add_argument(*steps, dest="training_steps", type=int, help="optimizer steps (50000)")
     run.add_argument(
         "--n_common_classes", dest="data.generator_config.n_common_classes", type=int, help="(10)"
     )

@@ -28,7 +28,7 @@ from trainrig.config import (
 )
 from trainrig.tracking.tracker import add_tracker_flags
 
-#: flag, dotted key, type, help
+#: flag (or several names of it), dotted key, type, help
 _MODEL_AND_DATA = (
     ("--n-rare", "data.generator_config.n_rare_classes", int, "rare classes (1603)"),
     ("--n-common", "data.generator_config.n_common_classes", int, "common classes (10)"),
@@ -47,10 +47,10 @@ _MODEL_AND_DATA = (
 _TRAINING = (
     ("--optimizer", "optimizer.name", str, "alias such as adam, adamw, or a dotted class (adam)"),
     ("--weight-decay", "optimizer.weight_decay", float, "λ (0); what it does: --l2-mode"),
-    ("--learning-rate", "optimizer.max_lr", float, "peak learning rate (3e-4)"),
+    ("--learning-rate --lr", "optimizer.max_lr", float, "peak learning rate (3e-4)"),
     ("--batch-size", "training.batch_size", int, "sequences per batch (32)"),
     ("--accumulate", "training.accumulate", int, "batches per optimizer step (1)"),
-    ("--max-steps", "training_steps", int, "optimizer steps (500000)"),
+    ("--max-steps --steps", "training_steps", int, "optimizer steps (500000)"),
     ("--log-interval", "training.log_interval", int, "steps between training rows (100)"),
     ("--save-interval", "training.save_interval", int, "steps between checkpoints (1000)"),
     ("--keep-last", "training.keep_last", int, "checkpoints kept, the newest (2)"),
@@ -247,4 +247,5 @@ def runtime_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _add(group: Any, flags: tuple[tuple[str, str, type, str], ...]) -> None:
     for flag, dest, kind, text in flags:
-        group.add_argument(flag, dest=dest, type=kind, metavar=kind.__name__.upper(), help=text)
+        metavar = kind.__name__.upper()
+        group.add_argument(*flag.split(), dest=dest, type=kind, metavar=metavar, help=text)
