@@ -15,7 +15,7 @@ from typing import Any
 
 from trainrig.data.download import Upstream
 from trainrig.data.locations import data_root, put_root
-from trainrig.data.lookup import folders_named, holds
+from trainrig.data.lookup import folders_named, holds, is_named
 from trainrig.data.published_files import (
     CIFAR10,
     CIFAR10_JPEG,
@@ -139,11 +139,13 @@ class DataSet:
         """Return the first folder of ``root`` that holds a part of the set, or None.
 
         Names may be in another case, and the files some levels deeper than they should be. Of a
-        folder that is only read, the one where its sets are put is looked through as well.
+        folder that is only read, the one where its sets are put is looked through as well. A data
+        folder that has the name of the set's own folder may be that one.
         """
         roots = dict.fromkeys((root, put_root(root)))
         folders = (folder for root in roots for folder in folders_named(root, self.folders))
-        return next((folder for folder in folders if self.has_part(folder)), None)
+        own = [root] if is_named(root, self.folders) else []
+        return next((folder for folder in (*folders, *own) if self.has_part(folder)), None)
 
     def has_part(self, folder: Path) -> bool:
         """Say whether ``folder`` holds a part of the set."""

@@ -61,6 +61,17 @@ def folders_named(root: Path, names: Sequence[str]) -> Iterator[Path]:
         yield from _below(folder, DEPTH)
 
 
+def is_named(folder: Path, names: Sequence[str]) -> bool:
+    """Say whether a folder's path ends with one of these relative names, in any case.
+
+    >>> is_named(Path("/data/mnist/Raw"), ["MNIST/raw"]), is_named(Path("/data"), ["."])
+    (True, False)
+    """
+    parts = [part.lower() for part in folder.absolute().parts]
+    ends = [[part.lower() for part in PurePath(name).parts] for name in names]
+    return any(end and parts[-len(end) :] == end for end in ends)
+
+
 def _in_any_case(root: Path, name: str) -> Iterator[Path]:
     found = [root]
     for part in PurePath(name).parts:

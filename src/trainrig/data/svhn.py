@@ -7,6 +7,7 @@ bytes in rows, columns, channels, as the TensorFlow DeepOBS preparation writes t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,12 +24,13 @@ def read_svhn(folder: Path, split: str) -> RawImages:
 
     Raises:
         FileNotFoundError: neither form is there.
-        ValueError: a file is truncated or holds something else.
+        ValueError: a file is truncated or holds something else, or a batch between others is gone.
     """
     pattern = "data_batch_*.bin" if split == "train" else "test_batch.bin"
     batches = [path for path in members(folder) if fnmatchcase(path.name.lower(), pattern)]
     if batches:
         batches.sort(key=lambda path: (len(path.name), path.name))
+        _refuse_gaps(batches)
         records = np.concatenate([read_records(path, labels=1) for path in batches])
         images, labels = records[:, 1:].reshape(-1, 32, 32, 3), records[:, 0]
         labels = labels.astype(np.int64)
@@ -39,6 +41,15 @@ def read_svhn(folder: Path, split: str) -> RawImages:
         missing = folder / f"{split}_32x32.mat"
         raise FileNotFoundError(f"{missing}: missing; give the .mat files or data_batch_*.bin")
     return _read_mat(path)
+
+
+def _refuse_gaps(batches: Sequence[Path]) -> None:
+    """Refuse numbered batches of which one between two others is missing."""
+    numbers = [int(n) for path in batches if (n := path.stem.rpartition("_")[2]).isdigit()]
+    gone = sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - {*numbers})
+    if gone:
+        missing = batches[0].with_name(f"data_batch_{gone[0]}.bin")
+        raise ValueError(f"{missing}: missing between the others; give all batches")
 
 
 def _read_mat(path: Path) -> RawImages:

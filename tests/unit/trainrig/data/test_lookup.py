@@ -132,6 +132,27 @@ def test_files_that_lie_flat_in_the_data_folder_are_named(tmp_path):
         find("mnist", [tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "files"),
+    [
+        ("mnist", "MNIST/raw", mnist()),
+        ("mnist", "mnist", mnist()),
+        ("cifar10", "cifar-10-batches-py", CIFAR10),
+        ("svhn", "Svhn", svhn()),
+        ("tolstoi", "tolstoi", tolstoi()),
+    ],
+)
+def test_a_data_folder_may_be_the_set_itself(name, folder, files, tmp_path):
+    place(tmp_path / folder, files)
+    assert find(name, [tmp_path / folder]) == tmp_path / folder
+
+
+def test_a_batch_that_is_missing_between_others_is_named(tmp_path):
+    place(tmp_path, {n: content for n, content in BINARY.items() if n != "data_batch_3.bin"})
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin: missing between the others"):
+        read_svhn(tmp_path, "train")
+
+
 def png():
     file = io.BytesIO()
     Image.fromarray(np.full((105, 105), 255, np.uint8)).save(file, "PNG")
