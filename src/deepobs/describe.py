@@ -123,7 +123,7 @@ def _charts(results: Results) -> list[Chart]:
         own = [
             setting for name in results.optimizers(problem) for setting in results.of(problem, name)
         ]
-        chosen = choose_metric(own[0], None)
+        chosen = choose_metric(own)
         keys = dict.fromkeys((chosen, "test_losses", "test_accuracies", "train_losses"))
         charts += [chart for key in keys if (chart := _chart(problem, own, key)) is not None]
     return charts

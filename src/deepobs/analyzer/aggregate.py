@@ -57,25 +57,33 @@ class Summary:
         return Moments(self.n, self.mean, self.sd)
 
 
-def choose_metric(setting: Setting, metric: str | None = None) -> str:
+def choose_metric(settings: Setting | Sequence[Setting], metric: str | None = None) -> str:
     """Return the metric to judge by: accuracies where the problem has them, else losses.
 
-    Validation curves win over test curves where a run has them, unless ``metric`` says otherwise.
+    Validation curves win over test curves where every run has them, unless ``metric`` says
+    otherwise.
+
+    Args:
+        settings: one, or all that are compared.
+        metric: a curve's name.
 
     Raises:
-        ValueError: ``metric`` is not among the run's curves.
+        ValueError: ``metric`` is not among a run's curves, or they have none in common.
     """
-    curves = setting.runs[0].curves
+    compared = [settings] if isinstance(settings, Setting) else settings
+    runs = [(setting, run) for setting in compared for run in setting.runs]
     if metric is not None:
-        if metric not in curves:
-            raise ValueError(
-                f"metric {metric!r} is not in {setting.name}; available: {', '.join(curves)}"
-            )
+        for setting, run in runs:
+            if metric not in run.curves:
+                raise ValueError(
+                    f"metric {metric!r} is not in {setting.name}; "
+                    f"available: {', '.join(run.curves)}"
+                )
         return metric
     for candidate in ("valid_accuracies", "test_accuracies", "valid_losses", "test_losses"):
-        if candidate in curves:
+        if all(candidate in run.curves for _, run in runs):
             return candidate
-    raise ValueError(f"{setting.name}: no metric found")
+    raise ValueError(f"{compared[0].name}: no metric found")
 
 
 def is_loss(metric: str) -> bool:
@@ -170,7 +178,7 @@ def published_speed(row: Mapping[str, Any]) -> float | None:
 
 
 def rank_settings(settings: list[Setting], metric: str, mode: str = "final") -> list[Setting]:
-    """Return settings from best to worst; diverged ones last.
+    """Return settings from best to worst; those of which a run diverged last, in every mode.
 
     Settings of fewer epochs stand after all longer ones: their values are on another scale.
 
@@ -183,11 +191,12 @@ def rank_settings(settings: list[Setting], metric: str, mode: str = "final") -> 
         raise ValueError(f"mode is {mode!r}; accepted: {', '.join(MODES)}")
     sign = 1.0 if is_loss(metric) else -1.0
 
-    def key(setting: Setting) -> tuple[float, float, float]:
+    def key(setting: Setting) -> tuple[bool, float, float, float]:
         summary = summarise(setting, metric)
-        value = sign * (summary.best if mode == "best" else summary.mean)
-        value = math.inf if math.isnan(value) else value
-        return (-summary.n if mode == "most" else 0, -setting.runs[0].num_epochs, value)
+        most, epochs = -summary.n if mode == "most" else 0, -setting.runs[0].num_epochs
+        if math.isnan(summary.mean):
+            return (True, most, epochs, 0.0)
+        return (False, most, epochs, sign * (summary.best if mode == "best" else summary.mean))
 
     return sorted(settings, key=key)
 
@@ -210,14 +219,10 @@ def best_setting(
         metric: what to judge by.
         epochs: among the settings of this length; None takes the first in rank of any.
     """
-    settings = [
-        setting
-        for setting in results.of(testproblem, optimizer)
-        if epochs in (None, setting.runs[0].num_epochs)
-    ]
+    settings = of_length(results.of(testproblem, optimizer), epochs)
     if not settings:
         return None
-    return rank_settings(settings, choose_metric(settings[0], metric), mode)[0]
+    return rank_settings(settings, choose_metric(settings, metric), mode)[0]
 
 
 def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float, float]:
@@ -237,6 +242,11 @@ def published_value(row: dict[str, Any], metric: str, epoch: int) -> tuple[float
 def published_moments(row: dict[str, Any], metric: str, epoch: int) -> Moments:
     """Return number of seeds, mean and sample deviation of a published curve at an epoch."""
     return Moments.of_population(row["n"], *published_value(row, metric, epoch))
+
+
+def of_length(settings: Sequence[Setting], epochs: int | None) -> list[Setting]:
+    """Return the settings of so many epochs; all where it is None."""
+    return [s for s in settings if epochs in (None, s.runs[0].num_epochs)]
 
 
 def longest(settings: Sequence[Setting]) -> list[Setting]:

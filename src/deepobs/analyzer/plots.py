@@ -149,7 +149,7 @@ def plot_sensitivity(
             _published_grids(axis, problem)
         for i, optimizer in enumerate(results.optimizers(problem)):
             settings = results.of(problem, optimizer)
-            x, y = sensitivity(settings, choose_metric(settings[0]), hyperparameter)
+            x, y = sensitivity(settings, choose_metric(settings), hyperparameter)
             colour = COLOURS[i % len(COLOURS)]
             axis.plot(x, y, marker="o", ms=2.5, lw=1.2, color=colour, label=optimizer)
         axis.set(title=problem, xlabel=hyperparameter, ylim=(0, 1.05))
@@ -182,7 +182,7 @@ def plot_sensitivity_2d(
     settings = longest(results.of(testproblem, optimizer))
     if not settings:
         raise ValueError(f"{results.root}: no runs of {optimizer} on {testproblem}")
-    metric = choose_metric(settings[0], metric)
+    metric = choose_metric(settings, metric)
     points = [
         (float(s.hyperparams[x]), float(s.hyperparams[y]), summarise(s, metric).mean)
         for s in settings
@@ -211,7 +211,7 @@ def plot_final_metric_vs_tuning_rank(
     settings = longest(results.of(testproblem, optimizer))
     if not settings:
         raise ValueError(f"{results.root}: no runs of {optimizer} on {testproblem}")
-    metric = choose_metric(settings[0], metric)
+    metric = choose_metric(settings, metric)
     figure, axes = _figure()
     axis = axes[0, 0]
     for rank, setting in enumerate(rank_settings(settings, metric), start=1):

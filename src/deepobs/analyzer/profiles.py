@@ -12,7 +12,13 @@ import math
 
 import numpy as np
 
-from deepobs.analyzer.aggregate import best_setting, choose_metric, published_speed, summarise
+from deepobs.analyzer.aggregate import (
+    best_setting,
+    choose_metric,
+    of_length,
+    published_speed,
+    summarise,
+)
 from deepobs.analyzer.baselines import OPTIMIZERS, load_baselines
 from deepobs.analyzer.results import Results
 
@@ -30,7 +36,8 @@ def times_to_threshold(results: Results, *, published: bool = True) -> dict[str,
             setting = best_setting(results, problem, optimizer, epochs=length)
             if setting is None:
                 continue
-            summary = summarise(setting, choose_metric(setting))
+            metric = choose_metric(of_length(results.of(problem, optimizer), length))
+            summary = summarise(setting, metric)
             if summary.reached is not None:
                 time = _time(summary.speed, summary.reached, summary.n)
                 times.setdefault(optimizer, {})[problem] = time

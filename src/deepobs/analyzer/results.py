@@ -87,6 +87,11 @@ class Setting:
         """The base learning rate, from the first run."""
         return self.runs[0].learning_rate
 
+    @property
+    def repaired(self) -> bool:
+        """Whether the runs had ``--compat fixed``, other data than the published ones."""
+        return self.runs[0].content.get("compat") == "fixed"
+
 
 @dataclass
 class Results:

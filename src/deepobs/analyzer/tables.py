@@ -13,6 +13,7 @@ from deepobs.analyzer.aggregate import (
     best_setting,
     choose_metric,
     is_loss,
+    of_length,
     published_moments,
     published_speed,
     published_value,
@@ -95,9 +96,11 @@ def make_rows(results: Results, mode: str = "most", metric: str | None = None) -
             for epochs in sorted({s.runs[0].num_epochs for s in settings}, reverse=True):
                 setting = best_setting(results, problem, optimizer, mode, metric, epochs)
                 assert setting is not None  # there is one of this length
-                chosen = choose_metric(setting, metric)
+                chosen = choose_metric(of_length(settings, epochs), metric)
                 summary = summarise(setting, chosen)
-                found = _compare(problem, chosen, summary, epochs)
+                found: _Comparison | str = "not compared: the published runs have no repaired data"
+                if not setting.repaired:
+                    found = _compare(problem, chosen, summary, epochs)
                 if isinstance(found, _Comparison):
                     compared[len(rows)] = found
                 rows.append(_row(problem, optimizer, setting, chosen, summary, found))
@@ -130,7 +133,7 @@ def _row(
         high=summary.high,
         speed=summary.speed,
         reached=summary.reached,
-        tunability=describe(setting.hyperparams),
+        tunability=describe(setting.hyperparams) + ", compat fixed" * setting.repaired,
         verdict=found if isinstance(found, str) else "",
     )
 

@@ -120,6 +120,34 @@ def test_ranking_by_mode(folder):
         best("first")
 
 
+@pytest.mark.parametrize("mode", ["final", "best", "most"])
+def test_a_setting_of_which_a_run_diverged_is_last_in_every_mode(tmp_path, mode):
+    for seed in (42, 43, 44):
+        write(tmp_path, "quadratic_deep", "Mine", 0.3, seed, [350, 60, math.inf])
+    write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, [350, 90, 88])
+    settings = read_results(tmp_path).of("quadratic_deep", "Mine")
+    ranked = rank_settings(settings, "test_losses", mode)
+    assert [setting.learning_rate for setting in ranked] == [0.1, 0.3]
+
+
+@pytest.mark.parametrize("mode", ["final", "best", "most"])
+def test_settings_are_judged_by_a_curve_that_all_of_them_have(tmp_path, mode):
+    curve = [350.0, 95.0]
+    extra = {"compat": "fixed", "valid_losses": curve}
+    write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, curve, **extra)
+    for seed in (42, 43):
+        write(tmp_path, "quadratic_deep", "Mine", 0.2, seed, [350.0, 90.0])
+    row = tables.make_rows(read_results(tmp_path), mode)[0]
+    assert (row.metric, row.performance, row.n) == ("test_losses", 90.0, 2)
+
+
+def test_repaired_data_are_not_compared_with_published_runs(tmp_path):
+    write(tmp_path, "quadratic_deep", "Mine", 0.1, 42, [350.0, 80.0], compat="fixed")
+    row = tables.make_rows(read_results(tmp_path))[0]
+    assert row.verdict == "not compared: the published runs have no repaired data"
+    assert row.tunability == "lr 1.00e-01, momentum 0.9, compat fixed"
+
+
 def test_metric_follows_from_the_curves(folder):
     results = read_results(folder)
     metric = choose_metric(best_setting(results, "fmnist_2c2d", "Mine"))
