@@ -80,7 +80,7 @@ def compare(script: Path, gib: float, groups: int, flags: Sequence[str]) -> Iter
                 scan,
                 "--mapped",
             ]
-            command += ["--output_dir", folder / "run", "--nepochs", "1"]
+            command += ["--output_dir", folder / f"run_{frames}", "--nepochs", "1"]
             command += ["--n_groups", str(groups), "--no-do_stitching", *flags]
             began = time.perf_counter()
             peaks.append(peak_anonymous(command))

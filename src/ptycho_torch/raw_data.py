@@ -8,7 +8,6 @@ when rows are read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ import numpy as np
 import torch
 
 from ptycho_torch.physics.forward import extract_patches
+from ptycho_torch.physics.probe import mean_frame_probe
 from ptycho_torch.physics.scaling import input_factor, mean_frame_energy
-from ptycho_torch.scan import npz_format
+from ptycho_torch.scan import npz_format, rules
 from ptycho_torch.scan.grouping import Groups, group_frames
+from ptycho_torch.scan.rules import Assumptions, Note, Notes
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,10 @@ class RawDataTorch:
     Y: np.ndarray | None = None  # (n, N, N) complex64 label patches
     label_amp: np.ndarray | None = None
     label_phase: np.ndarray | None = None
-    bad_pixels: np.ndarray | None = None  # (N, N) bool
+    bad_pixels: np.ndarray | None = None  # (N, N) bool, or (n, N, N) where frames differ
     sample_indices: np.ndarray | None = None
     source: str = "memory"
+    notes: tuple[Note, ...] = ()  # what was found and decided while it was read
 
     @property
     def N(self) -> int:  # noqa: N802 - the field's name
@@ -60,6 +62,12 @@ class RawDataTorch:
     def probe_modes(self) -> np.ndarray:
         """(m, N, N) complex64 probe."""
         return np.ascontiguousarray(self.probeGuess.reshape(-1, *self.probeGuess.shape[-2:]))
+
+    def bad_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """(b, N, N) bool of the frames in ``rows``, True for a bad pixel; None without a mask."""
+        if self.bad_pixels is None or self.bad_pixels.ndim == 3:
+            return None if self.bad_pixels is None else self.bad_pixels[rows]
+        return np.broadcast_to(self.bad_pixels, (len(rows), *self.bad_pixels.shape))
 
     @classmethod
     def from_coords_without_pc(
@@ -84,17 +92,31 @@ class RawDataTorch:
         return cls.from_arrays(arrays, "from_coords_without_pc")
 
     @classmethod
-    def from_file(cls, path: str | Path, *, mapped: bool = False) -> RawDataTorch:
-        """Read a canonical NPZ: either frame layout, either frame key, amplitudes or counts.
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        mapped: bool = False,
+        assume: Assumptions | None = None,
+        view: int | None = None,
+    ) -> RawDataTorch:
+        """Read a scan of any known format, told by its content; see ``data.formats``.
 
         Args:
-            path: the file.
-            mapped: map uncompressed frames from disk instead of reading them.
+            path: a file, or Ptychodus's folder.
+            mapped: map uncompressed frames of a canonical NPZ from disk instead of reading them.
+            assume: what the user says of the file.
+            view: which scan of a file that holds several.
 
         Raises:
-            FileNotFoundError, KeyError, ValueError: see ``npz_format``.
+            FileNotFoundError, KeyError, ValueError: see ``data.formats`` and ``scan.rules``.
         """
-        return cls.from_arrays(npz_format.read_arrays(Path(path), mapped=mapped), str(path))
+        from ptycho_torch.data.formats import read_scan
+
+        notes = Notes(str(path))
+        assume = assume or Assumptions()
+        arrays = read_scan(Path(path), notes, assume, mapped=mapped, view=view)
+        return cls.from_arrays(arrays, str(path), assume=assume, notes=notes)
 
     @classmethod
     def from_files(cls, train: str | Path, test: str | Path) -> tuple[RawDataTorch, RawDataTorch]:
@@ -102,18 +124,66 @@ class RawDataTorch:
         return cls.from_file(train), cls.from_file(test)
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], where: str) -> RawDataTorch:
-        """Check, orient and convert the arrays of one scan."""
+    def from_arrays(
+        cls,
+        arrays: dict[str, np.ndarray],
+        where: str,
+        *,
+        assume: Assumptions | None = None,
+        notes: Notes | None = None,
+    ) -> RawDataTorch:
+        """Check, orient and convert the arrays of one scan by the rules of all formats.
+
+        Besides the canonical keys, ``data_dark`` is subtracted from counts.
+
+        Raises:
+            KeyError, ValueError: see ``scan.rules``.
+        """
+        assume, notes = assume or Assumptions(), Notes(where) if notes is None else notes
         count = npz_format.check_coordinates(arrays, where)
         key = next(key for key in npz_format.FRAME_KEYS if key in arrays)
-        frames = npz_format.frames_first(arrays[key], count, where)
-        npz_format.check_frames(frames, where)
-        domain = npz_format.measurement_domain(frames, npz_format.declared_domain(arrays), where)
-        probe = _probe(arrays["probeGuess"], frames.shape[-1], where)
+        axis = assume.frames_axis
+        frames = rules.frames_first(arrays[key], count, where, notes, axis)
+        unit = str(np.asarray(arrays.get("probe_unit", "photons")))
+        given = assume.probe != "mean-frame" and unit != "none"
+        probe = _probe(arrays["probeGuess"], frames.shape[-1], where) if given else None
+        declared = assume.domain or npz_format.declared_domain(arrays)
+        scaled = probe if unit == "photons" else None
+        domain = rules.measurement_domain(frames, declared, scaled, where, notes)
+        bad = arrays.get("bad_pixels")
+        if bad is not None:
+            bad = rules.static_or_per_frame(bad, frames.shape, where, notes)
+            bad = ~bad if assume.mask == "good" else bad
+            if assume.mask is None:
+                rules.check_mask_sense(bad, frames, where)
+        survey = rules.survey_frames(frames, domain, bad, where, notes)
+        dark = arrays.get("data_dark")
+        if dark is not None:
+            dark = rules.mean_dark(dark, frames.shape[1:], domain, where, notes)
+        bad, mean = survey.bad, survey.mean if dark is None else (survey.mean - dark).clip(0)
+        if assume.zero_frequency == "corner":
+            frames = np.fft.fftshift(frames, axes=(-2, -1))
+            bad, dark = (
+                None if part is None else np.fft.fftshift(part, axes=(-2, -1))
+                for part in (bad, dark)
+            )
+            mean = np.fft.fftshift(mean)
+            notes.add("assumed", "zero frequency is at [0, 0] (as said): frames shifted")
+        elif assume.zero_frequency is None:
+            rules.check_zero_frequency(mean if domain == "counts" else mean**2, where)
+        if probe is None:
+            probe = mean_frame_probe(np.sqrt(mean) if domain == "counts" else mean)
+            notes.add("assumed", "start probe: the mean frame's amplitude with flat phase")
+        elif unit == "relative":
+            photons = float(np.percentile(survey.photons, 99))
+            probe = probe * np.sqrt(photons / float((np.abs(probe) ** 2).sum()))
+            notes.add("assumed", f"the probe is scaled to a bright frame's {photons:.4g} photons")
         labels = arrays.get("Y")
         if labels is not None and labels.dtype != np.complex64:
             raise ValueError(f"{where}: Y is {labels.dtype}; labels must be complex64")
         coords = {k: np.asarray(arrays[k], dtype=np.float64) for k in ("xcoords", "ycoords")}
+        coords = rules.turned(coords, assume)
+        rules.check_positions(np.stack(list(coords.values()), 1), frames.shape[-1], where, notes)
         starts = {
             f"{k}_start": np.asarray(arrays.get(f"{k}_start", coords[k]), dtype=np.float64)
             for k in coords
@@ -124,15 +194,16 @@ class RawDataTorch:
         return cls(
             **coords,
             **starts,
-            diff3d=npz_format.as_amplitude(frames, domain),
-            probeGuess=probe,
+            diff3d=rules.as_amplitude(frames, domain, bad, dark),
+            probeGuess=probe.astype(np.complex64),
             scan_index=np.asarray(arrays.get("scan_index", np.zeros(count, dtype=np.int64))),
             objectGuess=None if obj is None else np.asarray(obj, dtype=np.complex64),
             Y=labels,
             label_amp=arrays.get("label_amp"),
             label_phase=arrays.get("label_phase"),
-            bad_pixels=arrays.get("bad_pixels"),
+            bad_pixels=bad,
             source=where,
+            notes=tuple(notes),
         )
 
     @classmethod
@@ -184,6 +255,7 @@ class RawDataTorch:
         def part(values: Any) -> Any:
             return None if values is None else values[rows]
 
+        bad = self.bad_pixels
         return replace(
             self,
             xcoords=self.xcoords[rows],
@@ -195,6 +267,7 @@ class RawDataTorch:
             Y=part(self.Y),
             label_amp=part(self.label_amp),
             label_phase=part(self.label_phase),
+            bad_pixels=self.bad_pixels if bad is None or bad.ndim == 2 else bad[rows],
             sample_indices=np.asarray(rows),
         )
 
@@ -286,7 +359,7 @@ class RawDataTorch:
 
 
 def _probe(probe: np.ndarray, size: int, where: str) -> np.ndarray:
-    if probe.ndim == 4 and probe.shape[0] == 1:
+    while probe.ndim > 3 and probe.shape[0] == 1:
         probe = probe[0]
     if probe.ndim not in (2, 3) or probe.shape[-2:] != (size, size):
         raise ValueError(
@@ -298,10 +371,7 @@ def _probe(probe: np.ndarray, size: int, where: str) -> np.ndarray:
     return np.asarray(probe, dtype=np.complex64)
 
 
-Transform = Callable[[np.ndarray], np.ndarray]
-
-
-def load_data(
+def load_data(  # noqa: PLR0913 - the reference's signature and what a user says of the file
     path: str | Path,
     n_images: int | None = None,
     n_subsample: int | None = None,
@@ -311,12 +381,13 @@ def load_data(
     swap_xy: bool = False,
     coord_scale: float = 1.0,
     subsample_seed: int | None = None,
+    assume: Assumptions | None = None,
 ) -> RawDataTorch:
     """Read a scan, adjust its coordinates, keep a sorted random part of its frames.
 
     ``n_subsample`` wins over ``n_images``; the chosen rows stay in ``sample_indices``.
     """
-    raw = RawDataTorch.from_file(path)
+    raw = RawDataTorch.from_file(path, assume=assume)
     x, y = raw.xcoords, raw.ycoords
     x, y = (y, x) if swap_xy else (x, y)
     x, y = (-x if flip_x else x) * coord_scale, (-y if flip_y else y) * coord_scale

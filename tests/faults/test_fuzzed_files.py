@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from deepobs.analyzer.results import read_run
 from optimizer_quality.config import CifarConfig
-from ptycho_torch.data.cxi import read_cxi
-from ptycho_torch.data.product_files import read_pair, write_pair
+from ptycho_torch.data.product_files import write_pair
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.persistence import load_model
 from pytorch_port.config.files import load_icl_config
@@ -149,11 +148,11 @@ READERS = {
         lambda path: np.savez_compressed(path, **scan_arrays()),
         RawDataTorch.from_file,
     ),
-    "CXI": ("scan.cxi", write_cxi, read_cxi),
+    "CXI": ("scan.cxi", write_cxi, RawDataTorch.from_file),
     "product.h5": (
         "product.h5",
         lambda path: write_pair(path.parent, RawDataTorch.from_arrays(scan_arrays(), "toy")),
-        lambda path: read_pair(path.parent),
+        lambda path: RawDataTorch.from_file(path.parent),
     ),
     "bundle": ("wts.h5.zip", write_bundle, load_model),
     "Lightning checkpoint": (

@@ -377,15 +377,14 @@ def test_recorded_near_field_file_is_refused(data_dir, tmp_path, capsys):
 
 
 def test_a_reconstruction_becomes_the_labels_of_ptychodus(run, scan, tmp_path):
-    from ptycho_torch.data.product_files import read_pair
     from ptycho_torch.raw_data import RawDataTorch
 
     known, folder = run / "reconstruction.npz", tmp_path / "in"
     words = [str(scan), str(folder), "--to-ptychodus"]
     assert convert_ptycho.main(words) == 0
-    assert read_pair(folder).objectGuess is None  # a flat object is no label
+    assert RawDataTorch.from_file(folder).objectGuess is None  # a flat object is no label
     assert convert_ptycho.main([*words, "--object", str(known)]) == 0
-    pair, given = read_pair(folder), RawDataTorch.from_file(scan)
+    pair, given = RawDataTorch.from_file(folder), RawDataTorch.from_file(scan)
     with np.load(known) as archive:
         obj, origin = archive["object"], archive["origin_xy"]
     np.testing.assert_array_equal(pair.objectGuess, obj)

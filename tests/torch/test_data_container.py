@@ -44,7 +44,7 @@ def test_the_axis_is_chosen_by_the_coordinates_not_by_the_shape(toy_arrays, tmp_
 
 def test_whole_floats_are_counts_and_the_decision_is_logged(toy_arrays, tmp_path, caplog):
     counts = np.rint(toy_arrays["diff3d"].astype(float) ** 2).astype(np.float32)
-    with caplog.at_level(logging.INFO, "ptycho_torch.scan.npz_format"):
+    with caplog.at_level(logging.INFO, "ptycho_torch.scan.rules"):
         raw = RawDataTorch.from_file(saved(tmp_path, toy_arrays, diff3d=counts))
     np.testing.assert_allclose(raw.diff3d, toy_arrays["diff3d"], atol=1e-5)
     assert "frames are counts (all values whole)" in caplog.text

@@ -84,10 +84,10 @@ def find_scans(folder: Path) -> tuple[RawDataTorch, RawDataTorch | None]:
         FileNotFoundError: neither is there.
         ValueError: several training files.
     """
-    from ptycho_torch.data.product_files import DIFFRACTION, PRODUCT, read_pair
+    from ptycho_torch.data.product_files import DIFFRACTION, PRODUCT
 
     if (folder / DIFFRACTION).is_file() and (folder / PRODUCT).is_file():
-        return read_pair(folder), None
+        return RawDataTorch.from_file(folder), None
     files = sorted(folder.glob("*.npz"))
     test = [path for path in files if path.stem.startswith(TEST_FILES)]
     train = [path for path in files if path not in test]

@@ -1,4 +1,8 @@
-"""Convert a scan into the canonical NPZ: tike's NPZ (also .bz2), CXI, or Ptychodus's folder.
+"""Convert a scan of any known format into the canonical NPZ, saying what was assumed.
+
+The format is told by the content: NPZ of ours or of tike (also .bz2, .gz), CXI and NeXus, PtyPy's
+.ptyd, the dp and para pair of pty-chi or fold_slice, PtyLab, MATLAB, Ptychodus's folder, or a YAML
+file that describes raw stacks.
 
 Example:
     python scripts/convert_ptycho.py siemens-star-small.npz.bz2 star.npz
@@ -11,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ptycho_torch.study.cli import add_intake_flags, set_log_level
 from trainrig.cli import Parser, entry
 
 
@@ -26,7 +31,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --to-ptychodus: a reconstruction, or a scan with its objectGuess, whose object "
         "labels a supervised training (flat, that is unlabelled)",
     )
+    parser.add_argument("--quiet", action="store_true", help="only warnings")
     parser.add_argument("--every", type=int, help="keep every k-th frame")
+    add_intake_flags(parser)
+    parser.add_argument("--view", type=int, help="which scan of a file that holds several")
     return parser
 
 
@@ -36,11 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)  # torch is imported later
     import numpy as np
 
-    from ptycho_torch.study.convert import convert, read_known_object
+    from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.scan.rules import Assumptions
+    from ptycho_torch.study.convert import read_known_object
+
+    set_log_level(args.quiet)
 
     if args.object is not None and not args.to_ptychodus:
         raise ValueError("--object: needs --to-ptychodus; an NPZ keeps its own objectGuess")
-    scan = convert(args.source)
+    scan = RawDataTorch.from_file(
+        args.source, assume=Assumptions.parse(args.assume), view=args.view
+    )
     if args.every is not None:
         if args.every < 1:
             raise ValueError(f"--every {args.every}: must be at least 1")

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ptycho_torch.data.far_field import FarField
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.scan.rules import Notes
 from trainrig.files import reading, replacing
 
 DIFFRACTION, PRODUCT = "diffraction.h5", "product.h5"
-HC_EV_M = 1.239841984e-6  # Planck constant times speed of light, in eV·m (CODATA 2018)
-
-
-@dataclass(frozen=True)
-class FarField:
-    """Geometry of a far-field measurement."""
-
-    energy_ev: float = 8000.0
-    distance_m: float = 2.0
-    detector_pixel_m: float = 75e-6
-
-    def object_pixel_m(self, size: int) -> float:
-        """λ·z/(N·detector pixel)."""
-        return HC_EV_M / self.energy_ev * self.distance_m / (size * self.detector_pixel_m)
 
 
 @contextlib.contextmanager
@@ -54,54 +41,82 @@ def _create(path: Path) -> Iterator[Any]:
         yield file
 
 
-def read_pair(folder: Path) -> RawDataTorch:
-    """The scan in ``folder/diffraction.h5`` and ``folder/product.h5``, matched by index.
+def pair_arrays(folder: Path, notes: Notes) -> dict[str, np.ndarray]:
+    """The canonical arrays of ``folder/diffraction.h5`` and ``product.h5``, matched by index.
+
+    A position index that occurs several times gets the mean position, as in Ptychodus.
 
     Raises:
         FileNotFoundError: one of the two is missing.
-        ValueError: no position has a frame, or a file is damaged.
+        ValueError: no position has a frame, two frames share an index, or a file is damaged.
     """
     with reading(folder, f"pair of {DIFFRACTION} and {PRODUCT}"):
-        return _read_pair(folder)
+        return _pair_arrays(folder, notes)
 
 
-def _read_pair(folder: Path) -> RawDataTorch:
+def _pair_arrays(folder: Path, notes: Notes) -> dict[str, np.ndarray]:
     with _open(folder / DIFFRACTION) as file:
         patterns = file["patterns"][...]
         if "indexes" in file:
             frame_index = file["indexes"][...].astype(int)
         else:
             frame_index = np.arange(len(patterns))
-        bad = file["bad_pixels"][...].astype(bool) if "bad_pixels" in file else None
+        bad = file["bad_pixels"][...] if "bad_pixels" in file else None
     with _open(folder / PRODUCT) as file:
         index = file["probe_position_indexes"][...].astype(int)
         x_m, y_m = file["probe_position_x_m"][...], file["probe_position_y_m"][...]
         probe = file["probe"][...]
+        probe = probe.reshape(-1, *probe.shape[-3:])
         obj = file["object"]
         shape = obj.shape[-2:]
         at = obj.attrs
         x = (x_m - at["center_x_m"]) / at["pixel_width_m"]
         y = (y_m - at["center_y_m"]) / at["pixel_height_m"]
-        layer = obj[...].reshape(-1, *shape)[0].astype(np.complex64)
-    x, y = x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2
+        layers = obj[...].reshape(-1, *shape).astype(np.complex64)
+    layer, coords = layers[0], np.stack([x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2], 1)
+    if len(probe) > 1:
+        text = f"the probe varies over the scan ({len(probe)} OPR modes); only the first is used"
+        notes.add("doubtful", text)
+    if len(layers) > 1:
+        notes.add("doubtful", f"the object has {len(layers)} layers; only the first is used")
+    indices, places, times = np.unique(index, return_inverse=True, return_counts=True)
+    if (times > 1).any():
+        total = np.zeros((len(indices), 2))
+        np.add.at(total, places, coords)
+        coords, index = total / times[:, None], indices
+        notes.add(
+            "assumed", f"{int((times > 1).sum())} position indexes occur several times: averaged"
+        )
+    own, times = np.unique(frame_index, return_counts=True)
+    if (times > 1).any():
+        raise ValueError(
+            f"{folder / DIFFRACTION}: index {own[times > 1][0]} belongs to {times.max()} frames; "
+            "give every frame its own"
+        )
     rows = {int(k): row for row, k in enumerate(frame_index)}
     kept = np.array([i for i, k in enumerate(index) if int(k) in rows], dtype=int)
     if not len(kept):
         raise ValueError(f"{folder}: no position has a frame; the indexes of both files differ")
+    lost = len(patterns) - len(kept)
+    if lost or len(index) > len(kept):
+        alone = len(index) - len(kept)
+        text = f"{lost} frames without a position, {alone} positions without a frame: left out"
+        notes.add("assumed", text)
     frames = np.array([rows[int(index[i])] for i in kept])
+    x, y = coords.T
     inside = (x >= 0).all() and (y >= 0).all() and (x <= shape[1]).all() and (y <= shape[0]).all()
     arrays: dict[str, np.ndarray] = {
         "xcoords": x[kept],
         "ycoords": y[kept],
         "diff3d": patterns[frames],
-        "probeGuess": probe.reshape(-1, *probe.shape[-3:])[0],
+        "probeGuess": probe[0],
         "scan_index": np.zeros(len(kept), dtype=np.int64),
     }
     if inside and np.ptp(np.abs(layer)) + np.ptp(np.angle(layer)) > 0:
         arrays["objectGuess"] = layer
     if bad is not None:
         arrays["bad_pixels"] = bad
-    return RawDataTorch.from_arrays(arrays, str(folder))
+    return arrays
 
 
 def write_pair(
@@ -143,7 +158,9 @@ def write_pair(
     counts = np.rint(np.square(np.asarray(scan.diff3d, np.float64)))
     kind = np.uint16 if counts.max() < 2**16 else np.uint32
     index = np.arange(len(scan), dtype=np.int64)
-    bad = np.zeros((scan.N, scan.N), bool) if scan.bad_pixels is None else scan.bad_pixels
+    bad = np.zeros((scan.N, scan.N), bool)
+    if scan.bad_pixels is not None:  # the format knows one mask
+        bad = np.asarray(scan.bad_pixels.reshape(-1, scan.N, scan.N).any(axis=0))
     with _create(folder / DIFFRACTION) as file:
         data = file.create_dataset("patterns", data=counts.astype(kind), compression="gzip")
         data.attrs["detector_pixel_width_m"] = geometry.detector_pixel_m

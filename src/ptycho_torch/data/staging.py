@@ -13,13 +13,15 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.scan.npz_format import FRAME_KEYS, is_mappable, write_scan
+from ptycho_torch.scan.npz_format import FRAME_KEYS, file_kind, is_mappable, write_scan
+from ptycho_torch.scan.rules import Assumptions
 from trainrig.files import scratch_folder
 
 logger = logging.getLogger(__name__)
@@ -37,47 +39,68 @@ def staging_key(sources: Sequence[Path], settings: Mapping[str, Any] | None = No
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _build(sources: Sequence[Path], folder: Path) -> None:
+def _build(sources: Sequence[Path], folder: Path, assume: Assumptions | None) -> None:
     """Copy the sources' frames one file at a time and join their positions side by side.
 
     A single source keeps its positions, object and labels.
+
+    Raises:
+        ValueError: the sources' probes or frame sizes differ; one set has one of each.
     """
-    counts, tables, filled = [], [], 0
-    target: np.memmap | None = None
-    for path in sources:
-        with np.load(path, allow_pickle=False) as archive:
-            counts.append(len(archive["xcoords"]))
-    shift = 0.0
-    for path, count in zip(sources, counts, strict=True):
-        scan = RawDataTorch.from_file(path, mapped=True)
-        if target is None:
-            shape = (sum(counts), scan.N, scan.N)
-            target = np.lib.format.open_memmap(
-                folder / "frames.npy", mode="w+", dtype=np.float32, shape=shape
+    scans = [RawDataTorch.from_file(path, mapped=True, assume=assume) for path in sources]
+    first, counts = scans[0], [len(scan) for scan in scans]
+    for path, scan in zip(sources, scans, strict=True):
+        same = scan.probeGuess.shape == first.probeGuess.shape and np.allclose(
+            scan.probeGuess, first.probeGuess, rtol=1e-3, atol=1e-3 * np.abs(first.probeGuess).max()
+        )
+        if not same:
+            raise ValueError(
+                f"{path}: its probe differs from that of {sources[0]}; scans of one set share it"
             )
+    shape = (sum(counts), first.N, first.N)
+    target = np.lib.format.open_memmap(
+        folder / "frames.npy", mode="w+", dtype=np.float32, shape=shape
+    )
+    tables, filled, shift = [], 0, 0.0
+    for scan, count in zip(scans, counts, strict=True):
         for start in range(0, count, 256):
             stop = min(start + 256, count)
             target[filled + start : filled + stop] = scan.diff3d[start:stop]
         filled += count
-        tables.append((scan.xcoords - scan.xcoords.min() + shift, scan.ycoords, scan.probeGuess))
+        tables.append((scan.xcoords - scan.xcoords.min() + shift, scan.ycoords))
         shift = float(tables[-1][0].max()) + scan.N + OFFSET_PX
-    assert target is not None  # there is at least one source
     target.flush()
     if len(sources) == 1:
-        arrays = scan.stored_arrays()
+        arrays = first.stored_arrays()
         del arrays[FRAME_KEYS[0]]
     else:
         arrays = {
             "xcoords": np.concatenate([t[0] for t in tables]),
             "ycoords": np.concatenate([t[1] for t in tables]),
-            "probeGuess": tables[0][2],
+            "probeGuess": first.probeGuess,
         }
+        if any(scan.bad_pixels is not None for scan in scans):
+            arrays["bad_pixels"] = _joined_masks(scans)
     write_scan(folder / "scan.npz", arrays)
     (folder / MARKER).write_text("\n".join(map(str, sources)) + "\n")
 
 
+def _joined_masks(scans: Sequence[RawDataTorch]) -> np.ndarray:
+    masks = [
+        np.zeros(scan.diff3d.shape, bool)
+        if (bad := scan.bad_of(np.arange(len(scan)))) is None
+        else bad
+        for scan in scans
+    ]
+    joined = np.concatenate(masks)
+    return joined[0] if (joined == joined[0]).all() else joined
+
+
 def stage(
-    sources: Sequence[str | Path], cache: str | Path, settings: Mapping[str, Any] | None = None
+    sources: Sequence[str | Path],
+    cache: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    assume: Assumptions | None = None,
 ) -> Path:
     """The folder of the staged set, built if it is not there.
 
@@ -91,11 +114,12 @@ def stage(
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give canonical NPZ scans")
-    folder = Path(cache) / staging_key(paths, settings)
+    said = {key: value for key, value in asdict(assume or Assumptions()).items() if value}
+    folder = Path(cache) / staging_key(paths, {**(settings or {}), **said})
     if (folder / MARKER).is_file():
         return folder
     with scratch_folder(folder.parent, folder.name) as private:
-        _build(paths, private)
+        _build(paths, private, assume)
         try:
             private.rename(folder)
         except OSError:
@@ -105,7 +129,9 @@ def stage(
     return folder
 
 
-def open_mapped(path: str | Path, cache: str | Path) -> RawDataTorch:
+def open_mapped(
+    path: str | Path, cache: str | Path, assume: Assumptions | None = None
+) -> RawDataTorch:
     """A scan with its frames on disk: mapped where they lie uncompressed, else staged first.
 
     Staging reads a compressed file as a whole, once.
@@ -113,11 +139,11 @@ def open_mapped(path: str | Path, cache: str | Path) -> RawDataTorch:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
-    if path.suffix == ".bz2":
-        raise ValueError(f"{path}: cannot be mapped; unpack it first (bunzip2)")
+    if (kind := file_kind(path)) != "NPZ":
+        raise ValueError(f"{path}: {kind} cannot be mapped; convert it first (convert_ptycho.py)")
     if is_mappable(path):
-        return RawDataTorch.from_file(path, mapped=True)
-    folder = stage([path], cache)
+        return RawDataTorch.from_file(path, mapped=True, assume=assume)
+    folder = stage([path], cache, assume=assume)
     logger.info("%s: compressed frames, unpacked into %s", path, folder)
     return open_staged(folder)
 

@@ -40,3 +40,9 @@ def orthogonalised(probe: np.ndarray) -> np.ndarray:
     turned = values[:, None] * modes
     phase = np.exp(-1j * np.angle(np.vdot(flat[0], turned[0])))  # keeps the first mode's phase
     return (turned * phase).reshape(probe.shape).astype(np.complex64)
+
+
+def mean_frame_probe(amplitude: np.ndarray) -> np.ndarray:
+    """The narrowest probe with this far-field amplitude (N, N): flat phase, (N, N) complex64."""
+    field = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
+    return np.fft.fftshift(field).astype(np.complex64)

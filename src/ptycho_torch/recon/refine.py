@@ -100,8 +100,9 @@ class _Engine:
         self.corner = pixels.flip(-1) - scan.N / 2  # (n, 2), rows first
         self.shifts = torch.zeros_like(self.corner)
         self.background = torch.zeros(scan.N, scan.N, device=device)
-        good = np.ones((scan.N, scan.N)) if scan.bad_pixels is None else ~scan.bad_pixels
-        self.good = torch.fft.ifftshift(torch.from_numpy(good.astype(np.float32))).to(device)
+        self.pixels = float(len(scan) * scan.N**2)  # that are compared
+        if scan.bad_pixels is not None:
+            self.pixels *= 1 - float(scan.bad_pixels.mean())
         self.velocity = {"object": torch.zeros_like(self.object)}
         self.velocity["probe"] = torch.zeros_like(self.probe)
         self.moment = torch.zeros(len(scan), device=device, dtype=torch.float64)
@@ -121,7 +122,11 @@ class _Engine:
             terms = physics.poisson_nll(rate.clamp_min(1e-6), measured.square()) / 2
         else:
             terms = (torch.sqrt(rate + 1e-9) - measured).square()
-        return (terms * self.good).sum()
+        bad = self.scan.bad_of(rows.cpu().numpy())
+        if bad is not None:
+            hidden = torch.from_numpy(np.fft.ifftshift(bad, axes=(-2, -1))).to(self.device)
+            terms = terms.masked_fill(hidden, 0.0)
+        return terms.sum()
 
     def illumination(self, rows: Tensor) -> Tensor:
         """Sum of |P|² over the batch's frames, at whole pixels."""
@@ -180,7 +185,7 @@ class _Engine:
 def misfit(
     scan: RawDataTorch, grid: Grid, start: np.ndarray, *, frames: int = 256, batch: int = 32
 ) -> float:
-    """Mean squared amplitude error per pixel of an object, over evenly spread frames."""
+    """Mean squared amplitude error per good pixel of an object, over evenly spread frames."""
     engine = _Engine(scan, grid, start, RefineSettings(), "cpu")
     chosen = torch.linspace(0, len(scan) - 1, min(frames, len(scan))).round().long()
     with torch.no_grad():
@@ -192,7 +197,7 @@ def misfit(
             )
             for rows in chosen.split(batch)
         )
-    return total / (len(chosen) * scan.N**2)
+    return total / (engine.pixels * len(chosen) / len(scan))
 
 
 def refine(
@@ -232,7 +237,7 @@ def refine(
             engine.update(rows, settings.step * fade, epoch)
             for rows in order.split(settings.batch_size)
         )
-        losses.append(total / (len(scan) * scan.N**2))
+        losses.append(total / engine.pixels)
         if not np.isfinite(losses[-1]):
             raise DivergedError(
                 f"refine: loss is {losses[-1]} in epoch {epoch + 1}; lower the step"

@@ -9,6 +9,7 @@ ever unpickled. Docs: docs/ptychography.md.
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import logging
 import zipfile
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 REQUIRED = ("xcoords", "ycoords", "probeGuess")
 FRAME_KEYS = ("diff3d", "diffraction")
-DOMAINS = ("amplitude", "counts")
-SAMPLE_FRAMES = 64  # frames looked at when deciding between counts and amplitudes
 
 
 def map_member(path: Path, name: str) -> np.ndarray | None:
@@ -48,8 +47,76 @@ def map_member(path: Path, name: str) -> np.ndarray | None:
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order=order)
 
 
+#: First bytes → what a file is.
+MAGIC = (
+    (b"PK\x03\x04", "NPZ"),
+    (b"PK\x05\x06", "empty zip"),
+    (b"BZh", "bzip2"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (b"\x93NUMPY", "NPY"),
+    (b"MATLAB 7.3", "HDF5"),
+    (b"MATLAB 5.0", "MAT 5"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"\x80\x04", "pickle"),
+    (b"\x80\x05", "pickle"),
+    (b"%PDF", "PDF"),
+    (b"\x89PNG", "PNG"),
+)
+KNOWN = "known are NPZ (also .bz2, .gz), CXI and other HDF5, MATLAB, and Ptychodus's folder"
+
+
+def file_kind(path: Path) -> str:
+    """What a file is by its first bytes: a name of ``MAGIC``, ``text`` or ``unknown``.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a scan")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for magic, name in MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[512:520] == b"\x89HDF\r\n\x1a\n":  # HDF5 allows a user block
+        return "HDF5"
+    try:
+        head.decode("ascii")
+    except UnicodeDecodeError:
+        return "unknown"
+    return "text" if head else "empty"
+
+
+def unpacked(path: Path) -> Path | io.BytesIO:
+    """The file, or the content of a packed one.
+
+    Raises:
+        ValueError: no NPZ, with what it is instead.
+    """
+    kind = file_kind(path)
+    packer = {"bzip2": bz2.decompress, "gzip": gzip.decompress}.get(kind)
+    if packer is not None:
+        content = packer(path.read_bytes())
+        if not content.startswith(b"PK"):
+            raise ValueError(f"{path}: not a readable NPZ: {kind} of another file; unpack it first")
+        return io.BytesIO(content)
+    if kind != "NPZ":
+        raise ValueError(f"{path}: not a readable NPZ but {_article(kind)}; {KNOWN}")
+    return path
+
+
+def _article(kind: str) -> str:
+    if kind in ("text", "empty", "unknown"):
+        return {"text": "text", "empty": "an empty file", "unknown": "a file of unknown kind"}[kind]
+    return f"{'an' if kind[0] in 'HNM' else 'a'} {kind} file"
+
+
 def is_mappable(path: Path) -> bool:
     """Whether the frames lie uncompressed in the file, so that they can be mapped."""
+    if file_kind(path) != "NPZ":
+        return False
     with reading(path, "NPZ; see docs/ptychography.md"), zipfile.ZipFile(path) as archive:
         kinds = {Path(info.filename).stem: info.compress_type for info in archive.infolist()}
     return all(kinds.get(key, zipfile.ZIP_STORED) == zipfile.ZIP_STORED for key in FRAME_KEYS)
@@ -59,23 +126,16 @@ def read_arrays(path: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
     """All arrays of an NPZ; ``_metadata`` and other object arrays are skipped.
 
     Args:
-        path: the file; one that ends in ``.bz2`` is decompressed first.
+        path: the file; one packed by bzip2 or gzip is decompressed first.
         mapped: map the frames from disk where the file holds them uncompressed.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an NPZ, or a damaged one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a canonical NPZ scan")
-    with reading(path, "NPZ; see docs/ptychography.md"):
-        packed = path.suffix == ".bz2"
-        source = io.BytesIO(bz2.decompress(path.read_bytes())) if packed else path
-        archive = np.load(source, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path}: a single array, not an NPZ with named arrays")
-        with archive:
-            return _members(path, archive, mapped)
+    readable = reading(path, "NPZ; see docs/ptychography.md")
+    with readable, np.load(unpacked(path), allow_pickle=False) as archive:
+        return _members(path, archive, mapped)
 
 
 def _members(path: Path, archive: Any, mapped: bool) -> dict[str, np.ndarray]:
@@ -96,76 +156,6 @@ def _members(path: Path, archive: Any, mapped: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
-def frames_first(frames: np.ndarray, count: int, where: str) -> np.ndarray:
-    """Bring frames to (n, N, N); the axis is chosen by the coordinates' length, not by shape.
-
-    Raises:
-        ValueError: no axis has that length, or frames are not square.
-    """
-    if frames.ndim == 4 and frames.shape[-1] == 1:
-        frames = frames[..., 0]
-    if frames.ndim != 3:
-        raise ValueError(f"{where}: frames have shape {frames.shape}; give (n, N, N)")
-    if frames.shape[0] != count:
-        if frames.shape[-1] != count:
-            raise ValueError(
-                f"{where}: {count} coordinates for frames of shape {frames.shape}; "
-                "give as many coordinates as frames"
-            )
-        frames = np.moveaxis(frames, -1, 0)
-    if frames.shape[1] != frames.shape[2]:
-        raise ValueError(f"{where}: frames of {frames.shape[1:]} pixels; they must be square")
-    return frames
-
-
-def measurement_domain(frames: np.ndarray, declared: str | None, where: str) -> str:
-    """``counts`` or ``amplitude``, and why, in the log.
-
-    A declared domain wins. Otherwise integer types are counts, and so are floats that are all
-    whole and exceed 1: square roots of counts are not.
-
-    Raises:
-        ValueError: the declared domain is unknown.
-    """
-    if declared is not None:
-        if declared not in DOMAINS:
-            raise ValueError(f"{where}: measurement_domain {declared!r}; use amplitude or counts")
-        domain, why = declared, "declared in the file"
-    elif frames.dtype.kind in "iub":
-        domain, why = "counts", f"integer type {frames.dtype}"
-    else:
-        rows = np.linspace(0, len(frames) - 1, min(len(frames), SAMPLE_FRAMES)).astype(int)
-        sample = np.asarray(frames[rows])
-        whole = bool(np.all(sample == np.rint(sample))) and float(sample.max(initial=0)) > 1
-        domain = "counts" if whole else "amplitude"
-        why = "all values whole" if whole else "fractional values"
-    logger.info("%s: frames are %s (%s)", where, domain, why)
-    return domain
-
-
-def check_frames(frames: np.ndarray, where: str) -> None:
-    """Refuse non-finite or negative frames and a dead detector; warn about empty frames."""
-    bad: list[int] = []
-    empty, chunk = 0, max(1, 2**22 // (frames.shape[1] * frames.shape[2]))
-    for start in range(0, len(frames), chunk):
-        block = np.asarray(frames[start : start + chunk])
-        if block.dtype.kind == "f":
-            finite = np.isfinite(block).all((1, 2))
-            bad += [start + int(i) for i in np.nonzero(~finite)[0]]
-        if block.dtype.kind != "u" and bool((block < 0).any()):
-            raise ValueError(f"{where}: frames hold negative values; mask the detector first")
-        empty += int((block.reshape(len(block), -1).max(1) == 0).sum())
-    if bad:
-        shown = ", ".join(map(str, bad[:8]))
-        raise ValueError(
-            f"{where}: {len(bad)} frames hold NaN or infinity (rows {shown}); drop them"
-        )
-    if empty == len(frames):
-        raise ValueError(f"{where}: every frame is zero (dead detector); nothing to reconstruct")
-    if empty:
-        logger.warning("%s: %d of %d frames are empty", where, empty, len(frames))
-
-
 def check_coordinates(arrays: dict[str, np.ndarray], where: str) -> int:
     """Required keys and lengths; returns the number of positions.
 
@@ -173,19 +163,23 @@ def check_coordinates(arrays: dict[str, np.ndarray], where: str) -> int:
         KeyError: a key is missing.
         ValueError: lengths differ or a coordinate is not finite.
     """
-    missing = [key for key in REQUIRED if key not in arrays]
+    optional = ("probeGuess",) if str(arrays.get("probe_unit")) == "none" else ()
+    missing = [key for key in REQUIRED if key not in (*arrays, *optional)]
     if not any(key in arrays for key in FRAME_KEYS):
         missing.append("diff3d")
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
-        raise KeyError(f"{where}: missing {', '.join(missing)}; the file holds {found}")
-    count = len(arrays["xcoords"])
+        text = f"{where}: missing {', '.join(missing)}; the file holds {found}"
+        if missing == ["diff3d"] and "objectGuess" in arrays:
+            text += ": no frames, though an object to simulate them of (simulate_ptycho.py)"
+        raise KeyError(text)
+    count = len(np.atleast_1d(arrays["xcoords"]))
     for key in ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_index"):
         if key in arrays and arrays[key].shape != (count,):
             shape = arrays[key].shape
             raise ValueError(f"{where}: {key} has shape {shape}, xcoords {count} entries")
     for key in ("xcoords", "ycoords"):
-        if not np.isfinite(arrays[key]).all():
+        if arrays[key].dtype.kind not in "iuf" or not np.isfinite(arrays[key]).all():
             raise ValueError(f"{where}: {key} holds NaN or infinity; give object pixels")
     return count
 
@@ -194,36 +188,6 @@ def declared_domain(arrays: dict[str, Any]) -> str | None:
     """The file's own ``measurement_domain``, if it states one."""
     value = arrays.get("measurement_domain")
     return None if value is None else str(np.asarray(value).item())
-
-
-class CountFrames:
-    """Counts seen as amplitudes: rows are converted as they are read, nothing is copied."""
-
-    dtype = np.dtype(np.float32)
-    ndim = 3
-
-    def __init__(self, counts: np.ndarray) -> None:
-        self.counts = counts
-        self.shape = counts.shape
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.sqrt(np.asarray(self.counts[rows], dtype=np.float32))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self[:]
-        return array if dtype is None else array.astype(dtype)
-
-
-def as_amplitude(frames: np.ndarray, domain: str) -> Any:
-    """Return frames (n, N, N) as amplitudes, lazily where they are mapped."""
-    mapped = isinstance(frames, np.memmap) or isinstance(frames.base, np.memmap)
-    if domain == "counts":
-        lazy = CountFrames(frames)
-        return lazy if mapped else lazy[:]
-    return frames if mapped or frames.dtype == np.float32 else frames.astype(np.float32)
 
 
 def write_scan(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:

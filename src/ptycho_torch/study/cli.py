@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
 from ptycho_torch.config.execution import ExecutionConfig
@@ -20,6 +20,9 @@ from ptycho_torch.config.flag_texts import TEXTS
 from trainrig.cli import add_print_config_flag, positive_int
 from trainrig.config import Traced, read_yaml
 from trainrig.errors import DivergedError, nearest, require
+
+if TYPE_CHECKING:
+    from ptycho_torch.raw_data import RawDataTorch
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
 EXTRA_SPELLINGS = {
@@ -97,6 +100,15 @@ def add_refine_flags(parser: Any) -> None:
     parser.add_argument("--probe-modes", type=int, help="incoherent modes while refining")
 
 
+def add_intake_flags(parser: Any) -> None:
+    """Flags of every script that reads a scan."""
+    text = (
+        "decide what the file leaves open: domain, energy_unit, zero_frequency, mask, frames_axis, "
+    )
+    text += "position_unit, position_sign, position_axes or probe (docs/ptychography.md)"
+    parser.add_argument("--assume", action="append", metavar="KEY=VALUE", help=text)
+
+
 def add_training_flags(parser: Any, *, several: bool = False) -> None:
     """Flags of ``train_ptycho.py``; ``several`` trainings choose their seeds and resume anyway."""
     parser.add_argument("--config", type=Path, help="YAML with training, model and execution keys")
@@ -127,6 +139,7 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
         run.add_argument("--resume", action="store_true", help=text)
         text = "remove the training in the folder first"
         run.add_argument("--overwrite", action="store_true", help=text)
+    add_intake_flags(run)
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
     )
@@ -243,13 +256,19 @@ def set_log_level(quiet: bool, debug: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own to INFO
 
 
-def training_scan(path: str | Path, *, mapped: bool) -> Any:
+def training_scan(
+    path: str | Path, *, mapped: bool, assume: Sequence[str] | None = None
+) -> RawDataTorch:
     """The scan in a file; ``mapped`` leaves its frames on disk."""
     from ptycho_torch.data.staging import open_mapped
     from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.scan.rules import Assumptions
     from trainrig.files import cache_dir
 
-    return open_mapped(path, cache_dir() / "ptycho") if mapped else RawDataTorch.from_file(path)
+    chosen = Assumptions.parse(assume)
+    if mapped:
+        return open_mapped(path, cache_dir() / "ptycho", chosen)
+    return RawDataTorch.from_file(path, assume=chosen)
 
 
 def training_from_args(args: argparse.Namespace) -> tuple[Any, TrainingConfig, ExecutionConfig]:
@@ -261,7 +280,7 @@ def training_from_args(args: argparse.Namespace) -> tuple[Any, TrainingConfig, E
     training_file = args.train_data_file or _yaml(args.config).get("train_data_file")
     if training_file is None:
         raise ValueError("--train_data_file: missing; give a canonical NPZ scan")
-    scan = training_scan(training_file, mapped=args.mapped)
+    scan = training_scan(training_file, mapped=args.mapped, assume=args.assume)
     config, execution = resolve_training(args, scan.N)
     if config.n_groups == 512 and args.n_groups is None and args.n_images is None:
         config.n_groups = _yaml(args.config).get("n_groups", len(scan))

@@ -137,9 +137,9 @@ def half_data(
 def read_reconstruction(path: Path) -> tuple[np.ndarray, Grid]:
     """An object and its grid from ``reconstruction.npz`` or from a product of Ptychodus."""
     from ptycho_torch.data.product_files import read_object
-    from ptycho_torch.scan.npz_format import read_arrays
+    from ptycho_torch.scan.npz_format import file_kind, read_arrays
 
-    if path.suffix == ".h5":
+    if file_kind(path) == "HDF5":
         return read_object(path)
     arrays = read_arrays(path)
     for key in ("object", "origin_xy"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_torch.config.flag_texts import TEXTS
 from ptycho_torch.study.cli import (
     REFINEMENT,
+    add_intake_flags,
     add_refine_flags,
     plain_fields,
     refine_settings,
@@ -36,7 +37,7 @@ def add_inference_flags(parser: Any) -> None:
     """Flags of ``infer_ptycho.py``."""
     parser.add_argument("--config", type=Path, help="YAML whose keys are flags of this script")
     parser.add_argument("--model_path", type=Path, help="training folder, wts.h5.zip or .ckpt")
-    parser.add_argument("--test_data", type=Path, required=True, help="canonical NPZ scan")
+    parser.add_argument("--test_data", type=Path, required=True, help="scan, of any known format")
     text = "folder of all results (inference_outputs)"
     parser.add_argument("--output_dir", type=Path, default=Path("inference_outputs"), help=text)
     parser.add_argument(
@@ -81,6 +82,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--debug_dump", type=Path, metavar="FILE.npz", help=text)
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
+    add_intake_flags(parser)
     add_print_config_flag(parser)
     add_refine_flags(parser.add_argument_group("refinement"))
     add_launch_flags(parser, "where the simulations of --uncertainty are carried out (--jobs 1)")
@@ -143,10 +145,29 @@ def trace_inference(
     return Traced({"inference": inference, "refinement": refinement}, origins)
 
 
+def scan_of(args: argparse.Namespace) -> RawDataTorch:
+    """The scan that the flags name.
+
+    Raises:
+        ValueError: a scan that cannot be, or of one frame where it is to be halved.
+    """
+    from ptycho_torch.raw_data import load_data
+    from ptycho_torch.scan.rules import Assumptions
+
+    scan = load_data(
+        args.test_data,
+        n_subsample=args.n_subsample,
+        subsample_seed=args.subsample_seed,
+        assume=Assumptions.parse(args.assume),
+    )
+    if args.half_data and len(scan) < 2:
+        raise ValueError(f"--half-data: {args.test_data} has {len(scan)} frame; at least 2 frames")
+    return scan
+
+
 def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
     """Reconstruct with the network, the iterations, or both; yields lines to print."""
     set_log_level(args.quiet, args.debug)
-    from ptycho_torch.raw_data import load_data
     from ptycho_torch.recon.inference import dump_batch
     from ptycho_torch.recon.pipeline import method_of
     from ptycho_torch.study.repetitions import estimate_uncertainty
@@ -160,9 +181,7 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
     if args.model_path is None and not args.refine:
         raise ValueError("--model_path: missing; give a trained model, or --refine N without one")
     settings = refine_settings(args)
-    scan = load_data(
-        args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
-    )
+    scan = scan_of(args)
     method = method_of(args, settings)
     _log_settings(method, scan)
     if args.debug_dump is not None:

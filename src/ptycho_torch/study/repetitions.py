@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.raw_data import RawDataTorch, load_data
+from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.hybrid import as_learnt
 from ptycho_torch.recon.inference import load_reconstruction, save_reconstruction
 from ptycho_torch.recon.pipeline import Method, method_of
 from ptycho_torch.recon.refine import RefineState
 from ptycho_torch.study.cli import refine_settings
+from ptycho_torch.study.inference_cli import scan_of
 from ptycho_torch.study.runs_table import write_runs_csv
 from ptycho_torch.study.uncertainty import expected_error, replica
 from ptycho_torch.train.figures import draw_pictures
@@ -85,9 +86,7 @@ def repeat(
     del position  # of a progress bar, which this does not draw
     threads, settings = set_threads(threads), refine_settings(args)
     method = method_of(args, settings)
-    scan = load_data(
-        args.test_data, n_subsample=args.n_subsample, subsample_seed=args.subsample_seed
-    )
+    scan = scan_of(args)
     environment = describe_environment("ptycho_torch", device=method.device, threads=threads)
     with open_run(path, identity, environment) as directory:
         found = load_reconstruction(args.output_dir / "reconstruction.npz")

@@ -16,7 +16,7 @@ import numpy as np
 from ptycho_torch.physics import metrics
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.scan.npz_format import read_arrays
+from ptycho_torch.scan.npz_format import file_kind, read_arrays
 from ptycho_torch.study.archive import (
     evaluation_figure,
     halves_figure,
@@ -96,7 +96,7 @@ def compare_with_truth(
     """Score against a scan's objectGuess; writes metrics.json and evaluation.png, yields lines."""
     obj, grid = read_reconstruction(reconstruction)
     arrays = read_arrays(truth)
-    found = {} if reconstruction.suffix == ".h5" else read_arrays(reconstruction)
+    found = {} if file_kind(reconstruction) == "HDF5" else read_arrays(reconstruction)
     scan = RawDataTorch.from_arrays(arrays, str(truth))
     if scan.objectGuess is None:
         raise KeyError(f"{truth}: no objectGuess; the truth is needed to evaluate")

@@ -24,6 +24,9 @@ def replica(scan: RawDataTorch, found: Reconstruction, seed: int) -> RawDataTorc
     place = found.grid.pixels(scan.coords)
     rate = simulate_frames(found.object, scan.probe_modes, place, seed=None)
     counts = np.random.default_rng([seed, 17]).poisson(rate)  # no stream of a simulated scan
+    bad = scan.bad_of(np.arange(len(scan)))
+    if bad is not None:
+        counts[bad] = 0  # as the measurement's own bad pixels
     return replace(scan, diff3d=np.sqrt(counts).astype(np.float32))
 
 
