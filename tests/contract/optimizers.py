@@ -398,6 +398,18 @@ RESUMED = (
 )
 """Classes that every system trains and resumes bit for bit."""
 
+HABITS = (
+    SignMomentum,
+    OwnRate,
+    ClosureIgnored,
+    ClosureRequired,
+    CounterAttribute,
+    GradientHistory,
+    ComplexState,
+    ByParameter,
+)
+"""Those of them that are killed in every system as well."""
+
 REFUSED = {
     OpaqueAttribute: "keeps a Memory in 'memory', which changed since it was built",
     HiddenCounter: "could not be resumed exactly",

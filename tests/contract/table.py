@@ -1,5 +1,7 @@
 """Write the table of docs/optimizers.md from outcomes of the contract tests.
 
+A cell without a new outcome stays as it is.
+
 Example:
     TRAINRIG_CONTRACT_TABLE=outcomes.jsonl make full
     python tests/contract/table.py outcomes.jsonl
@@ -12,10 +14,11 @@ import re
 import sys
 from pathlib import Path
 
+#: What an optimizer cannot be built without.
+ARGUMENTS = {"pytorch_optimizer.SAM": {"base_optimizer": "sgd"}}
 PAGE = Path(__file__).parents[2] / "docs" / "optimizers.md"
 MARK = "<!-- contract table -->"
 NO_NEEDS = "gradient, then `step()`"
-NOT_TRIED = "not tried yet"
 
 
 def shown(found: str) -> str:
@@ -38,6 +41,17 @@ def read(files: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def rows_of_page() -> dict[str, list[str]]:
+    """Return the table of docs/optimizers.md by optimizer."""
+    body = PAGE.read_text(encoding="utf-8").partition(MARK)[2]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in body.splitlines()
+        if line.startswith("| `")
+    ]
+    return {row[0].strip("`"): row[1:] for row in cells}
+
+
 def needs(name: str) -> str:
     """Return what an optimizer needs of a step, in words."""
     from torch import nn
@@ -46,7 +60,7 @@ def needs(name: str) -> str:
     from trainrig.optim.needs import needs_of
 
     try:
-        options = {"lr": 0.01} if accepts(name, "lr") else {}
+        options = ({"lr": 0.01} if accepts(name, "lr") else {}) | ARGUMENTS.get(name, {})
         found = needs_of(make_optimizer(name, nn.Linear(3, 2).parameters(), **options)).describe()
     except ValueError:
         return "a step that no loop takes"
@@ -62,7 +76,10 @@ def table(found: dict[str, dict[str, str]], systems: list[str], names: list[str]
     """Return the table, a row for each optimizer."""
     lines = [f"| optimizer | needs | {' | '.join(systems)} |", "|---" * (len(systems) + 2) + "|"]
     for name in names:
-        cells = [found.get(name, {}).get(system, NOT_TRIED) for system in systems]
+        before = rows_of_page().get(name, [""] * (1 + len(systems)))[1:]
+        cells = [found.get(name, {}).get(s, old) for s, old in zip(systems, before, strict=True)]
+        if not all(cells):
+            raise ValueError(f"{name}: no outcome for {systems[cells.index('')]}; run its tests")
         lines.append(f"| `{name}` | {needs(name)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
