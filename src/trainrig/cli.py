@@ -171,7 +171,7 @@ def add_pack_flags(parser: argparse.ArgumentParser, default: str) -> None:
         "--pack",
         type=pack_size,
         metavar="auto|K",
-        help=f"train up to K runs as one program; auto: what the memory holds ({default})",
+        help=f"train up to K runs in one process; auto: what the memory holds ({default})",
     )
 
 

@@ -8,6 +8,7 @@ captured and are overwritten by the next step.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -129,7 +130,8 @@ def capture_graph(
     Returns:
         What replays the step, and the tensors that a replay writes.
     """
-    current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    current = torch.cuda.current_stream()
+    stream = _warm_up_stream(current.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
@@ -145,7 +147,14 @@ def capture_graph(
     except BaseException:
         torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
         raise
+    torch.cuda.empty_cache()  # what the first steps took; the graph has memory of its own
     return graph.replay, loss, output
+
+
+@functools.cache
+def _warm_up_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return one stream for all captures: torch has 32, and every run takes one."""
+    return torch.cuda.Stream(device)
 
 
 class GraphedUpdate:

@@ -85,7 +85,8 @@ def train_steps(  # noqa: PLR0913 - what a step depends on
         before = rate
         if switches:
             optimizer.train()
-        model.train()
+        if step == start_step + 1 or not model.training:  # evaluated in between
+            model.train()
         lr = _rate_in_force(optimizer, rate)
         ended = f"data ended after step {step - 1} of {total_steps}"
         parts = MicroBatches(stream, accumulate, ended)

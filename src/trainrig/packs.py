@@ -203,6 +203,16 @@ def _check_complete(plan: PackPlan, runs: Sequence[PlannedRun], base_dir: Path) 
             )
 
 
+def share_out(runs: Sequence[PlannedRun], keys: Sequence[Any], jobs: int) -> PackPlan:
+    """Return a plan for runs that take turns: one share for each job, of runs of equal keys."""
+    groups: dict[Any, list[str]] = {}
+    for run, key in zip(runs, keys, strict=True):
+        groups.setdefault(key, []).append(run.name)
+    size = math.ceil(len(runs) / jobs)
+    packs = tuple(part for names in groups.values() for part in _parts(names, size))
+    return PackPlan(size=size, packs=packs)
+
+
 def keep_plan(plan: PackPlan | None, base_dir: Path, *, anew: bool) -> None:
     """Write the plan; without one, an earlier one stays unless its runs may go on alone."""
     if plan is not None:

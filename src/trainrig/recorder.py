@@ -324,6 +324,15 @@ class Recorder:
         """Say whether a regular checkpoint is due after ``step``."""
         return every(self.intervals.save, step, self.total)
 
+    def due(self, step: int) -> bool:
+        """Say whether anything is written after ``step``, or the run was asked to stop.
+
+        After any other step there is nothing to do but to remember its number.
+        """
+        self.step = step
+        written = self.logs(step) or self.evaluates(step) or self._save_is_due()
+        return written or self.directory.stop.due()
+
     def row(self, split: str, step: int, **scalars: Any) -> None:
         """Record scalars of training.
 

@@ -162,6 +162,42 @@ def restore_rng(state: dict[str, Any], device: torch.device | str | None = None)
         torch.cuda.set_rng_state(own.cpu(), index)
 
 
+class OwnRandomness:
+    """The random states of one of several runs that take turns in a process.
+
+    On CUDA the state is an object of its own, which a captured graph holds on to: its replays draw
+    from it whoever's turn it is.
+
+    Args:
+        device: of the run.
+    """
+
+    _owner: OwnRandomness | None = None
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._saved: dict[str, Any] | None = None
+        self._generator: torch.Generator | None = None
+        index = _cuda_index(device)
+        if index is not None:
+            torch.cuda.init()
+            default = torch.cuda.default_generators[index]
+            self._default, self._generator = default, default.clone_state()
+
+    def own(self) -> None:
+        """Make the random states those of this run; what the last owner reached is kept for it."""
+        last = OwnRandomness._owner
+        if last is self:
+            return
+        if last is not None:
+            last._saved = capture_rng("cpu")
+        if self._generator is not None:
+            self._default.graphsafe_set_state(self._generator)
+        if self._saved is not None:
+            restore_rng(self._saved, "cpu")
+        OwnRandomness._owner = self
+
+
 def _cuda_index(device: torch.device | str | None) -> int | None:
     """Return the number of a run's GPU; None on the CPU."""
     if device is None:

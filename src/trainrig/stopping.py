@@ -94,9 +94,26 @@ class StopRequest:
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
     """Within, the signals of ``EXIT_CODES`` only set the yielded request (in the main thread)."""
+    if _shared:
+        yield _shared[-1]
+        return
     request = StopRequest(job_end_time())
     with _handlers(request.receive):
         yield request
+
+
+_shared: list[StopRequest] = []
+
+
+@contextlib.contextmanager
+def shared_stop() -> Iterator[None]:
+    """Within, every ``graceful_stop`` yields one request: a signal reaches all runs at work."""
+    with graceful_stop() as request:
+        _shared.append(request)
+        try:
+            yield
+        finally:
+            _shared.pop()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -100,15 +101,15 @@ def checkpoints(out: Path) -> set[str]:
     return numbered | {f"{p} {p.stat().st_mtime_ns}" for p in lightning}
 
 
-def new_checkpoint(out: Path) -> Callable[[], bool]:
-    """Return a condition: a checkpoint appeared that was not there before."""
+def new_checkpoints(out: Path, count: int) -> Callable[[], bool]:
+    """Return a condition: so many checkpoints appeared that were not there before."""
     before = checkpoints(out)
+    seen = set(before)
 
     def met() -> bool:
-        try:
-            return bool(checkpoints(out) - before)
-        except FileNotFoundError:  # one was replaced meanwhile
-            return False
+        with contextlib.suppress(FileNotFoundError):  # one was replaced meanwhile
+            seen.update(checkpoints(out))
+        return len(seen) - len(before) >= count
 
     return met
 
@@ -119,10 +120,15 @@ def first_rows(out: Path) -> dict[Path, str]:
 
 
 def stop_and_resume(
-    argv: list[str], out: Path, by: signal.Signals, devices: tuple[int, int] = (1, 1)
+    argv: list[str],
+    out: Path,
+    by: signal.Signals,
+    *,
+    devices: tuple[int, int] = (1, 1),
+    after: int = 1,
 ) -> tuple[Result, Result]:
-    """Stop a run after a checkpoint, continue it by the same command; assert that it was one."""
-    first = run(argv, devices=devices[0], stop=(new_checkpoint(out), by))
+    """Stop a run after some checkpoints; assert that the same command continues it."""
+    first = run(argv, devices=devices[0], stop=(new_checkpoints(out, after), by))
     expected = -by if by == signal.SIGKILL else 128 + by
     assert first.status == expected, first.said()
     before = first_rows(out)

@@ -67,10 +67,12 @@ def test_a_row_and_an_evaluation_wait_once_each(tmp_path):
     assert launches[1] - launches[0] < 1500  # one batch at a time these were over 20,000
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "by", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_graphed_run_begun_beside_two_devices_continues_beside_one(tmp_path, by):
     out = tmp_path / "run"
-    commands.stop_and_resume(commands.icl(out, steps=600), out, by, devices=(2, 1))
+    commands.stop_and_resume(commands.icl(out, steps=240), out, by, devices=(2, 1))
 
 
 def test_a_profile_holds_steps_of_a_graph(tmp_path):
@@ -105,3 +107,36 @@ def test_too_small_a_memory_is_one_clear_sentence(tmp_path):
     assert "out of memory" in result.output.lower()
     status = json.loads((tmp_path / "run/status.json").read_text("utf-8"))
     assert status["status"] == "failed"
+
+
+def test_runs_of_a_sweep_take_turns_each_with_the_graph_that_it_has_alone(tmp_path):
+    tally = ended_well(run(commands.sweep(tmp_path / "sweep", runs=3, steps=12)))
+    *_, last = tally.graphs
+    assert len(last) > 100
+    assert all(graph == last for graph in tally.graphs)  # kernels by name, in order
+    assert sorted(tally.replays_by_stream)[-3:] == [12, 12, 12]  # each on a stream of its own
+    folders = sorted(p.parent for p in tmp_path.glob("sweep/*/status.json"))
+    assert len(folders) == 3
+    for folder in folders:
+        assert json.loads((folder / "status.json").read_text("utf-8"))["status"] == "complete"
+        found = commands.environment_of(folder)
+        assert found["engine"]["streams"] == 3
+        assert found["pack"] == []  # as if it were alone
+    alone = ended_well(run(commands.sweep(tmp_path / "alone", "--pack", "1", runs=1, steps=12)))
+    assert alone.graphs[-1] == last
+    assert not list(tmp_path.glob("**/manifest.json")) or all(
+        "checkpoints" in p.parts for p in tmp_path.glob("**/manifest.json")
+    )
+
+
+def test_a_sweep_side_by_side_continues_after_a_kill(tmp_path):
+    out = tmp_path / "sweep"
+    argv = commands.sweep(out, runs=2, steps=200)
+    commands.stop_and_resume(argv, out, signal.SIGKILL, after=2)  # one of each run
+
+
+@pytest.mark.slow
+def test_a_sweep_takes_as_many_runs_at_a_time_as_the_memory_holds(tmp_path):
+    tally = ended_well(run(commands.sweep(tmp_path / "sweep", runs=4, steps=12), mib=420))
+    assert len(list(tmp_path.glob("sweep/*/status.json"))) == 4
+    assert len(tally.replays_by_stream) > 1

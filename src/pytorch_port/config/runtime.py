@@ -25,6 +25,7 @@ class Runtime:
         project: of the tracker.
         show_progress: draw a progress bar.
         position: line of the progress bar.
+        streams: runs that take turns in this process, at most.
     """
 
     device: str = "auto"
@@ -38,6 +39,7 @@ class Runtime:
     project: str = "icl"
     show_progress: bool = True
     position: int = 0
+    streams: int = 1
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -55,13 +55,12 @@ class DeviceBatches:
 
     def _load(self, number: int) -> None:
         """Draw a chunk and put it where the last one lay, in the order of the device's stream."""
-        drawn, device = self._sampler.draw_chunk(number), self._inputs.device
+        drawn, device = self._sampler.chunk(number), self._inputs.device
         if device.type == "cuda" and drawn.label.device.type == "cpu":
             drawn = drawn.pinned()
         if self._chunk is None:
-            self._chunk = drawn.to(device)
-        else:
-            self._chunk.copy_(drawn)
+            self._chunk = IndexBatch(*(torch.empty_like(x, device=device) for x in drawn.tensors()))
+        self._chunk.copy_(drawn)
         self._chunk_number = number
 
     def make(self) -> SequenceBatch:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_port.config.schema import IclConfig
+from pytorch_port.config.schema import DataConfig, IclConfig
 from pytorch_port.data.batch import SequenceBatch
 from pytorch_port.data.loading import SequenceDataset, create_sequence_dataloader, make_spec
 from pytorch_port.model.losses import LabelSets, label_sets
@@ -68,11 +68,11 @@ class IclInputs:
 
     def _dataset(self, split: str, mode: str, batch_size: int) -> SequenceDataset:
         config = self.config
-        classes, exemplars = self._sizes
-        spec = make_spec(mode, config.data, classes, exemplars, config.num_classes)
         seed = derive_seed(config.seed, split)
-        sampler = config.data.sampler
-        return SequenceDataset(spec, batch_size, seed, sampler=sampler, device=self.device)
+        make = _make_dataset if config.data.sampler == "device" else _shared_dataset
+        return make(
+            mode, config.data, self._sizes, config.num_classes, batch_size, seed, self.device
+        )
 
     def _label_sets(self) -> LabelSets:
         data = self.config.data
@@ -140,6 +140,23 @@ class IclInputs:
             joined=joined,
         )
         return iter(loader)
+
+
+def _make_dataset(
+    mode: str,
+    data: DataConfig,
+    sizes: tuple[int, int],
+    num_classes: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> SequenceDataset:
+    spec = make_spec(mode, data, *sizes, num_classes)
+    return SequenceDataset(spec, batch_size, seed, sampler=data.sampler, device=device)
+
+
+#: Runs of one process that see the same sequences draw them once.
+_shared_dataset = lru_cache(maxsize=64)(_make_dataset)
 
 
 def load_inputs(

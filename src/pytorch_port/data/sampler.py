@@ -155,10 +155,14 @@ class IndexSampler:
     def batch(self, step: int) -> IndexBatch:
         """Return batch ``step`` >= 0, freshly allocated."""
         number, row = divmod(step, self.steps_per_chunk)
+        rows = slice(row * self.batch_size, (row + 1) * self.batch_size)
+        return IndexBatch(*(x[rows].clone() for x in self.chunk(number).tensors()))
+
+    def chunk(self, number: int) -> IndexBatch:
+        """Return the batches of a chunk, as ``draw_chunk`` does; to read only."""
         if self._chunk is None or self._chunk[0] != number:
             self._chunk = number, self.draw_chunk(number)
-        rows = slice(row * self.batch_size, (row + 1) * self.batch_size)
-        return IndexBatch(*(x[rows].clone() for x in self._chunk[1].tensors()))
+        return self._chunk[1]
 
     def draw_chunk(self, number: int) -> IndexBatch:
         """Draw the batches of ``steps_per_chunk`` steps at once: (steps_per_chunk * B, L)."""

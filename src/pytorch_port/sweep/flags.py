@@ -60,7 +60,7 @@ _TRAINING = (
     ("--seed", "seed", int, "of initial weights and sequences (42)"),
 )
 #: What an ICL sweep does without ``--pack``.
-PACK_DEFAULT = "CPU: 1; CUDA: auto"
+PACK_DEFAULT = "CPU: 1, K are one program; CUDA: auto, each as if alone"
 SYMBOLIC_NOTE = (
     "omniglot or symbolic; symbols have no within-class variation, so in-weights accuracy is 1.0 "
     "at once and in-context accuracy stays at chance"

@@ -34,6 +34,7 @@ from trainrig.recorder import Interruption, Recorder, recorded
 from trainrig.run_status import RunResult, has_ended
 from trainrig.runs import describe_environment, packing
 from trainrig.seeding import make_deterministic, set_seed
+from trainrig.turns import Own, Steps, finish
 
 
 def run(
@@ -59,6 +60,11 @@ def run(
     """
     runtime = runtime or Runtime()
     path = path or Path("runs/icl_train") / config_digest(config)
+    return finish(run_in_turns(config, runtime, path, lambda: None))
+
+
+def run_in_turns(config: IclConfig, runtime: Runtime, path: Path, own: Own) -> Steps[RunResult]:
+    """Do what ``run`` does, and yield the engine after each step; see ``trainrig.turns``."""
     make_deterministic()
     team = join_team()
     threads = set_threads(runtime.threads)
@@ -78,7 +84,7 @@ def run(
     identity, branch = run_identity(path, config, inputs, overwrite=runtime.overwrite)
     environment = describe_environment("pytorch_port", device=str(device), threads=threads)
     environment |= {
-        "engine": chosen.describe(device),
+        "engine": chosen.describe(device, streams=runtime.streams),
         "optimizer": needs_of(optimizer).describe(),
     }
     environment |= pack_record(path, (), config, runtime)
@@ -97,8 +103,8 @@ def run(
         if team is not None:
             team.equalise(model, optimizer, start)
             first = start * config.training.accumulate
-            own = inputs.training_batches(first, num_workers=runtime.num_workers)
-            batches = team.shares(own)
+            sequences = inputs.training_batches(first, num_workers=runtime.num_workers)
+            batches = team.shares(sequences)
         steps = training_steps(
             config,
             inputs,
@@ -111,10 +117,13 @@ def run(
         )
         with progress_bar(config, runtime, path.name, start) as bar, dismissing(team, record):
             for step in steps:
-                write_rows(record, step, config, inputs, model)
-                record.settle(step.step)
-                bar.set_postfix(shown(record), refresh=False)
+                if record.due(step.step):
+                    own()
+                    write_rows(record, step, config, inputs, model)
+                    record.settle(step.step)
+                    bar.set_postfix(shown(record), refresh=False)
                 bar.update()
+                yield chosen.engine
     return record.result
 
 

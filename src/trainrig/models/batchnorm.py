@@ -357,9 +357,9 @@ def update_averages(found: Sequence[BatchStatistics]) -> None:
             norm.counter.add_(1)
             norm.average.copy_(norm.hidden / (1.0 - DECAY**norm.counter))
         return
-    variances: Sequence[Tensor] = [one.variance for one in found]
+    variances = [one.variance for one in found]
     if any(one.share != 1.0 for one in found):  # not in place: autograd keeps what a kernel wrote
-        variances = torch._foreach_mul(variances, [one.share for one in found])
+        variances = [*torch._foreach_mul(variances, [one.share for one in found])]
     hidden = [norm.hidden for norm in norms]
     torch._foreach_mul_(hidden, DECAY)
     rows = [row for both in hidden for row in both]
