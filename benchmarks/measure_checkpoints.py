@@ -53,7 +53,7 @@ def optimizer_quality() -> Cost:
 
     from checkpoint_cost import checkpoint_cost
     from optimizer_quality.config import CifarConfig
-    from optimizer_quality.session import make_model
+    from optimizer_quality.experiment import make_model
     from optimizer_quality.utils import get_optimizer
 
     config = CifarConfig()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from optimizer_quality.models import MODELS
 from trainrig.config import (
+    InitConfig,
     Traced,
     apply_overrides,
     flatten,
@@ -40,6 +41,7 @@ NOT_IDENTITY = (
     "num_workers",
     "log_dir",
     "results_dir",
+    "init",  # a path; what it led to is in the identity's ``branch``
 )
 #: Keys that a run's folder name does not hold where they differ from the base configuration; type
 #: and seed have places of their own.
@@ -128,6 +130,7 @@ class CifarConfig:
         optimizer: see ``OptimizerConfig``.
         log_dir: folder of ``{run_name}/trackio_logs.json``.
         results_dir: folder of the run directories, see ``run_name``.
+        init: what the run begins from, where that is another run.
     """
 
     experiment_name: str = "resnet8_cifar10_baseline"
@@ -154,6 +157,7 @@ class CifarConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     log_dir: str = "runs/optimizer_quality/logs"
     results_dir: str = "runs/optimizer_quality/results"
+    init: InitConfig = field(default_factory=InitConfig)
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
@@ -200,6 +204,8 @@ class CifarConfig:
             {key: value for key, value in flatten(config.identity()).items() if value != {}}
             for config in (self, base)
         )
+        if self.init.run is not None:
+            own["init"] = f"{self.init.run} {'state' if self.init.state else 'weights'}"
         parts, exactly = [], True
         keys = dict.fromkeys((*own, *before))
         for key in sorted(keys, key=lambda key: not key.startswith("optimizer.")):

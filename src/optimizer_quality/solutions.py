@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from optimizer_quality.config import CifarConfig
+from optimizer_quality.experiment import make_model
 from optimizer_quality.models import ResNet
-from optimizer_quality.session import make_model
 from trainrig.config import flatten, from_dict
 from trainrig.data.device_loader import ImageBatches, Layout
 from trainrig.data.image_sets import ImageSet, load_image_set

@@ -9,25 +9,26 @@ differ.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from optimizer_quality.config import CifarConfig, with_optimizer
-from optimizer_quality.experiment import run
-from optimizer_quality.packed import check_packable, run_pack
+from optimizer_quality.experiment import LENGTH, Runtime, resolve_device, run
+from optimizer_quality.packed import bytes_of, check_packable, run_pack
 from optimizer_quality.runs_table import RUNS_COLUMNS, Listed, list_runs, table_rows
-from optimizer_quality.session import Runtime
+from trainrig.cli import PackSize
 from trainrig.files import read_json, write_atomically
-from trainrig.launch.launcher import start
 from trainrig.launch.options import LaunchOptions
-from trainrig.runs import FINAL, check_config, read_status
+from trainrig.packs import PlannedRun, fitting, keep_plan, make_plan, or_out_of_memory
+from trainrig.packs import execute as execute_packs
+from trainrig.runs import check_config, read_status
 from trainrig.stats import LEVEL, holm, mean_and_sd, welch
 from trainrig.summaries import exact, names_in, summary_lock, warn
-from trainrig.sweep import Outcome, Task
+from trainrig.sweep import Outcome
 from trainrig.tracking.tables import write_table
 
 SUMMARY_COLUMNS = (
@@ -104,8 +105,13 @@ def plan_runs(
 
 def found_in(folder: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
     """Return the runs under the names that ``folder`` holds them by; see ``summaries.names_in``."""
-    names = names_in(folder, {run.name: run.config.identity() for run in runs}, ("engine",))
-    return [dataclasses.replace(run, name=names[run.name]) for run in runs]
+    configs = {
+        run.name: {**run.config.identity(), "branch": None}  # what begins elsewhere is another run
+        for run in runs
+        if run.config.init.run is None
+    }
+    names = names_in(folder, configs, ("engine",))
+    return [dataclasses.replace(run, name=names.get(run.name, run.name)) for run in runs]
 
 
 def execute(
@@ -113,7 +119,7 @@ def execute(
     folder: Path,
     runtime: Runtime,
     options: LaunchOptions,
-    pack: int = 1,
+    pack: PackSize = 1,
 ) -> Iterator[Outcome]:
     """Train what is not finished yet, by the launcher of ``options``; yield each outcome.
 
@@ -122,76 +128,76 @@ def execute(
         folder: of the run directories.
         runtime: of every run.
         options: who carries the runs or packs out.
-        pack: runs trained as one program. Packs follow from the whole list, finished runs
-            included, so that a resumed sweep has the same ones.
+        pack: most runs trained as one program, or ``auto``; see ``trainrig.packs``.
 
     Raises:
-        ValueError: the folder holds a run of another configuration, finished or not.
+        ValueError: the folder holds a run of another configuration, an optimizer that cannot be
+            packed, or packs of another size.
     """
     folder = folder.resolve()  # a job may start in another folder
-    finished, tasks, packs = [], [], {}
-    for members in pack_runs(runs, pack):
-        pending = []
-        for one in members:
-            if not runtime.overwrite:
-                check_config(folder / one.name, _known(one.config), partly=True)
-            status = read_status(folder / one.name)["status"]
-            if status in FINAL and not runtime.overwrite:
-                finished.append(Outcome(one.name, folder / one.name, status, "was finished before"))
-            else:
-                pending.append(one)
-        if pending:
-            name = " + ".join(one.name for one in pending)
-            packs[name] = pending
-            arguments = {"members": members, "folder": folder, "runtime": runtime}
-            path = folder / pending[0].name
-            tasks.append(Task(name=name, path=path, work=train_members, arguments=arguments))
-    outcomes = start(tasks, finished, options, folder, overwrite=runtime.overwrite)
-    for outcome in outcomes:
-        for one in packs.get(outcome.name, ()):
-            status = read_status(folder / one.name)["status"]
-            if outcome.status == "failed" and status not in FINAL:
-                yield Outcome(one.name, folder / one.name, "failed", outcome.message)
-            else:
-                yield Outcome(one.name, folder / one.name, status)
-        if outcome.name not in packs:
-            yield outcome
-
-
-def _known(config: CifarConfig) -> dict[str, Any]:
-    """Return what decides a run's numbers, as far as it is known before images are read."""
-    return {key: value for key, value in config.identity().items() if key != "device"}
-
-
-def pack_runs(runs: Sequence[SweepRun], pack: int) -> list[list[SweepRun]]:
-    """Cut the runs of each optimizer into packs of at most ``pack``, marked as such.
-
-    Raises:
-        ValueError: a size below 1, or an optimizer that cannot be packed.
-    """
-    if pack < 1:
-        raise ValueError(f"--pack {pack}: must be at least 1")
-    if pack == 1:
-        return [[one] for one in runs]
-    packs = []
-    for _, own in groupby(runs, key=lambda one: one.config.optimizer.type):
-        marked = [
-            SweepRun(one.name, dataclasses.replace(one.config, engine="packed")) for one in own
+    if pack != 1:
+        runs = [
+            SweepRun(one.name, dataclasses.replace(one.config, engine="packed")) for one in runs
         ]
-        check_packable(marked[0].config)
-        packs += [marked[i : i + pack] for i in range(0, len(marked), pack)]
-    return packs
+    for one in runs:
+        if not runtime.overwrite:
+            known = {k: v for k, v in one.config.identity().items() if k != "device"}
+            check_config(folder / one.name, known, partly=True, length=LENGTH)
+    entries = [
+        PlannedRun(
+            name=one.name,
+            length=one.config.num_epochs,
+            key=_pack_key(one.config),
+            member=(one.config, folder / one.name),
+        )
+        for one in runs
+    ]
+    jobs = options.jobs or 1
+    plan = make_plan(
+        entries,
+        folder,
+        pack,
+        choose=lambda: _choose_size(runs, jobs),
+        overwrite=runtime.overwrite,
+        force=runtime.force_engine_change,
+    )
+    for config in {one.config.optimizer.type: one.config for one in runs}.values():
+        if pack != 1:
+            check_packable(config)
+    if not options.dry_run:
+        keep_plan(plan, folder, anew=runtime.overwrite or runtime.force_engine_change)
+    yield from execute_packs(
+        entries,
+        folder,
+        options,
+        train_members,
+        plan,
+        overwrite=runtime.overwrite,
+        runtime=runtime,
+    )
+
+
+def _pack_key(config: CifarConfig) -> str:
+    """Return what runs of one pack have in common: all but seed and settings of the optimizer."""
+    shared = {**config.identity(), "seed": None, "optimizer": config.optimizer.type}
+    return json.dumps(shared, sort_keys=True)
+
+
+def _choose_size(runs: Sequence[SweepRun], jobs: int) -> tuple[int, dict[str, int]]:
+    """Return how many runs fit into the memory, see ``trainrig.packs.fitting``."""
+    config = runs[0].config
+    device = resolve_device(config.device, quiet=True)
+    return fitting(bytes_of(config, device), device, runs=len(runs), jobs=jobs)
 
 
 def train_members(
-    members: Sequence[SweepRun], folder: Path, runtime: Runtime, position: int
+    members: Sequence[tuple[CifarConfig, Path]], packed: bool, runtime: Runtime, position: int
 ) -> str:
     """Train one run, or the runs of a pack, in this process and return a status."""
     del position  # of a progress bar, which these runs do not draw
-    places = [(one.config, folder / one.name) for one in members]
-    if members[0].config.engine == "packed":
-        return run_pack(places, runtime)
-    config, path = places[0]
+    if packed or members[0][0].engine == "packed":
+        return or_out_of_memory(lambda: run_pack(members, runtime))
+    config, path = members[0]
     return run(config, runtime, path=path, log_path=path / "logs").status
 
 

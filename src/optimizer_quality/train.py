@@ -1,51 +1,31 @@
-"""Train one network with one optimizer: ``run(config, ...)``, and the functions it is made of.
+"""Train one network with one optimizer: ``train``, and the functions it is made of.
 
-An epoch is the unit: its order, crops and flips follow from (seed, epoch), its rows are logged,
-then a checkpoint is written. A killed run continues from its last whole epoch and ends
-bit-identical to an uninterrupted one. The test set is evaluated once, after the last epoch.
+An epoch is the unit: its order, crops and flips follow from (seed, epoch), its rows are recorded,
+then a checkpoint is written. A killed run continues from its last checkpoint and ends bit-identical
+to an uninterrupted one. The test set is evaluated once, after the last epoch.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optimizer_quality.config import CifarConfig
-from optimizer_quality.norms import GradientNorms, weight_norms
+from optimizer_quality.epoch import EpochSums, gradient_norms, layers_of, weight_norms
 from trainrig.engine import check_compilable
 from trainrig.errors import DivergedError
-from trainrig.loop import train_steps
-from trainrig.updates import evaluated_weights, keep_evaluated_weights, make_update
+from trainrig.loop import StepRecord, every, train_steps
+from trainrig.recorder import Intervals, Recorder, Unrecorded
+from trainrig.updates import keep_evaluated_weights, make_update
 
 Metrics = dict[str, Any]
-
-
-class NullTracker:
-    """Where rows go when nobody asked for them; also the interface of ``RunTracker``."""
-
-    start_epoch = 0
-    partial: Mapping[str, Any] | None = None
-    #: Passes training batches through the model, for the batch statistics of averaged weights.
-    passing: Callable[[], Iterable[Any]] | None = None
-
-    def end_step(self, current: EpochPass) -> None:
-        """Save and stop here, if asked to."""
-
-    def log(self, row: Metrics) -> None:
-        """Take one row of one epoch and split."""
-
-    def end_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Make everything up to ``epoch`` durable."""
-
-    def last_results(self) -> dict[str, Metrics]:
-        """Return the training and validation metrics of the last logged epoch, by split."""
-        return {}
+PROGRESS_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "grad_norm", "elapsed")
 
 
 def train_one_epoch(
@@ -78,75 +58,74 @@ def train_one_epoch(
     Raises:
         DivergedError: the mean loss is not finite.
     """
-    current = EpochPass(model, optimizer, criterion, epoch, forward)
-    for _ in current.steps(train_loader, device):
-        pass
-    return current.result()
+    loader = train_loader if hasattr(train_loader, "__len__") else list(train_loader)
+    sums = EpochSums(model, len(loader))
+    steps = training_steps(
+        model,
+        optimizer,
+        batches(loader, (epoch - 1) * len(loader)),
+        partial(_loss, criterion=criterion, device=device, forward=forward),
+        start=(epoch - 1) * len(loader),
+        total=epoch * len(loader),
+    )
+    for step in steps:
+        sums.add(step.loss, step.output, step.measured)
+    result = sums.result()
+    if not math.isfinite(result["loss"]):
+        raise DivergedError(f"epoch {epoch}: the training loss is {result['loss']}")
+    return result
 
 
-class EpochPass:
-    """One pass of optimizer steps, which may stop between two steps and go on in another process.
+def training_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    stream: Iterable[Any],
+    loss_fn: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+    *,
+    start: int,
+    total: int,
+) -> Iterator[StepRecord]:
+    """Perform steps ``start + 1 .. total``; records measure the gradient's norms (L + 1,)."""
+    layers = list(layers_of(model).values())
+    return train_steps(
+        model,
+        optimizer,
+        stream,
+        loss_fn,
+        schedule=None,  # the rate is the optimizer's
+        total_steps=total,
+        start_step=start,
+        update=make_update(optimizer, measure=lambda: gradient_norms(layers)),
+    )
 
-    Args: as ``train_one_epoch``.
-    """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        criterion: Callable[[Tensor, Tensor], Tensor],
-        epoch: int,
-        forward: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.model, self.optimizer, self.criterion = model, optimizer, criterion
-        self.epoch, self.forward = epoch, forward or model
-        self.totals = _Totals(next(model.parameters()).device)
-        self.norms = GradientNorms(model)
+def batches(loader: Any, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch after another, beginning after ``start`` steps."""
+    epoch, skipped = divmod(start, len(loader))
+    while True:
+        epoch += 1
+        set_epoch(loader, epoch)
+        yield from itertools.islice(loader, skipped, None)
+        skipped = 0
 
-    @property
-    def step(self) -> int:
-        """Steps of this epoch done."""
-        return self.totals.steps
 
-    def steps(self, train_loader: Any, device: torch.device | str) -> Iterator[int]:
-        """Perform the remaining steps, yielding ``step`` after each."""
-        if hasattr(train_loader, "set_epoch"):
-            train_loader.set_epoch(self.epoch)
-        loader = train_loader if hasattr(train_loader, "__len__") else list(train_loader)
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Choose a loader's epoch, if it has any."""
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch)
 
-        def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
-            images, labels = batch[0].to(device), batch[1].to(device)
-            logits = self.forward(images)
-            return self.criterion(logits, labels), (logits.detach(), labels)
 
-        before = (self.epoch - 1) * len(loader)
-        for record in train_steps(
-            self.model,
-            self.optimizer,
-            itertools.islice(loader, self.step, None),
-            loss_fn,
-            schedule=None,  # the rate is the optimizer's
-            total_steps=before + len(loader),
-            start_step=before + self.step,
-            update=make_update(self.optimizer, measure=self.norms.add),
-        ):
-            self.totals.add(record.loss, *record.output)
-            yield self.step
-
-    def result(self) -> Metrics:
-        """Return what ``train_one_epoch`` returns, of the steps done."""
-        result = self.totals.result()
-        check_finite(result["loss"], self.epoch, "training")
-        return {**result, "steps": self.step, **self.norms.result()}
-
-    def state(self) -> dict[str, Any]:
-        """Return the sums so far, for a checkpoint within the epoch."""
-        return {"steps": self.step, "sums": self.totals.sums, "norms": self.norms.sum}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``."""
-        self.totals.steps, self.totals.sums = int(state["steps"]), state["sums"]
-        self.norms.steps, self.norms.sum = self.totals.steps, state["norms"]
+def _loss(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    *,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device | str,
+    forward: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    images, labels = batch[0].to(device), batch[1].to(device)
+    logits = (forward or model)(images)
+    return criterion(logits, labels), (logits.detach(), labels)
 
 
 @torch.no_grad()
@@ -158,11 +137,14 @@ def validate(
 ) -> Metrics:
     """Return mean ``loss`` and ``accuracy`` over a loader, in evaluation mode."""
     model.eval()
-    totals = _Totals(device)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
     for images, labels in val_loader:
         logits, labels = model(images.to(device)), labels.to(device)
-        totals.add(criterion(logits, labels), logits, labels)
-    return totals.result()
+        loss, correct = criterion(logits, labels), (logits.argmax(dim=1) == labels).sum()
+        count = torch.full_like(correct, len(labels))
+        sums += torch.stack([loss.double() * len(labels), correct.double(), count.double()])
+    loss, correct, count = sums.tolist()
+    return {"loss": loss / count, "accuracy": correct / count}
 
 
 def train(
@@ -172,118 +154,102 @@ def train(
     test_loader: Any,
     optimizer: torch.optim.Optimizer,
     config: CifarConfig,
-    tracker: Any = None,
-) -> Metrics:
+    tracker: Recorder | None = None,
+) -> Mapping[str, Metrics]:
     """Train for ``config.num_epochs`` epochs and evaluate the test set once, at the end.
 
     Args:
-        model: on its device already.
+        model: on its device already; ends with the weights to evaluate.
         train_loader: see ``train_one_epoch``.
         val_loader: evaluated after every epoch.
         test_loader: touched once.
         optimizer: over the model's parameters.
         config: ``num_epochs``, ``eval_every``, ``engine`` and ``batch_size`` are used.
-        tracker: a ``RunTracker`` (rows, checkpoints, resume), or None.
+        tracker: the run's record, not restored yet; None writes nothing.
 
     Returns:
         The last epoch's train and validation metrics and the test metrics, by split.
 
     Raises:
-        DivergedError: a loss is not finite.
+        DivergedError: a loss, a norm or a weight is not finite.
+        Interruption: the run was asked to stop, and its state is saved.
     """
-    tracker = NullTracker() if tracker is None else tracker
-    device = next(model.parameters()).device
-    criterion = nn.CrossEntropyLoss()
+    device, per_epoch = next(model.parameters()).device, len(train_loader)
+    record = tracker or Unrecorded(**record_options(config, per_epoch))
     forward = training_forward(model, optimizer, config)
-    results: Metrics = {"train": {}, "val": {}, **tracker.last_results()}
+    sums, criterion = EpochSums(model, per_epoch), nn.CrossEntropyLoss()
 
-    def passing() -> Iterator[None]:
+    def passing(step: int) -> Iterator[None]:
+        set_epoch(train_loader, -(-step // per_epoch))
         for images, _ in train_loader:
             model(images.to(device))
             yield
 
-    tracker.passing = passing
-    for epoch in range(tracker.start_epoch + 1, config.num_epochs + 1):
-        started = time.perf_counter()
-        current = EpochPass(model, optimizer, criterion, epoch, forward)
-        if tracker.partial is not None:
-            current.restore(tracker.partial)
-            tracker.partial = None
-        for _ in current.steps(train_loader, device):
-            tracker.end_step(current)
-        parts = (epoch, model, val_loader, optimizer, config, tracker)
-        results = close_epoch(current.result(), started, *parts)
-    keep_evaluated_weights(model, optimizer, passing)
-    return {**results, "test": validate(model, test_loader, criterion, device)}
+    start = record.restore(model, passing=passing, optimizer=optimizer, epoch=sums)
+    steps = training_steps(
+        model,
+        optimizer,
+        batches(train_loader, start),
+        partial(_loss, criterion=criterion, device=device, forward=forward),
+        start=start,
+        total=record.total,
+    )
+    for step in steps:
+        sums.add(step.loss, step.output, step.measured)
+        if record.logs(step.step):
+            write_rows(record, step.step, sums, model, (val_loader, test_loader), config)
+        record.settle(step.step)
+    keep_evaluated_weights(model, optimizer, partial(passing, record.total))
+    return record.latest
 
 
-def close_epoch(
-    trained: Metrics,
-    started: float,
-    epoch: int,
+def record_options(config: CifarConfig, per_epoch: int) -> dict[str, Any]:
+    """Return how long a run is and what it records when, for ``trainrig.recorder.recorded``."""
+    return {
+        "total": config.num_epochs * per_epoch,
+        "per_epoch": per_epoch,
+        "columns": PROGRESS_COLUMNS,
+        "intervals": Intervals(log=per_epoch, evaluate=per_epoch, save=per_epoch),
+    }
+
+
+def write_rows(
+    record: Recorder,
+    step: int,
+    sums: EpochSums,
     model: nn.Module,
-    val_loader: Iterable[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
+    loaders: tuple[Any, Any],
     config: CifarConfig,
-    tracker: Any,
-) -> Metrics:
-    """Log what ``train_one_epoch`` returned, validate, and let the tracker save.
+) -> None:
+    """Record an epoch that is over: training, validation and, after the last one, the test set.
 
     Args:
-        trained: of ``train_one_epoch``.
-        started: ``time.perf_counter()`` at the epoch's begin.
-        epoch: from 1.
+        record: of the run.
+        step: the epoch's last one.
+        sums: of the epoch; begin the next one.
         model: trained.
-        val_loader: evaluated.
-        optimizer: says which weights are validated.
-        config: ``num_epochs`` and ``eval_every`` are used.
-        tracker: takes the rows.
-
-    Returns:
-        Metrics of this epoch by split, ``train`` and ``val``.
+        loaders: of validation and test.
+        config: ``eval_every`` is used.
 
     Raises:
-        DivergedError: the validation loss is not finite.
+        DivergedError: a number is not finite.
     """
-    device = next(model.parameters()).device
-    shown = {key: trained[key] for key in ("loss", "accuracy", "grad_norm")}
-    step = epoch * trained["steps"]
-    row = {"step": step, "epoch": epoch, "split": "train", **shown}
+    trained = sums.result()
+    sums.reset()
+    row = {key: trained[key] for key in ("loss", "accuracy", "grad_norm")}
     row |= {f"grad_norm/{name}": value for name, value in trained["grad_norm_by_layer"].items()}
-    if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.num_epochs):
-        row |= weight_norms(model)
-    tracker.log({**row, "elapsed": time.perf_counter() - started})
-    with evaluated_weights(model, optimizer, tracker.passing):
-        measured = validate(model, val_loader, nn.CrossEntropyLoss(), device)
-    elapsed = time.perf_counter() - started
-    tracker.log({"step": step, "epoch": epoch, "split": "val", **measured, "elapsed": elapsed})
-    check_finite(measured["loss"], epoch, "validation")
-    tracker.end_epoch(epoch, model, optimizer)
-    return {"train": shown, "val": measured}
-
-
-def check_finite(loss: float, epoch: int, kind: str) -> None:
-    """Raise ``DivergedError`` where a mean loss is not finite."""
-    if not math.isfinite(loss):
-        raise DivergedError(f"epoch {epoch}: the {kind} loss is {loss}")
-
-
-class _Totals:
-    """Sums over an epoch, kept on the device: no wait for it inside the loop."""
-
-    def __init__(self, device: torch.device | str) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
-        self.steps = 0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        correct = (logits.argmax(dim=1) == labels).sum()
-        count = torch.full_like(correct, len(labels))
-        self.sums += torch.stack([loss.double() * len(labels), correct.double(), count.double()])
-        self.steps += 1
-
-    def result(self) -> dict[str, float]:
-        loss, correct, count = self.sums.tolist()
-        return {"loss": loss / count, "accuracy": correct / count}
+    last = step == record.total
+    if every(config.eval_every, step // trained["steps"]):
+        record.row("train", step, **row, **weight_norms(model))
+    elif last and config.eval_every:
+        record.last("train", step, instead=row, **row, **weight_norms(model))
+    else:
+        record.row("train", step, **row)
+    device, criterion = next(model.parameters()).device, nn.CrossEntropyLoss()
+    with record.evaluated(step):
+        record.evaluation("val", step, **validate(model, loaders[0], criterion, device))
+        if last:
+            record.last("test", step, **validate(model, loaders[1], criterion, device))
 
 
 def training_forward(

@@ -168,8 +168,10 @@ def make_plan(
         force: let unfinished runs change over to other packs.
 
     Raises:
-        ValueError: the sweep was begun with packs of another size, or a damaged plan.
+        ValueError: no size, or another one than the sweep was begun with; or a damaged plan.
     """
+    if pack != "auto" and pack < 1:
+        raise ValueError(f"--pack {pack}: must be at least 1")
     present = None if overwrite else read_plan(base_dir)
     if pack == 1:
         return None

@@ -397,9 +397,10 @@ class Recorder:
         broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
         if broken:
             self._append_ending()
-            names = ", ".join(broken)
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            since = self.last_finite_step + 1
             raise DivergedError(
-                f"{names} not finite between steps {self.last_finite_step + 1} and {step}"
+                f"{', '.join(broken[:3])}{more} not finite between steps {since} and {step}"
             )
         self.last_finite_step = step
 
@@ -459,7 +460,7 @@ class Recorder:
         assert self._model is not None  # given to `restore`
         tensors = [p.detach() for p in self._model.parameters() if p.is_floating_point()]
         if tensors and not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
-            since = self.last_finite_step + 1
+            since = min(self.last_finite_step + 1, self.step)  # a row is of before its update
             raise DivergedError(f"weights not finite between steps {since} and {self.step}")
 
     def sync(self) -> dict[str, Any]:

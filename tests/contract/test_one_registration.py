@@ -106,8 +106,7 @@ def test_a_data_set_is_known_to_every_command_and_system(bars, tmp_path, capsys,
 
 def cifar(path):
     from optimizer_quality.config import CifarConfig
-    from optimizer_quality.experiment import run
-    from optimizer_quality.session import Runtime
+    from optimizer_quality.experiment import Runtime, run
 
     config = CifarConfig(
         dataset="bars",

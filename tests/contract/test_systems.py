@@ -131,8 +131,7 @@ def needs_rate(name: str) -> bool:
 def cifar(name: str, path: Path, data: Path):
     """Two epochs of ResNet-8 on 24 synthetic images in channels_last; return final files."""
     from optimizer_quality.config import CifarConfig, OptimizerConfig
-    from optimizer_quality.experiment import run
-    from optimizer_quality.session import Runtime
+    from optimizer_quality.experiment import Runtime, run
 
     config = CifarConfig(
         dataset="synthetic",

@@ -6,7 +6,8 @@ Example:
 
 Runs go to runs/optimizer_quality/sweeps/{name}/{optimizer}_lr{lr}_seed{S}; what else differs from
 the configuration file stands before the seed. The same command again continues what is unfinished
-and skips what is complete; another one adds its runs, and the tables list all of them.
+and skips what is complete; another one adds its runs, and the tables list all of them. A larger
+num_epochs in the file makes complete runs longer; given by flag, it stands in the runs' names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainrig.cli import Parser, add_print_config_flag, entry, given_flags, positive_int
+from trainrig.cli import (
+    Parser,
+    add_force_engine_flag,
+    add_pack_flags,
+    add_print_config_flag,
+    entry,
+    given_flags,
+    positive_int,
+)
 from trainrig.data import catalogue
 from trainrig.launch.options import add_launch_flags, launch_options
 from trainrig.terminal import print_config
@@ -44,13 +53,15 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--device", help="cuda, cuda:N, cpu or auto (cuda, else cpu)")
     run.add_argument("--set", action="append", metavar="KEY=VALUE", help="any other key, dotted")
     process = parser.add_argument_group("this process")
-    process.add_argument("--pack", type=int, default=1, help="runs trained as one program (1)")
     process.add_argument("--threads", type=positive_int, help="torch threads of each run (1)")
     process.add_argument(
         "--overwrite", action="store_true", help="train existing runs again from the start"
     )
+    text = "let unfinished runs change over to packs of another size, with other rounding"
+    add_force_engine_flag(process, text)
     add_tracker_flags(process)
     add_print_config_flag(process)
+    add_pack_flags(parser, "1")
     add_launch_flags(parser)
     return parser
 
@@ -61,8 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     from optimizer_quality.config import resolve
-    from optimizer_quality.experiment import resolve_device
-    from optimizer_quality.session import Runtime
+    from optimizer_quality.experiment import Runtime, resolve_device
     from optimizer_quality.sweep import execute, found_in, parse_grid, plan_runs, write_summary
     from trainrig.report.write import conclude
     from trainrig.sweep import Paced, refuse_if_all_failed
@@ -82,10 +92,11 @@ def main(argv: list[str] | None = None) -> int:
         overwrite=arguments.overwrite,
         tracker=arguments.tracker,
         quiet=True,
+        force_engine_change=arguments.force_engine_change,
     )
 
     outcomes, paced = [], Paced(lambda: write_summary(runs, folder, passing=True))
-    for outcome in execute(runs, folder, runtime, options, arguments.pack):
+    for outcome in execute(runs, folder, runtime, options, arguments.pack or 1):
         print(f"{outcome.name}: {outcome.status} {outcome.message}".rstrip(), flush=True)
         outcomes.append(outcome)
         paced()

@@ -8,8 +8,8 @@ from torch import nn
 
 from optimizer_quality.config import CifarConfig
 from optimizer_quality.data import make_loaders
-from optimizer_quality.norms import GradientNorms
-from optimizer_quality.session import make_model
+from optimizer_quality.epoch import gradient_norms, layers_of
+from optimizer_quality.experiment import make_model
 from optimizer_quality.train import (
     train,
     train_one_epoch,
@@ -52,17 +52,18 @@ def test_closure_optimizers_work(problem):
 
 
 def test_gradient_norms_by_layer_are_the_direct_ones(problem):
-    model, batches = problem
-    norms = GradientNorms(model)
-    expected = []
-    for x, y in batches:
-        model.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        norms.add()
-        expected.append(torch.cat([p.grad.flatten() for p in model[2].parameters()]).norm().item())
-    result = norms.result()
-    assert result["grad_norm_by_layer"]["2"] == pytest.approx(sum(expected) / 2, rel=1e-6)
-    assert result["grad_norm"] >= max(result["grad_norm_by_layer"].values())
+    model, (batch, _) = problem
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+    direct = {
+        name: torch.cat([p.grad.flatten() for p in model[int(name)].parameters()]).norm().item()
+        for name in "02"
+    }
+    norms = gradient_norms(list(layers_of(model).values()))
+    assert norms.tolist()[:2] == pytest.approx(list(direct.values()), rel=1e-6)
+    trained = train_one_epoch(model, [batch, batch], optimizer, nn.CrossEntropyLoss(), "cpu", 1)
+    assert trained["grad_norm_by_layer"] == pytest.approx(direct, rel=1e-6)
+    assert trained["grad_norm"] == pytest.approx(norms[2].item(), rel=1e-6)
 
 
 def test_non_finite_loss_stops_the_run(problem):
