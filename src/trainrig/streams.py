@@ -2,7 +2,8 @@
 
 A run does not end because nobody reads what it prints: output that is closed from the start
 (``>&-``), whose reader has gone (``| head -1``), or whose terminal was shut is dropped, and the
-exit status says how the work went.
+exit status says how the work went. On a full disk standard output ends the work, since it may be
+the result; messages on standard error are dropped.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class _Outliving(io.FileIO):
     """A stream's file that drops what nobody can read any more."""
 
     was_terminal = False
+    title = ""
 
     def write(self, content: Any) -> int:
         try:
@@ -25,9 +29,10 @@ class _Outliving(io.FileIO):
         except BrokenPipeError:
             return len(memoryview(content).cast("B"))
         except OSError as error:
-            if error.errno == errno.EIO and self.was_terminal:
+            unread = error.errno == errno.EIO and self.was_terminal
+            if unread or (error.errno in FULL and self.title == "standard error"):
                 return len(memoryview(content).cast("B"))
-            raise
+            raise OSError(error.errno, error.strerror, self.title) from None
 
 
 def outlive_readers() -> None:
@@ -67,6 +72,7 @@ def _outliving(stream: TextIO) -> TextIO:
     text = cast("io.TextIOWrapper", stream)
     file = _Outliving(raw.fileno(), "w", closefd=False)
     file.was_terminal = text.isatty()
+    file.title = "standard error" if file.fileno() == 2 else "standard output"
     return io.TextIOWrapper(
         cast("io.BufferedWriter", file) if raw is buffer else io.BufferedWriter(file),
         encoding=text.encoding,

@@ -59,6 +59,19 @@ def test_output_that_nobody_reads_is_dropped(
     assert "error" not in ended.stderr
 
 
+def test_a_full_disk_below_standard_output_is_named(repo_root):
+    ended = shell("-m trainrig.command data list", ">/dev/full", repo_root)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: standard output: No space left on device\n"
+
+
+def test_a_full_disk_below_standard_error_ends_no_work(repo_root):
+    code = "from trainrig.streams import outlive_readers; outlive_readers(); import sys; "
+    code += "print('a warning', file=sys.stderr, flush=True); print('done')"
+    ended = shell(f'-c "{code}"', "2>/dev/full", repo_root)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+
+
 @pytest.mark.parametrize(("command", "count"), [("train", 1), ("tune", 2)])
 @pytest.mark.parametrize("redirection", [">&- 2>&-", "2>&1 | true"])
 def test_a_training_that_nobody_reads_ends_well(command, count, redirection, repo_root, tmp_path):
