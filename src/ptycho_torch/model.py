@@ -148,15 +148,15 @@ class PtychoPINN_Lightning(SteppedModule):  # noqa: N801 - the contract's name
             patches = self.net.consistent(self.net.patches(images), relative)
             scale = self.object_scale(float(self.input_factor), float(self.probe_norm))
             return supervised_loss(patches * scale, batch["labels"])
-        predicted = self(images, relative)
+        predicted, bad = self(images, relative), batch.get("bad")
         training = self.training_config
         if self.model_config.loss_function == "MSE":
-            return pinn_loss(predicted, images, "mse")
+            return pinn_loss(predicted, images, "mse", bad)
         if self.model_config.loss_function == "MAE" or not training.nll:
-            return pinn_loss(predicted, images, "mae")
-        total = training.nll_weight * pinn_loss(predicted, images, "poisson")
+            return pinn_loss(predicted, images, "mae", bad)
+        total = training.nll_weight * pinn_loss(predicted, images, "poisson", bad)
         if training.mae_weight:
-            total = total + training.mae_weight * pinn_loss(predicted, images, "mae")
+            total = total + training.mae_weight * pinn_loss(predicted, images, "mae", bad)
         return total
 
     def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Tensor]:

@@ -80,7 +80,8 @@ class GroupDataset(Dataset):
         """This process's part of a batch; ``rows`` are those of the whole batch.
 
         Returns:
-            ``images`` (B, C, N, N) s·X, ``relative`` (B, C, 2), and ``labels`` (B, C, N, N);
+            ``images`` (B, C, N, N) s·X, zero at bad pixels; ``relative`` (B, C, 2); ``labels``
+            (B, C, N, N); ``bad`` (B, C, N, N) bool, where the scan has a mask;
             ``count``, the rows of the whole batch; ``weight``, by which the mean over the own rows
             counts in the mean over the processes.
         """
@@ -90,6 +91,9 @@ class GroupDataset(Dataset):
         images = torch.from_numpy(frames).view(*index.shape, *frames.shape[1:]) * self.factor
         relative = torch.from_numpy(self.relative[rows])
         batch = {"images": images, "relative": relative, "count": count, "weight": weight}
+        bad = self.scan.bad_of(index.reshape(-1))
+        if bad is not None:
+            batch["bad"] = torch.from_numpy(np.array(bad)).view(images.shape)
         if self.labels:
             batch["labels"] = self._labels(index, self.coords[rows])
         return batch

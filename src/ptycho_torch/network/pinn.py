@@ -153,17 +153,27 @@ class PtychoPINN(nn.Module):
         return patches.expand(-1, x.shape[1], -1, -1)
 
 
-def pinn_loss(predicted: Tensor, measured: Tensor, mode: str) -> Tensor:
+def pinn_loss(predicted: Tensor, measured: Tensor, mode: str, bad: Tensor | None = None) -> Tensor:
     """Mean Poisson likelihood of squared amplitudes, or mean absolute or squared amplitude error.
 
     The square root of a count has the same variance at any rate, so the squared amplitude error
     ``mse`` is the likelihood's Gaussian form, without its steep gradients at faint pixels.
+
+    Args:
+        predicted: (B, C, N, N) photon amplitudes.
+        measured: the same, of the frames.
+        mode: ``poisson``, ``mae`` or ``mse``.
+        bad: (B, C, N, N) bool, pixels that the mean leaves out.
     """
     if mode == "mae":
-        return physics.amplitude_mae(predicted, measured).mean()
-    if mode == "mse":
-        return (predicted - measured).square().mean()
-    return physics.poisson_nll(predicted.square(), measured.square()).mean()
+        terms = physics.amplitude_mae(predicted, measured)
+    elif mode == "mse":
+        terms = (predicted - measured).square()
+    else:
+        terms = physics.poisson_nll(predicted.square(), measured.square())
+    if bad is None:
+        return terms.mean()
+    return terms.masked_fill(bad, 0.0).sum() / (~bad).sum().clamp_min(1)
 
 
 def supervised_loss(patches: Tensor, labels: Tensor) -> Tensor:

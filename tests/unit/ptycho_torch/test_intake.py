@@ -591,3 +591,69 @@ def test_hot_masked_pixels_change_no_refinement(truth, tmp_path):
     for other in results[1:]:
         assert other.loss == results[0].loss
         np.testing.assert_array_equal(other.numpy(), results[0].numpy())
+
+
+@pytest.mark.parametrize("loss", ["poisson", "mae", "mse"])
+def test_hot_masked_pixels_change_no_training(loss, truth, tmp_path):
+    """Input scale, network input, loss and gradient of two updates."""
+    import torch
+
+    from ptycho_torch.config_params import DataConfig, ModelConfig, TrainingConfig
+    from ptycho_torch.data.dataset import GroupDataset
+    from ptycho_torch.model import PtychoPINN_Lightning
+    from ptycho_torch.physics.scaling import input_factor, mean_frame_energy
+
+    mask = np.zeros((N, N), bool)
+    mask[: N // 2, N // 2 :] = True
+    ends = {}
+    for name, value, bad in (
+        ("clean", None, mask),
+        ("hot", 1e6, mask),
+        ("nan", np.nan, mask),
+        ("unmasked", 30.0, None),
+    ):
+        frames = truth["diff3d"].copy()
+        if value is not None:
+            frames[:, mask] = value
+        path = saved(tmp_path / "a.npz", truth, diff3d=frames, bad_pixels=bad)
+        scan = RawDataTorch.from_file(path)
+        torch.manual_seed(0)
+        kind = {"mse": "MSE", "mae": "MAE", "poisson": "Poisson"}[loss]
+        model = PtychoPINN_Lightning(
+            ModelConfig(loss_function=kind, n_filters_scale=1, C_model=1, C_forward=1),
+            DataConfig(N=N, C=1, grid_size=(1, 1)),
+            TrainingConfig(),
+        )
+        factor = input_factor(mean_frame_energy(scan.diff3d), N)
+        model.set_scan(scan.probe_modes, factor)
+        groups = scan.group(1, len(scan), seed=0)
+        batch = GroupDataset(scan, groups, factor * float(model.intensity_scale)).__getitems__(
+            list(range(8))
+        )
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+        losses = []
+        for _ in range(2):
+            optimizer.zero_grad()
+            value = model.loss(batch)
+            value.backward()
+            optimizer.step()
+            losses.append(float(value.detach()))
+        with torch.no_grad():
+            ends[name] = (losses, model.net.patches(batch["images"]).numpy())
+    for name in ("hot", "nan"):
+        assert ends[name][0] == pytest.approx(ends["clean"][0], rel=1e-6)
+        np.testing.assert_allclose(ends[name][1], ends["clean"][1], atol=1e-6)
+    assert ends["unmasked"][0] != pytest.approx(ends["clean"][0], rel=1e-2)
+
+
+def test_masked_pixels_are_left_out_of_the_mean():
+    import torch
+
+    from ptycho_torch.network.pinn import pinn_loss
+
+    predicted, measured = torch.rand(2, 3, 1, 8, 8)
+    bad = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    bad[..., :4] = True
+    for mode in ("mae", "mse", "poisson"):
+        part = pinn_loss(predicted[..., 4:], measured[..., 4:], mode)
+        torch.testing.assert_close(pinn_loss(predicted, measured, mode, bad), part)
