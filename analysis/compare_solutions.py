@@ -1,4 +1,4 @@
-"""Compare finished runs of different optimizers and seeds: ten measures and one page.
+"""Compare finished runs of different optimizers and seeds: sixteen measures and one page.
 
 The same as ``trainrig cifar compare``; ``--help`` says how to use it.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 for folder in ("analysis", "scripts", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # one, unless somebody asks for more
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup, which runs respect
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

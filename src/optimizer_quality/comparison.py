@@ -10,28 +10,44 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optimizer_quality.measures.barrier import loss_line
-from optimizer_quality.measures.curvature import HessianOperator, hutchinson_trace, lanczos
+from optimizer_quality.measures.alignment import match_channels, reordered
+from optimizer_quality.measures.barrier import loss_line, mean_loss
+from optimizer_quality.measures.curvature import (
+    COORDINATES,
+    HessianOperator,
+    hutchinson_traces,
+    lanczos,
+)
 from optimizer_quality.measures.features import maximise_activation
 from optimizer_quality.measures.layers import (
     ACTIVATION_COLUMNS,
     WEIGHT_COLUMNS,
     activation_statistics,
+    singular_values,
     weight_statistics,
 )
 from optimizer_quality.measures.predictions import (
     accuracy,
     calibration,
     disagreement,
+    error_consistency,
     predict,
     total_variation,
 )
+from optimizer_quality.measures.pruning import SCOPES, SPARSITIES, pruned
+from optimizer_quality.measures.representations import (
+    class_similarity,
+    pooled_features,
+    probe_accuracy,
+)
+from optimizer_quality.measures.robustness import CORRUPTIONS, N_STRENGTHS
 from optimizer_quality.measures.similarity import CkaMatrix, layer_grams
 from optimizer_quality.solutions import Images, Pair, Solution, all_pairs
 from trainrig.files import read_json, write_json
@@ -48,7 +64,9 @@ class Settings:
     Attributes:
         n_probe: test images for CKA, activations and lines.
         n_hessian: training images that define the Hessian.
-        n_statistics: training images to re-estimate BatchNorm on.
+        n_statistics: training images to re-estimate BatchNorm on, and to fit linear probes on.
+        n_clean: training images that the final network's loss is measured on.
+        n_shift: test images that are corrupted.
         n_top: eigenvalues.
         lanczos_steps: products spent on them.
         trace_probes: products spent on the trace.
@@ -60,9 +78,11 @@ class Settings:
     n_probe: int = 2000
     n_hessian: int = 1000
     n_statistics: int = 1000
+    n_clean: int = 5000
+    n_shift: int = 1000
     n_top: int = 5
     lanczos_steps: int = 20
-    trace_probes: int = 8
+    trace_probes: int = 16
     n_points: int = 11
     lines_per_kind: int = 3
     feature_steps: int = 96
@@ -89,6 +109,8 @@ class Work:
     cache: Path
     pictures: dict[str, Tensor]
     logits: dict[str, Tensor]
+    shifted: dict[tuple[str, str, int], Tensor]
+    features: dict[str, tuple[dict[str, Tensor], Tensor]]
 
     @property
     def pairs(self) -> list[Pair]:
@@ -102,6 +124,24 @@ class Work:
             self.logits[solution.name], _ = predict(solution.model, self.images.test)
         return self.logits[solution.name], labels
 
+    def shifted_predictions(
+        self, solution: Solution, corruption: str, strength: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and labels of corrupted test images, computed once."""
+        key = (solution.name, corruption, strength)
+        pixels, labels = self.images.pixels(self.settings.n_shift)
+        if key not in self.shifted:
+            corrupted = CORRUPTIONS[corruption](pixels, strength)
+            batches = self.images.normalised(corrupted, labels)
+            self.shifted[key], _ = predict(solution.model, batches)
+        return self.shifted[key], labels
+
+    def probe_features(self, solution: Solution) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the features of the probe images by layer, and the labels, computed once."""
+        if solution.name not in self.features:
+            self.features[solution.name] = pooled_features(solution.model, self.images.probe)
+        return self.features[solution.name]
+
 
 def curves(work: Work) -> list[Row]:
     """Loss and accuracy of every epoch, as the runs logged them."""
@@ -114,9 +154,15 @@ def curves(work: Work) -> list[Row]:
 
 
 def accuracies(work: Work) -> list[Row]:
-    """Final accuracy: logged for validation, measured again here for the test set."""
+    """Final accuracy: logged for validation, measured again here for the test set.
+
+    ``train_loss`` is that of the final network on training images as they are;
+    ``running_train_loss`` is what the last epoch logged: a mean over augmented batches, in training
+    mode, of a network that still moved.
+    """
     rows = []
     for solution in work.solutions:
+        loss, right = mean_loss(solution.model, work.images.clean)
         logits, labels = work.predictions(solution)
         rows.append(
             {
@@ -124,7 +170,9 @@ def accuracies(work: Work) -> list[Row]:
                 "val_accuracy": solution.final["val"]["accuracy"],
                 "test_accuracy": accuracy(logits, labels),
                 "logged_test_accuracy": solution.final["test"]["accuracy"],
-                "train_loss": solution.final["train"]["loss"],
+                "train_loss": loss,
+                "train_accuracy": right,
+                "running_train_loss": solution.final["train"]["loss"],
                 "test_loss": torch.nn.functional.cross_entropy(logits, labels).item(),
             }
         )
@@ -150,7 +198,7 @@ def activations(work: Work) -> list[Row]:
 
 
 def hessian(work: Work) -> list[Row]:
-    """Top eigenvalues and trace of the Hessian, on the fixed training images."""
+    """Top eigenvalues and trace of the Hessian, plain and relative, on fixed training images."""
     return [
         {**solution.labels, **row}
         for solution in work.solutions
@@ -160,23 +208,36 @@ def hessian(work: Work) -> list[Row]:
 
 def _spectrum(work: Work, solution: Solution) -> list[Row]:
     settings, operator = work.settings, HessianOperator(solution.model, work.images.train)
-    spectrum = lanczos(
-        operator, operator.like, n_top=settings.n_top, n_steps=settings.lanczos_steps
-    )
-    trace, error = hutchinson_trace(operator, operator.like, n_probes=settings.trace_probes)
-    return [
-        {
-            "rank": rank,
-            "eigenvalue": value,
-            "error_bound": bound,
-            "trace": trace,
-            "trace_standard_error": error if math.isfinite(error) else None,
-            "n_images": operator.n_images,
-        }
-        for rank, (value, bound) in enumerate(
-            zip(spectrum.eigenvalues, spectrum.residuals, strict=True), start=1
+    diagonals = {name: make(operator.parameters) for name, make in COORDINATES.items()}
+    traces = hutchinson_traces(operator, list(diagonals.values()), n_probes=settings.trace_probes)
+    rows = []
+    for (name, d), (trace, error) in zip(diagonals.items(), traces, strict=True):
+        spectrum = lanczos(
+            partial(_relative_product, operator, d),
+            operator.like,
+            n_top=settings.n_top,
+            n_steps=settings.lanczos_steps,
         )
-    ]
+        rows += [
+            {
+                "coordinates": name,
+                "rank": rank,
+                "eigenvalue": value,
+                "error_bound": bound,
+                "trace": trace,
+                "trace_standard_error": error if math.isfinite(error) else None,
+                "n_images": operator.n_images,
+            }
+            for rank, (value, bound) in enumerate(
+                zip(spectrum.eigenvalues, spectrum.residuals, strict=True), start=1
+            )
+        ]
+    return rows
+
+
+def _relative_product(operator: HessianOperator, d: Tensor, vector: Tensor) -> Tensor:
+    """Return ``D H D v``."""
+    return d * operator(d * vector)
 
 
 def _remembered(
@@ -184,7 +245,13 @@ def _remembered(
 ) -> list[Row]:
     """Return ``compute``'s rows, from the cache where weights, data and settings are the same."""
     settings = work.settings
-    asked = [settings.n_hessian, settings.n_top, settings.lanczos_steps, settings.trace_probes]
+    asked = [
+        list(COORDINATES),
+        settings.n_hessian,
+        settings.n_top,
+        settings.lanczos_steps,
+        settings.trace_probes,
+    ]
     digest = hashlib.sha256(json.dumps([asked, solution.images["content_sha256"]]).encode())
     for value in solution.model.state_dict().values():
         digest.update(value.contiguous().numpy().tobytes())
@@ -195,7 +262,10 @@ def _remembered(
 
 
 def barriers(work: Work) -> list[Row]:
-    """Loss on the straight line between solutions, with and without BatchNorm re-estimation."""
+    """Loss on the straight line between solutions: plain, BatchNorm re-estimated, and aligned.
+
+    ``aligned, re-estimated`` has the second one's channels in the order that matches the first's.
+    """
     rows = []
     taken: dict[tuple[str, int], int] = {}
     limit = work.settings.lines_per_kind or len(work.pairs)
@@ -205,10 +275,16 @@ def barriers(work: Work) -> list[Row]:
         if taken.setdefault(group, 0) >= limit:
             continue
         taken[group] += 1
-        for statistics in (None, work.images.statistics):
+        orders = match_channels(pair.a.model, pair.b.model, work.images.statistics)
+        aligned = reordered(pair.b.model, orders)
+        for mode, end, statistics in (
+            ("interpolated", pair.b.model, None),
+            ("re-estimated", pair.b.model, work.images.statistics),
+            ("aligned, re-estimated", aligned, work.images.statistics),
+        ):
             line = loss_line(
                 pair.a.model,
-                pair.b.model,
+                end,
                 work.images.probe,
                 n_points=work.settings.n_points,
                 statistics_batches=statistics,
@@ -216,7 +292,7 @@ def barriers(work: Work) -> list[Row]:
             rows += [
                 {
                     **pair.labels,
-                    "batchnorm": "interpolated" if statistics is None else "re-estimated",
+                    "batchnorm": mode,
                     "t": t,
                     "loss": loss,
                     "accuracy": value,
@@ -255,9 +331,109 @@ def disagreements(work: Work) -> list[Row]:
                 **pair.labels,
                 "disagreement": disagreement(a, b),
                 "total_variation": total_variation(a, b),
+                "error_consistency": error_consistency(a, b, labels),
                 "mean_error": 1 - (accuracy(a, labels) + accuracy(b, labels)) / 2,
             }
         )
+    return rows
+
+
+def robustness(work: Work) -> list[Row]:
+    """Accuracy on corrupted test images; strength 0 is as they are."""
+    rows = []
+    for solution in work.solutions:
+        logits, labels = work.predictions(solution)
+        n = work.settings.n_shift
+        plain = accuracy(logits[:n], labels[:n])
+        for corruption in CORRUPTIONS:
+            values = [
+                accuracy(*work.shifted_predictions(solution, corruption, strength))
+                for strength in range(1, N_STRENGTHS + 1)
+            ]
+            rows += [
+                {
+                    **solution.labels,
+                    "corruption": corruption,
+                    "strength": strength,
+                    "accuracy": value,
+                }
+                for strength, value in enumerate((plain, *values))
+            ]
+    return rows
+
+
+def shifted_disagreements(work: Work) -> list[Row]:
+    """How often two solutions name different classes on corrupted test images."""
+    rows = []
+    for pair in work.pairs:
+        for corruption in CORRUPTIONS:
+            for strength in range(1, N_STRENGTHS + 1):
+                a, labels = work.shifted_predictions(pair.a, corruption, strength)
+                b, _ = work.shifted_predictions(pair.b, corruption, strength)
+                rows.append(
+                    {
+                        **pair.labels,
+                        "corruption": corruption,
+                        "strength": strength,
+                        "disagreement": disagreement(a, b),
+                        "error_consistency": error_consistency(a, b, labels),
+                    }
+                )
+    return rows
+
+
+def pruning(work: Work) -> list[Row]:
+    """Accuracy on the probe images after magnitude pruning, by sparsity."""
+    rows = []
+    for solution in work.solutions:
+        for scope in SCOPES:
+            for sparsity in SPARSITIES:
+                model = pruned(solution.model, sparsity, scope)
+                loss, value = mean_loss(model, work.images.probe)
+                shown = {"scope": scope, "sparsity": sparsity, "loss": loss, "accuracy": value}
+                rows.append({**solution.labels, **shown})
+    return rows
+
+
+def spectra(work: Work) -> list[Row]:
+    """Singular values of every kernel, relative to its largest."""
+    return [
+        {**solution.labels, **row}
+        for solution in work.solutions
+        for row in singular_values(solution.model)
+    ]
+
+
+def classes(work: Work) -> list[Row]:
+    """Mean cosine of the last features of two images, by their classes."""
+    rows, n_classes = [], work.images.data.n_classes
+    for solution in work.solutions:
+        found, labels = work.probe_features(solution)
+        matrix = class_similarity(found["pool"], labels, n_classes).tolist()
+        rows += [
+            {**solution.labels, "class_a": i, "class_b": j, "cosine": value}
+            for i, line in enumerate(matrix)
+            for j, value in enumerate(line)
+        ]
+    return rows
+
+
+def probes(work: Work) -> list[Row]:
+    """Accuracy of a linear read-out of every layer, fitted on training images."""
+    rows, n_classes = [], work.images.data.n_classes
+    for solution in work.solutions:
+        train, train_labels = pooled_features(solution.model, work.images.statistics)
+        test, test_labels = work.probe_features(solution)
+        rows += [
+            {
+                **solution.labels,
+                "layer": name,
+                "accuracy": probe_accuracy(
+                    (train[name], train_labels), (test[name], test_labels), n_classes
+                ),
+            }
+            for name in train
+        ]
     return rows
 
 
@@ -314,23 +490,37 @@ class Measure:
 
 
 LINE = ("batchnorm", "t", "loss", "accuracy", "barrier")
-SPECTRUM = ("rank", "eigenvalue", "error_bound", "trace", "trace_standard_error", "n_images")
+SPECTRUM = (
+    *("coordinates", "rank", "eigenvalue", "error_bound"),
+    *("trace", "trace_standard_error", "n_images"),
+)
 CALIBRATION = (
     *("ece", "nll", "brier", "confidence"),
     *("bin_lower", "n_images", "bin_confidence", "bin_accuracy"),
 )
-FINAL = ("val_accuracy", "test_accuracy", "logged_test_accuracy", "train_loss", "test_loss")
+FINAL = (
+    *("val_accuracy", "test_accuracy", "logged_test_accuracy"),
+    *("train_loss", "train_accuracy", "running_train_loss", "test_loss"),
+)
+SHIFT = ("corruption", "strength")
 MEASURES = {
     "curves": Measure(curves, (*RUN, "epoch", "split", "loss", "accuracy", "grad_norm")),
     "accuracy": Measure(accuracies, (*RUN, *FINAL)),
     "disagreement": Measure(
-        disagreements, (*PAIR, "disagreement", "total_variation", "mean_error")
+        disagreements,
+        (*PAIR, "disagreement", "total_variation", "error_consistency", "mean_error"),
     ),
+    "robustness": Measure(robustness, (*RUN, *SHIFT, "accuracy")),
+    "shift": Measure(shifted_disagreements, (*PAIR, *SHIFT, "disagreement", "error_consistency")),
     "barrier": Measure(barriers, (*PAIR, *LINE)),
     "cka": Measure(similarities, (*PAIR, "layer_a", "layer_b", "cka")),
     "hessian": Measure(hessian, (*RUN, *SPECTRUM)),
     "calibration": Measure(calibrations, (*RUN, *CALIBRATION)),
+    "pruning": Measure(pruning, (*RUN, "scope", "sparsity", "loss", "accuracy")),
+    "classes": Measure(classes, (*RUN, "class_a", "class_b", "cosine")),
+    "probes": Measure(probes, (*RUN, "layer", "accuracy")),
     "weights": Measure(weights, (*RUN, *WEIGHT_COLUMNS)),
+    "spectra": Measure(spectra, (*RUN, "layer", "rank", "singular_value")),
     "activations": Measure(activations, (*RUN, *ACTIVATION_COLUMNS)),
     "features": Measure(features, (*RUN, "class_index", "logit")),
 }

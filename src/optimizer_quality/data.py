@@ -51,8 +51,7 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
         raise ValueError(
             f"num_classes: {config.num_classes} given; {config.dataset} has {images.n_classes}"
         )
-    train, val = split_indices(len(images.train_labels), config.train_val_split, config.seed)
-    train = train[: config.train_items]
+    train, val = split_of(config, len(images.train_labels))
     make: Any = ImageBatches if config.pipeline == "resident" else TorchvisionBatches
     layout = Layout(
         batch_size=config.batch_size,
@@ -80,6 +79,12 @@ def make_loaders(config: CifarConfig, device: torch.device | str = "cpu") -> Loa
         train_indices=train,
         val_indices=val,
     )
+
+
+def split_of(config: CifarConfig, n_items: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of the images that a run trains on, and of its validation images."""
+    train, val = split_indices(n_items, config.train_val_split, config.seed)
+    return train[: config.train_items], val
 
 
 def get_cifar10_dataloaders(config: CifarConfig) -> tuple[Any, Any, Any]:

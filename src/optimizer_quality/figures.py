@@ -70,6 +70,14 @@ def _one_legend(ax: Axes) -> None:
         ax.legend(unique.values(), unique.keys())
 
 
+def _legend_below(figure: Figure) -> None:
+    """Draw one legend for all panels, outside of them."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    columns = min(len(unique), 4)
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=columns)
+
+
 def _dots(ax: Axes, groups: Mapping[str, Sequence[float]], colour: Mapping[str, str]) -> None:
     """Draw every value as a dot beside its group's mean and standard deviation."""
     for place, (name, values) in enumerate(groups.items()):
@@ -152,11 +160,11 @@ def draw_disagreement(rows: Sequence[Row]) -> Figure:
 
 
 def draw_barrier(rows: Sequence[Row]) -> Figure:
-    """Test loss along the lines, BatchNorm statistics interpolated and re-estimated."""
+    """Test loss along the lines: BatchNorm interpolated, estimated again, and channels aligned."""
+    groups, modes = pair_groups(rows), list(dict.fromkeys(row["batchnorm"] for row in rows))
     figure = new_figure(TEXT_IN, 2.6)
-    groups, modes = pair_groups(rows), ("interpolated", "re-estimated")
     colour = colours(list(groups))
-    for ax, mode in zip(figure.subplots(1, 2, sharey=True), modes, strict=True):
+    for ax, mode in zip(figure.subplots(1, len(modes), sharey=True), modes, strict=True):
         for number, (kind, own) in enumerate(groups.items()):
             chosen = [row for row in own if row["batchnorm"] == mode]
             for line in _by(chosen, "run_a", "run_b").values():
@@ -169,10 +177,12 @@ def draw_barrier(rows: Sequence[Row]) -> Figure:
                     linewidth=1,
                     label=kind,
                 )
-        ax.set(title=f"BatchNorm {mode}", xlabel="position between the two solutions")
+        aligned = mode.startswith("aligned")
+        title = "channels aligned, re-estimated" if aligned else f"BatchNorm {mode}"
+        ax.set(title=title, xlabel="position between the solutions")
     axes = figure.axes
     axes[0].set_ylabel("test loss (nats)")
-    _one_legend(axes[1])
+    _legend_below(figure)
     return figure
 
 
@@ -208,30 +218,47 @@ def draw_cka(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+#: What the coordinates of the Hessian are called in figures and tables.
+COORDINATES = {
+    "plain": "plain: depends on the weights' scale",
+    "filter": "relative to each filter's norm",
+    "adaptive": "relative to each weight",
+}
+
+
 def draw_hessian(rows: Sequence[Row]) -> Figure:
-    """Largest eigenvalues and trace of the Hessian, on logarithmic axes where all are positive."""
-    figure = new_figure(TEXT_IN, 2.5)
-    left, right = figure.subplots(1, 2)
+    """Largest eigenvalues in each coordinates, and the trace; logarithmic where all are positive.
+
+    A table without the column ``coordinates`` holds the plain ones.
+    """
+    groups = _by([{"coordinates": "plain", **row} for row in rows], "coordinates")
+    tall = len(groups) > 1
+    figure = new_figure(TEXT_IN, 4.6 if tall else 2.5)
+    axes = figure.subplots(2 if tall else 1, 2).flatten()
     colour = _colours(rows)
-    for (optimizer, _), own in _by(rows, "optimizer", "run").items():
-        left.plot(
-            [row["rank"] for row in own],
-            [row["eigenvalue"] for row in own],
-            color=colour[optimizer],
-            marker="o",
-            linewidth=0.9,
-            label=optimizer,
-        )
-    left.set(title="largest eigenvalues", xlabel="rank")
-    if all(row["eigenvalue"] > 0 for row in rows):
-        left.set_yscale("log")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    _one_legend(left)
-    first = [row for row in rows if row["rank"] == 1]
-    _dots(right, {n: [r["trace"] for r in g] for n, g in _by(first, "optimizer").items()}, colour)
-    right.set(title="trace")
+    for ax, (coordinates, own) in zip(axes, groups.items(), strict=False):
+        for (optimizer, _), run in _by(own, "optimizer", "run").items():
+            ax.plot(
+                [row["rank"] for row in run],
+                [row["eigenvalue"] for row in run],
+                color=colour[optimizer],
+                marker="o",
+                markersize=3,
+                linewidth=0.9,
+                label=optimizer,
+            )
+        ax.set(title=COORDINATES[coordinates], xlabel="rank", ylabel="eigenvalue")
+        if all(row["eigenvalue"] > 0 for row in own):
+            ax.set_yscale("log")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    _one_legend(axes[0])
+    relative = groups.get("filter", rows)
+    first = [row for row in relative if row["rank"] == 1]
+    last = axes[-1]
+    _dots(last, {n: [r["trace"] for r in g] for n, g in _by(first, "optimizer").items()}, colour)
+    last.set(title="trace, relative to each filter's norm" if tall else "trace")
     if all(row["trace"] > 0 for row in first):
-        right.set_yscale("log")
+        last.set_yscale("log")
     return figure
 
 
@@ -267,7 +294,8 @@ def _draw_layers(rows: Sequence[Row], panels: Sequence[tuple[str, str]]) -> Figu
     figure = new_figure(TEXT_IN, 2.9)
     colour = _colours(rows)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    for ax, (key, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for ax, (key, title) in zip(axes, panels, strict=True):
         for optimizer, own in _by(rows, "optimizer").items():
             stats = [mean_and_sd([r[key] for r in own if r["layer"] == name]) for name in layers]
             means, sds = zip(*stats, strict=True)
@@ -287,6 +315,137 @@ def _draw_layers(rows: Sequence[Row], panels: Sequence[tuple[str, str]]) -> Figu
     return figure
 
 
+def draw_robustness(rows: Sequence[Row]) -> Figure:
+    """Accuracy against the strength of each corruption, mean and standard deviation over seeds."""
+    return _draw_shift(rows, "optimizer", "accuracy", "accuracy (%)")
+
+
+def draw_shift(rows: Sequence[Row]) -> Figure:
+    """Disagreement against the strength of each corruption, by kind of pair."""
+    named = [{**row, "group": kind} for kind, own in pair_groups(rows).items() for row in own]
+    return _draw_shift(named, "group", "disagreement", "different class (%)")
+
+
+def _draw_shift(rows: Sequence[Row], key: str, value: str, label: str) -> Figure:
+    """Draw one panel per corruption, a line per group."""
+    corruptions = _by(rows, "corruption")
+    figure = new_figure(TEXT_IN, 2.4)
+    colour = colours(list(dict.fromkeys(row[key] for row in rows)))
+    axes = figure.subplots(1, len(corruptions), sharey=True)
+    for ax, (corruption, chosen) in zip(axes, corruptions.items(), strict=True):
+        for number, (name, own) in enumerate(_by(chosen, key).items()):
+            strengths = _by(own, "strength")
+            stats = [mean_and_sd([100 * r[value] for r in g]) for g in strengths.values()]
+            means, sds = zip(*stats, strict=True)
+            ax.errorbar(
+                list(strengths),
+                means,
+                yerr=sds,
+                color=colour[name],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=3,
+                linewidth=0.9,
+                label=name,
+            )
+        ax.set(title=corruption, xlabel="strength")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel(label)
+    axes[0].set_ylim(bottom=0)
+    _legend_below(figure)
+    return figure
+
+
+def draw_pruning(rows: Sequence[Row]) -> Figure:
+    """Accuracy against sparsity, one panel per scope of the magnitudes."""
+    scopes = _by(rows, "scope")
+    titles = {
+        "network": "smallest of the network",
+        "layer": "smallest of each layer",
+        "filter": "relative to each filter's norm",
+    }
+    figure = new_figure(TEXT_IN, 2.5)
+    colour = _colours(rows)
+    axes = figure.subplots(1, len(scopes), sharey=True)
+    for ax, (scope, chosen) in zip(axes, scopes.items(), strict=True):
+        for optimizer, own in _by(chosen, "optimizer").items():
+            stats = {
+                s: mean_and_sd([100 * r["accuracy"] for r in g])
+                for s, g in _by(own, "sparsity").items()
+            }
+            means, sds = zip(*stats.values(), strict=True)
+            ax.errorbar(
+                [100 * s for s in stats],
+                means,
+                yerr=sds,
+                color=colour[optimizer],
+                marker="o",
+                markersize=3,
+                linewidth=0.9,
+                label=optimizer,
+            )
+        ax.set(title=titles[scope], xlabel="weights set to 0 (%)")
+    axes[0].set_ylabel("accuracy (%)")
+    axes[0].set_ylim(bottom=0)
+    _one_legend(axes[0])
+    return figure
+
+
+def draw_classes(rows: Sequence[Row]) -> Figure:
+    """Heat maps of the cosine of last features between classes, mean over seeds."""
+    optimizers = _by(rows, "optimizer")
+    figure = new_figure(TEXT_IN, 2.6)
+    axes = np.atleast_1d(figure.subplots(1, len(optimizers)))
+    values = [row["cosine"] for row in rows if row["cosine"] is not None]
+    low, high = min(0.0, *values), 1.0
+    for ax, (optimizer, own) in zip(axes, optimizers.items(), strict=True):
+        runs = list(_by(own, "run").values())
+        side = round(len(runs[0]) ** 0.5)
+        matrices = [
+            [np.nan if row["cosine"] is None else row["cosine"] for row in run] for run in runs
+        ]
+        mean = np.mean(np.array(matrices).reshape(len(runs), side, side), axis=0)
+        image = ax.imshow(mean, vmin=low, vmax=high, cmap="viridis")
+        ax.grid(visible=False)
+        other = mean[~np.eye(side, dtype=bool)].mean()
+        ax.set(title=f"{optimizer}\nother classes: {other:.2f}", xlabel="class")
+    axes[0].set_ylabel("class")
+    figure.colorbar(image, ax=list(axes), shrink=0.8, label="mean cosine")
+    return figure
+
+
+def draw_probes(rows: Sequence[Row]) -> Figure:
+    """Accuracy of the linear read-out of every layer, mean and standard deviation over seeds."""
+    return _draw_layers(rows, (("accuracy", "accuracy of a linear read-out"),))
+
+
+def draw_spectra(rows: Sequence[Row]) -> Figure:
+    """Singular values of four kernels from input to output, mean over seeds."""
+    layers = list(_by(rows, "layer"))
+    shown = [layers[round(i * (len(layers) - 1) / 3)] for i in range(4)]
+    figure = new_figure(TEXT_IN, 2.3)
+    colour = _colours(rows)
+    for ax, layer in zip(figure.subplots(1, 4, sharey=True), shown, strict=True):
+        chosen = [row for row in rows if row["layer"] == layer]
+        for optimizer, own in _by(chosen, "optimizer").items():
+            ranks = _by(own, "rank")
+            ax.plot(
+                list(ranks),
+                [mean_and_sd([r["singular_value"] for r in g])[0] for g in ranks.values()],
+                color=colour[optimizer],
+                linewidth=1,
+                label=optimizer,
+            )
+        ax.set(title=layer, xlabel="rank")
+    figure.axes[0].set_ylabel("singular value / largest")
+    _one_legend(figure.axes[-1])
+    return figure
+
+
+def _has(rows: Sequence[Row], prefix: str) -> bool:
+    """Say whether a table has a column of this prefix; older ones lack some."""
+    return any(key.startswith(prefix) for key in rows[0])
+
+
 def draw_weights(rows: Sequence[Row]) -> Figure:
     """Kernel norm, stable rank and distance from the start, layer by layer."""
     return _draw_layers(
@@ -294,7 +453,8 @@ def draw_weights(rows: Sequence[Row]) -> Figure:
         (
             ("l2", "kernel norm"),
             ("stable_rank", "stable rank"),
-            ("distance_from_start", "relative distance from start"),
+            ("distance_from_start", "distance / start"),
+            *((("angle_from_start", "angle from start (°)"),) if _has(rows, "angle") else ()),
         ),
     )
 
@@ -319,6 +479,12 @@ DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "cka": draw_cka,
     "hessian": draw_hessian,
     "calibration": draw_calibration,
+    "robustness": draw_robustness,
+    "shift": draw_shift,
+    "pruning": draw_pruning,
+    "classes": draw_classes,
+    "probes": draw_probes,
+    "spectra": draw_spectra,
     "weights": draw_weights,
     "activations": draw_activations,
 }

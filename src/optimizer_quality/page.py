@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from optimizer_quality.figures import pair_groups
 from trainrig.report.content import Picture, Section, Table
 from trainrig.report.describers import Description
-from trainrig.stats import LEVEL, mean_and_sd, permutation_test
+from trainrig.stats import LEVEL, hedges_g, holm, mean_and_sd, permutation_test, welch
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 CAPTIONS = {
@@ -30,9 +31,10 @@ CAPTIONS = {
     ),
     "barrier": (
         "Are they connected?",
-        "Test loss on the straight line between two solutions. A bump is a barrier. Right: "
-        "BatchNorm statistics re-estimated at every point, without which the middle of a line is "
-        "unfairly bad.",
+        "Test loss on the straight line between two solutions. A bump is a barrier. Re-estimated: "
+        "BatchNorm statistics measured at every point, without which the middle of a line is "
+        "unfairly bad. Aligned: the channels of the second network in the order that matches the "
+        "first, since networks that differ in this order alone compute the same.",
     ),
     "cka": (
         "Do layers represent the same?",
@@ -41,12 +43,39 @@ CAPTIONS = {
     "hessian": (
         "How sharp are they?",
         "Largest eigenvalues (Lanczos) and trace (Hutchinson) of the Hessian of the loss over "
-        "fixed training images.",
+        "fixed training images. A convolution in front of a BatchNorm can be scaled at will "
+        "without changing any output, and the plain eigenvalues change with it; those relative to "
+        "the filters' norms do not, so only these say something of the solution.",
     ),
     "calibration": (
         "Do they know what they know?",
         "Accuracy against confidence in 15 bins, those of 20 images and more; the dashed line is "
         "perfect calibration.",
+    ),
+    "robustness": (
+        "Do they hold on shifted images?",
+        "Accuracy on corrupted test images by strength; mean ± standard deviation over seeds.",
+    ),
+    "shift": (
+        "Do they part on shifted images?",
+        "Share of corrupted test images for which two networks name different classes.",
+    ),
+    "pruning": (
+        "How many weights do they need?",
+        "Accuracy with the smallest weights set to 0, without retraining. The panel relative to "
+        "each filter's norm does not depend on the scale of the filters.",
+    ),
+    "classes": (
+        "What do the last features share across classes?",
+        "Mean cosine of the last features of two images, by their classes; mean over seeds.",
+    ),
+    "probes": (
+        "Where does the class become readable?",
+        "Accuracy of a linear read-out of each layer's pooled features, fitted on training images.",
+    ),
+    "spectra": (
+        "How many directions do the kernels use?",
+        "Singular values relative to the largest; mean over seeds.",
     ),
     "weights": ("Weights, layer by layer", "Mean ± standard deviation over seeds."),
     "activations": ("Activations, layer by layer", "Over the probe images; mean ± sd over seeds."),
@@ -56,6 +85,8 @@ CAPTIONS = {
     ),
 }
 ENOUGH_SEEDS = 3
+#: Optimizers up to which every pair is tested.
+MOST_PAIRED = 3
 SPREADS = (
     "Mean ± standard deviation: of optimizers over seeds, of pairs over pairs. Pairs share runs, "
     "so their number is no number of repeats."
@@ -68,8 +99,6 @@ def summary_rows(tables: Tables) -> list[dict[str, str]]:
         ("accuracy", "test_accuracy", "test accuracy", 100, "{:.2f}", " %"),
         ("accuracy", "train_loss", "training loss", 1, "{:.3f}", ""),
         ("calibration", "ece", "calibration error", 100, "{:.2f}", " %"),
-        ("hessian", "eigenvalue", "top eigenvalue", 1, "{:.3g}", ""),
-        ("hessian", "trace", "Hessian trace", 1, "{:.3g}", ""),
     )
     rows = []
     for name in dict.fromkeys(row["optimizer"] for row in tables.get("accuracy", ())):
@@ -83,7 +112,95 @@ def summary_rows(tables: Tables) -> list[dict[str, str]]:
             if found:
                 shown["seeds"] = str(len(found))
                 shown[title] = _spread(list(found.values()), form) + unit
+        for coordinates, title in (("plain", "top eigenvalue"), ("filter", "per filter norm")):
+            values = [
+                row["eigenvalue"]
+                for row in tables.get("hessian", ())
+                if (row["optimizer"], row["rank"]) == (name, 1)
+                and row.get("coordinates", "plain") == coordinates
+            ]
+            if values:
+                shown[title] = _spread(values, "{:.3g}")
         rows.append(shown)
+    return rows
+
+
+def run_measures(tables: Tables) -> dict[str, dict[str, float]]:
+    """Return the figures of single runs that a claim may rest on: title → run → value.
+
+    None depends on the scale of filters in front of a BatchNorm, which no output depends on; the
+    plain Hessian does, and is left out.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+
+    def add(title: str, table: str, key: str, **wanted: Any) -> None:
+        for row in tables.get(table, ()):
+            fits = all(row.get(name) == value for name, value in wanted.items())
+            if fits and row.get(key) is not None:
+                found.setdefault(title, {}).setdefault(row["run"], []).append(row[key])
+
+    add("test accuracy", "accuracy", "test_accuracy")
+    add("loss on clean training images", "accuracy", "train_loss")
+    add("calibration error", "calibration", "ece")
+    add("top eigenvalue per filter norm", "hessian", "eigenvalue", coordinates="filter", rank=1)
+    add("top eigenvalue per weight", "hessian", "eigenvalue", coordinates="adaptive", rank=1)
+    add("mean angle from the start", "weights", "angle_from_start")
+    add("mean effective rank of kernels", "weights", "effective_rank")
+    add("effective rank of last features", "activations", "effective_rank", layer="pool")
+    add("mean accuracy on corrupted images", "robustness", "accuracy")
+    add("accuracy at 90 % sparsity", "pruning", "accuracy", scope="filter", sparsity=0.9)
+    for row in tables.get("classes", ()):
+        if row["class_a"] < row["class_b"] and row["cosine"] is not None:
+            title = "cosine of features across classes"
+            found.setdefault(title, {}).setdefault(row["run"], []).append(row["cosine"])
+    return {
+        title: {run: mean_and_sd(values)[0] for run, values in runs.items()}
+        for title, runs in found.items()
+    }
+
+
+def effect_rows(tables: Tables) -> list[dict[str, str]]:
+    """Return one row per measure and pair of optimizers: effect size, test, verdict; surest first.
+
+    Welch's test over runs, Holm-corrected over all rows. More than three optimizers are compared
+    with the one of the best validation accuracy only.
+    """
+    runs = {row["run"]: row["optimizer"] for row in tables.get("accuracy", ())}
+    names = list(dict.fromkeys(runs.values()))
+    chosen = list(combinations(names, 2))
+    if len(names) > MOST_PAIRED:
+        validation = {
+            name: mean_and_sd(
+                [r["val_accuracy"] for r in tables["accuracy"] if r["optimizer"] == name]
+            )[0]
+            for name in names
+        }
+        best = max(names, key=lambda name: validation[name])
+        chosen = [(name, best) for name in names if name != best]
+    tested = []
+    for title, values in run_measures(tables).items():
+        for pair in chosen:
+            a, b = ([v for run, v in values.items() if runs.get(run) == name] for name in pair)
+            p = welch(a, b).p
+            if not math.isnan(p):
+                tested.append((title, pair, (a, b), hedges_g(a, b), p))
+    corrected = holm([p for *_, p in tested])
+    rows = []
+    for p, (title, (a, b), (own, other), effect, _) in sorted(
+        zip(corrected, tested, strict=True), key=lambda entry: entry[0]
+    ):
+        interval = f"{effect.size:+.1f} ({effect.low:+.1f} to {effect.high:+.1f})"
+        rows.append(
+            {
+                "measure": title,
+                "optimizers": f"{a} - {b}",
+                "first": _spread(own, "{:.3g}"),
+                "second": _spread(other, "{:.3g}"),
+                "effect in sd (95 %)": "-" if math.isnan(effect.size) else interval,
+                "p, Holm": f"{p:.2g}",
+                "beyond seeds": "differs" if p < LEVEL else "not shown",
+            }
+        )
     return rows
 
 
@@ -98,11 +215,11 @@ def pair_rows(tables: Tables) -> list[dict[str, str]]:
         shown["pairs"] = str(len(values))
         shown["runs"] = str(len({r[k] for r in own["disagreement"] for k in ("run_a", "run_b")}))
         shown["disagreement"] = _spread(values, "{:.2f}") + " %"
-        for mode in ("interpolated", "re-estimated"):
+        for mode in ("interpolated", "re-estimated", "aligned, re-estimated"):
             lines = [r for r in own.get("barrier", ()) if r["batchnorm"] == mode and r["t"] == 0]
             if lines:
                 found = [row["barrier"] for row in lines]
-                shown[f"barrier, BatchNorm {mode}"] = _spread(found, "{:.2f}")
+                shown[f"barrier, {mode}"] = _spread(found, "{:.2f}")
         last = [r["cka"] for r in own.get("cka", ()) if r["layer_a"] == r["layer_b"] == "pool"]
         if last:
             shown["CKA before the last layer"] = _spread(last, "{:.3f}")
@@ -145,8 +262,28 @@ def verdict(tables: Tables) -> str:
         f"networks of one optimizer with different seeds for {shown['seeds']}: the optimizer "
         f"changes what the seed alone does by {change:+.1f} points."
         + _tested(tables)
+        + _beyond_seeds(tables)
         + _caution(tables)
     )
+
+
+def _beyond_seeds(tables: Tables) -> str:
+    """Return which measures of single runs differ between optimizers beyond seeds."""
+    rows = effect_rows(tables)
+    if not rows:
+        return ""
+    differing = list(dict.fromkeys(r["measure"] for r in rows if r["beyond seeds"] == "differs"))
+    others = [m for m in dict.fromkeys(r["measure"] for r in rows) if m not in differing]
+    text = f" Of {len(rows)} comparisons of single runs (Welch's test, Holm-corrected) "
+    text += f"{sum(r['beyond seeds'] == 'differs' for r in rows)} differ beyond seeds"
+    text += f": {', '.join(differing)}." if differing else "."
+    if others and differing:
+        text += f" Not shown to differ: {', '.join(others)}."
+    if "loss on clean training images" in differing:
+        text += (
+            " The runs are not at equal training loss, so part of the rest may follow from that."
+        )
+    return text
 
 
 def _tested(tables: Tables) -> str:
@@ -202,7 +339,8 @@ def describe_comparison(tables: Tables, folder: Path, notes: Sequence[str]) -> D
         folder: where ``{measure}.png`` are.
         notes: lines on data, runs and settings.
     """
-    answers = [Table(rows) for rows in (summary_rows(tables), pair_rows(tables)) if rows]
+    found = (effect_rows(tables), summary_rows(tables), pair_rows(tables))
+    answers = [Table(rows) for rows in found if rows]
     figures = [
         Section(title, [Picture(folder / f"{name}.png", f"{name}.csv holds the values.")], text)
         for name, (title, text) in CAPTIONS.items()

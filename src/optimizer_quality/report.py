@@ -56,10 +56,11 @@ def compare(
         n_probe=settings.n_probe,
         n_hessian=settings.n_hessian,
         n_statistics=settings.n_statistics,
+        n_clean=settings.n_clean,
     )
     cache = output_dir / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    work = Work(solutions, images, settings, cache, {}, {})
+    work = Work(solutions, images, settings, cache, {}, {}, {}, {})
     tables = {}
     for name, measure in MEASURES.items():
         if only and name not in only:

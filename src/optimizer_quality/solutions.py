@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optimizer_quality.config import CifarConfig
+from optimizer_quality.data import split_of
 from optimizer_quality.experiment import make_model
 from optimizer_quality.models import ResNet
 from trainrig.config import flatten, from_dict
@@ -183,18 +185,35 @@ class Images:
     Attributes:
         test: the whole test set.
         probe: its first images, for CKA, activations and the line between solutions.
-        train: the first training images, for the Hessian.
+        train: the first images that all runs were trained on, for the Hessian.
         statistics: the same, as many as BatchNorm is re-estimated on.
+        clean: the same without augmentation, as many as the training loss is measured on.
         source: where they are from.
         data: the set itself.
+        layout: how batches are made of it.
     """
 
     test: Batches
     probe: Batches
     train: Batches
     statistics: Batches
+    clean: Batches
     source: str
     data: ImageSet
+    layout: Layout
+
+    def pixels(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first test images (N, C, H, W) in 0..1 and their labels."""
+        images = self.data.test_images[:count].float() / 255
+        return images, self.data.test_labels[:count]
+
+    def normalised(self, pixels: Tensor, labels: Tensor) -> Batches:
+        """Return images in 0..1 as a network takes them, in batches."""
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.data.mean, self.data.std))
+        images = (pixels - mean) / std
+        if self.layout.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
 
 
 def load_images(
@@ -204,8 +223,12 @@ def load_images(
     n_probe: int,
     n_hessian: int,
     n_statistics: int,
+    n_clean: int,
 ) -> Images:
     """Read the set that the solutions were trained on.
+
+    The split follows a run's seed, so only images that every run was trained on count as training
+    images here: an image that one run held out says something else of it than of the others.
 
     Raises:
         FileNotFoundError: the set is not there.
@@ -220,21 +243,41 @@ def load_images(
             f"{recorded['content_sha256']} ({recorded['source']})"
         )
 
-    def batches(images: Tensor, labels: Tensor, count: int | None) -> Batches:
-        layout = Layout(
-            batch_size=BATCH,
-            mean=data.mean,
-            std=data.std,
-            channels_last=config.channels_last,
-        )
-        indices = torch.arange(len(labels))[:count]
+    layout = Layout(
+        batch_size=BATCH, mean=data.mean, std=data.std, channels_last=config.channels_last
+    )
+
+    def batches(images: Tensor, labels: Tensor, indices: Tensor) -> Batches:
         return list(ImageBatches(images, labels, indices, layout))
 
+    test = partial(batches, data.test_images, data.test_labels)
+    train = partial(batches, data.train_images, data.train_labels)
+    everything, common = torch.arange(len(data.test_labels)), common_images(solutions, data)
     return Images(
-        test=batches(data.test_images, data.test_labels, None),
-        probe=batches(data.test_images, data.test_labels, n_probe),
-        train=batches(data.train_images, data.train_labels, n_hessian),
-        statistics=batches(data.train_images, data.train_labels, n_statistics),
+        test=test(everything),
+        probe=test(everything[:n_probe]),
+        train=train(common[:n_hessian]),
+        statistics=train(common[:n_statistics]),
+        clean=train(common[:n_clean]),
         source=str(recorded["source"]),
         data=data,
+        layout=layout,
     )
+
+
+def common_images(solutions: Sequence[Solution], data: ImageSet) -> Tensor:
+    """Return the ascending indices of the images that every solution was trained on.
+
+    Raises:
+        ValueError: there are none.
+    """
+    n_items = len(data.train_labels)
+    shared = set(range(n_items))
+    for solution in solutions:
+        shared &= set(split_of(solution.config, n_items)[0].tolist())
+    if not shared:
+        raise ValueError(
+            "no image was in the training part of all runs; compare runs of one split "
+            "(train_items, train_val_split) or fewer seeds"
+        )
+    return torch.tensor(sorted(shared))

@@ -15,6 +15,8 @@ SMALL = {
     "--n-probe": 40,
     "--n-hessian": 30,
     "--n-statistics": 40,
+    "--n-clean": 40,
+    "--n-shift": 20,
     "--lanczos-steps": 5,
     "--trace-probes": 2,
     "--n-points": 3,
@@ -79,6 +81,7 @@ def test_every_measure_leaves_a_table_and_a_figure(compare, tmp_path):
     assert "different optimizers name different classes" in page
     assert "drawn, not photographed" in page
     for row in csv.DictReader((out / "accuracy.csv").open()):
+        assert row["train_loss"] != row["running_train_loss"]
         assert float(row["test_accuracy"]) == float(row["logged_test_accuracy"])
     kinds = {row["kind"] for row in csv.DictReader((out / "disagreement.csv").open())}
     assert kinds == {"sgd seeds", "adamw / sgd"}
@@ -123,10 +126,10 @@ def test_hessian_is_not_computed_again(compare, compared_runs, tmp_path, monkeyp
     assert compare("--only", "hessian", paths=runs[:2]) == 0
     assert (table.read_text(), asked) == (first, [])
     assert compare("--only", "hessian", paths=runs) == 0
-    assert len(asked) == 1
+    assert len(asked) == 3  # one for each coordinates
     assert table.read_text().startswith(first.splitlines()[0])
     assert compare("--only", "hessian", "--lanczos-steps", "6", paths=runs[:2]) == 0
-    assert len(asked) == 3  # other settings, other figures
+    assert len(asked) == 9  # other settings, other figures
 
 
 def test_mistakes_are_one_line(compare, compared_runs, tmp_path, capsys):

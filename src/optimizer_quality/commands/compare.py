@@ -1,4 +1,4 @@
-"""Compare finished runs of different optimizers and seeds: ten measures and one page.
+"""Compare finished runs of different optimizers and seeds: sixteen measures and one page.
 
 Example:
     python analysis/compare_solutions.py runs/optimizer_quality/results/*_seed*
@@ -29,8 +29,10 @@ def make_parser() -> argparse.ArgumentParser:
     settings.add_argument("--n-probe", type=int, help="test images: CKA, lines (2000)")
     settings.add_argument("--n-hessian", type=int, help="training images: Hessian (1000)")
     settings.add_argument("--n-statistics", type=int, help="training images: BatchNorm (1000)")
+    settings.add_argument("--n-clean", type=int, help="training images: final loss (5000)")
+    settings.add_argument("--n-shift", type=int, help="test images that are corrupted (1000)")
     settings.add_argument("--lanczos-steps", type=int, help="(20)")
-    settings.add_argument("--trace-probes", type=int, help="(8)")
+    settings.add_argument("--trace-probes", type=int, help="(16)")
     settings.add_argument("--n-points", type=int, help="points of a line (11)")
     settings.add_argument("--lines-per-kind", type=int, help="lines per kind of pair, 0 = all (3)")
     settings.add_argument("--feature-steps", type=int, help="ascent steps (96)")

@@ -2,11 +2,16 @@
 
 H is that of the mean loss over a fixed set of images, with respect to all parameters, the network
 in evaluation mode (BatchNorm uses its running statistics, so that the loss is a sum over images).
+
+H depends on the scale of the weights, which the network's function may not: a convolution in front
+of a BatchNorm can be scaled by c at will, and its block of H changes by 1 / c². So the curvature is
+measured in relative coordinates as well, as ``D H D`` with a diagonal D (``COORDINATES``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,18 +52,71 @@ class HessianOperator:
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v for a float vector (D,)."""
+        return self.products(vector[None])[0]
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return H v for each row of (K, D), as (K, D); they share the gradient's graph."""
         self.model.eval()
         sizes = [p.numel() for p in self.parameters]
-        parts = vector.split(sizes)
-        direction = [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
-        product = torch.zeros_like(vector)
+        products = torch.zeros_like(vectors)
         for images, labels in self.batches:
             loss = self.criterion(self.model(images), labels) * (len(labels) / self.n_images)
             gradient = torch.autograd.grad(loss, self.parameters, create_graph=True)
-            along = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
-            second = torch.autograd.grad(along, self.parameters)
-            product += torch.cat([s.reshape(-1) for s in second])
-        return product
+            for k, vector in enumerate(vectors):
+                parts = zip(vector.split(sizes), self.parameters, strict=True)
+                second = torch.autograd.grad(
+                    gradient,
+                    self.parameters,
+                    [part.view(p.shape) for part, p in parts],
+                    retain_graph=k < len(vectors) - 1,
+                )
+                products[k] += torch.cat([s.reshape(-1) for s in second])
+        return products
+
+
+def filter_norms(parameters: Sequence[Tensor]) -> Tensor:
+    """Return for every value the norm of the filter that it belongs to, (D,).
+
+    A filter is the part of a kernel that makes one output; any other parameter is one filter. In
+    these coordinates a step of length r in one filter is a change of it by the fraction r. What a
+    network computes does not depend on the norm of a filter in front of a BatchNorm, and so does
+    not the curvature. Source: H. Li et al., "Visualizing the Loss Landscape of Neural Nets",
+    arXiv:1712.09913, section 4, which leaves out biases and BatchNorm.
+    """
+    return torch.cat(
+        [
+            (
+                p.flatten(1).norm(dim=1, keepdim=True).expand(-1, p[0].numel()).reshape(-1)
+                if p.ndim > 1
+                else p.norm().expand(p.numel())
+            )
+            for p in (p.detach() for p in parameters)
+        ]
+    )
+
+
+def magnitudes(parameters: Sequence[Tensor]) -> Tensor:
+    """Return every value's magnitude, (D,): a step of length r changes a value by the fraction r.
+
+    Does not change either when a channel is scaled between two layers. Source: J. Kwon et al.,
+    "ASAM: Adaptive Sharpness-Aware Minimization", arXiv:2102.11600; elementwise as in
+    M. Andriushchenko et al., "A Modern Look at the Relationship between Sharpness and
+    Generalization", arXiv:2302.07011.
+    """
+    return torch.cat([p.detach().abs().reshape(-1) for p in parameters])
+
+
+def ones(parameters: Sequence[Tensor]) -> Tensor:
+    """Return ones (D,): the Hessian as it is, which depends on the scale of the weights."""
+    return torch.cat([torch.ones_like(p).reshape(-1) for p in parameters])
+
+
+#: Name → the diagonal of D, from the parameters.
+COORDINATES: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "plain": ones,
+    "filter": filter_norms,
+    "adaptive": magnitudes,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +179,27 @@ def lanczos(matvec: MatVec, like: Tensor, *, n_top: int, n_steps: int, seed: int
     return Spectrum(tuple(values[order].tolist()), tuple(residuals.tolist()), len(alphas))
 
 
-def hutchinson_trace(
-    matvec: MatVec, like: Tensor, *, n_probes: int, seed: int = 0
-) -> tuple[float, float]:
-    """Estimate the trace and the standard error of the estimate.
+def hutchinson_traces(
+    operator: HessianOperator, diagonals: Sequence[Tensor], *, n_probes: int, seed: int = 0
+) -> list[tuple[float, float]]:
+    """Estimate the trace of ``D H D`` for several diagonal D, each with its standard error.
 
-    ``tr H = E[vᵀHv]`` for v of independent signs; M. Hutchinson, Communications in Statistics 19
-    (1990).
+    ``tr A = E[vᵀ A v]`` for v of independent signs; M. Hutchinson, Communications in Statistics 19
+    (1990). All D get the same v, and their products share the gradient's graph.
 
     Args:
-        matvec: (D,) → (D,).
-        like: a vector (D,) that gives size, type and device.
+        operator: of H.
+        diagonals: of D, (D,) each.
         n_probes: sign vectors; with one the standard error is ``nan``.
         seed: of the probes.
     """
     generator = torch.Generator().manual_seed(seed)
-    samples = []
-    for _ in range(n_probes):
-        signs = torch.randint(0, 2, like.shape, generator=generator).mul(2).sub(1).to(like)
-        samples.append(torch.dot(signs, matvec(signs)).item())
-    values = torch.tensor(samples, dtype=torch.float64)
-    error = values.std().item() / n_probes**0.5 if n_probes > 1 else float("nan")
-    return values.mean().item(), error
+    shape = (n_probes, operator.size)
+    signs = torch.randint(0, 2, shape, generator=generator).mul(2).sub(1).to(operator.like)
+    vectors = torch.cat([signs * d for d in diagonals])
+    values = (vectors.double() * operator.products(vectors).double()).sum(dim=1)
+    by_diagonal = values.view(len(diagonals), n_probes)
+    means = by_diagonal.mean(dim=1).tolist()
+    if n_probes == 1:
+        return [(mean, math.nan) for mean in means]
+    return list(zip(means, (by_diagonal.std(dim=1) / n_probes**0.5).tolist(), strict=True))

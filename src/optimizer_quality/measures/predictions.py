@@ -5,6 +5,7 @@ Legend: N images, K classes, M bins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,6 +49,26 @@ def total_variation(a: Tensor, b: Tensor) -> float:
     """
     p, q = (x.double().softmax(dim=1) for x in (a, b))
     return (p - q).abs().sum(dim=1).mul(0.5).mean().item()
+
+
+def error_consistency(a: Tensor, b: Tensor, labels: Tensor) -> float:
+    """Return how far two networks err on the same images, beyond what their accuracies explain.
+
+    Cohen's kappa of "right" and "wrong": ``(c - e) / (1 - e)`` with c the share of images that both
+    have right or both wrong, and ``e = p q + (1 - p)(1 - q)`` of their accuracies p and q; 1 is the
+    same errors, 0 chance. R. Geirhos et al., "Beyond accuracy: quantifying trial-by-trial behaviour
+    of CNNs and humans by measuring error consistency", arXiv:2006.16736. nan where neither errs.
+
+    Args:
+        a: logits (N, K).
+        b: logits (N, K) of the same images.
+        labels: (N,).
+    """
+    right = [(logits.argmax(dim=1) == labels).double() for logits in (a, b)]
+    p, q = (r.mean().item() for r in right)
+    expected = p * q + (1 - p) * (1 - q)
+    observed = (right[0] == right[1]).double().mean().item()
+    return (observed - expected) / (1 - expected) if expected < 1 else math.nan
 
 
 @dataclass(frozen=True, slots=True)

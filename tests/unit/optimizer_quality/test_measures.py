@@ -16,15 +16,28 @@ from optimizer_quality.measures.barrier import (
     mix,
     reestimate_batchnorm,
 )
-from optimizer_quality.measures.curvature import HessianOperator, hutchinson_trace, lanczos
+from optimizer_quality.measures.curvature import (
+    COORDINATES,
+    HessianOperator,
+    hutchinson_traces,
+    lanczos,
+)
 from optimizer_quality.measures.features import maximise_activation
-from optimizer_quality.measures.layers import activation_statistics, weight_statistics
+from optimizer_quality.measures.layers import (
+    activation_statistics,
+    singular_values,
+    weight_statistics,
+)
 from optimizer_quality.measures.predictions import (
     calibration,
     disagreement,
+    error_consistency,
     predict,
     total_variation,
 )
+from optimizer_quality.measures.pruning import SCOPES, pruned
+from optimizer_quality.measures.representations import RIDGE, class_similarity, probe_accuracy
+from optimizer_quality.measures.robustness import CORRUPTIONS
 from optimizer_quality.measures.similarity import CkaMatrix, cka, gram, hsic, layer_grams
 from optimizer_quality.models import ResNet
 
@@ -72,8 +85,27 @@ def test_top_eigenvalues_and_trace_are_those_of_the_full_hessian(tiny, full_hess
     found = lanczos(operator, operator.like, n_top=5, n_steps=operator.size)
     found_values = torch.tensor(found.eigenvalues, dtype=torch.float64)
     assert_close(found_values, exact[:5], rtol=1e-9, atol=1e-12)
-    trace, error = hutchinson_trace(operator, operator.like, n_probes=200)
-    assert abs(trace - full_hessian.trace().item()) < 4 * error
+    assert_close(operator.products(torch.eye(3, operator.size).double()), full_hessian[:3])
+
+
+@pytest.mark.parametrize("name", COORDINATES)
+def test_relative_curvature_is_that_of_the_rescaled_hessian(tiny, full_hessian, name):
+    """D built value by value: a row of a kernel is a filter, any other parameter is one."""
+    operator = HessianOperator(*tiny)
+    wanted = []
+    for parameter in tiny[0].parameters():
+        for row in parameter.detach() if parameter.ndim > 1 else [parameter.detach()]:
+            for value in row:
+                whole = math.sqrt(sum(v.item() ** 2 for v in row))
+                wanted.append({"plain": 1.0, "filter": whole, "adaptive": abs(value.item())}[name])
+    d = COORDINATES[name](operator.parameters)
+    assert_close(d, torch.tensor(wanted, dtype=torch.float64))
+    scaled = torch.diag(d) @ full_hessian @ torch.diag(d)
+    found = lanczos(lambda v: d * operator(d * v), operator.like, n_top=3, n_steps=operator.size)
+    exact = torch.linalg.eigvalsh(scaled).flip(0)[:3]
+    assert_close(torch.tensor(found.eigenvalues).double(), exact, rtol=1e-6, atol=1e-9)
+    ((trace, error),) = hutchinson_traces(operator, [d], n_probes=400)
+    assert 0 < abs(trace - scaled.trace().item()) < 4 * error
 
 
 def test_residuals_bound_the_error_before_convergence():
@@ -248,3 +280,100 @@ def test_maximised_images_excite_their_units():
     assert (after > before).all()
     again, _ = maximise_activation(model, (3, 32, 32), n_steps=20)
     assert torch.equal(images, again)
+
+
+def test_error_consistency_is_kappa_of_right_and_wrong():
+    a, b, labels = torch.randn(200, 4), torch.randn(200, 4), torch.randint(0, 4, (200,))
+    right = [
+        [int(row.argmax()) == int(y) for row, y in zip(m, labels, strict=True)] for m in (a, b)
+    ]
+    p, q = (sum(r) / 200 for r in right)
+    same = sum(x == y for x, y in zip(*right, strict=True)) / 200
+    chance = p * q + (1 - p) * (1 - q)
+    assert error_consistency(a, b, labels) == pytest.approx((same - chance) / (1 - chance))
+    assert error_consistency(a, a, labels) == pytest.approx(1)
+    perfect = nn.functional.one_hot(labels, 4).float()
+    assert math.isnan(error_consistency(perfect, perfect, labels))
+
+
+def test_class_similarity_is_the_mean_over_pairs():
+    features, labels = torch.rand(9, 5), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    found = class_similarity(features, labels, 4)
+    for i in range(3):
+        for j in range(3):
+            cosines = [
+                nn.functional.cosine_similarity(features[a].double(), features[b].double(), dim=0)
+                for a in range(9)
+                for b in range(9)
+                if a != b and labels[a] == i and labels[b] == j
+            ]
+            assert found[i, j].item() == pytest.approx(torch.stack(cosines).mean().item(), rel=1e-6)
+    assert found[3].isnan().all()  # a class without images
+
+
+def test_probe_is_ridge_regression_by_gradient_descent():
+    """The closed form is where descending the penalised squared error ends."""
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 3).double() * torch.tensor([1.0, 10.0, 0.1]), torch.randint(0, 3, (60,))
+    x[:, 0] += y
+    scaled = (x - x.mean(0)) / x.std(0)
+    target = nn.functional.one_hot(y, 3).double()
+    prior, w = target.mean(0), torch.zeros(3, 3, dtype=torch.float64)
+    for _ in range(2000):
+        w -= 0.01 * (scaled.T @ (scaled @ w - (target - prior)) + RIDGE * 60 * w)
+    direct = ((scaled @ w + prior).argmax(1) == y).double().mean().item()
+    assert probe_accuracy((x, y), (x, y), 3) == pytest.approx(direct, abs=1e-6)
+    dead = torch.cat([x, torch.ones(60, 1)], dim=1)  # a unit that never moves
+    assert probe_accuracy((dead, y), (dead, y), 3) == pytest.approx(direct, abs=1e-6)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_pruning_removes_the_smallest(scope):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+    with torch.no_grad():
+        model[0].weight.mul_(5)
+    before = [model[0].weight.detach().clone(), model[2].weight.detach().clone()]
+    after = pruned(model, 0.4, scope)
+    sizes = [w.abs() for w in before]
+    if scope == "filter":
+        sizes = [torch.stack([r / r.norm() for r in s]) for s in sizes]
+    everything = sorted(v for s in sizes for v in s.flatten().tolist())
+    for kernel, size, w in zip((after[0].weight, after[2].weight), sizes, before, strict=True):
+        own = everything if scope == "network" else sorted(size.flatten().tolist())
+        limit = own[int(0.4 * len(own)) - 1]
+        assert_close(kernel.detach(), torch.where(size <= limit, 0.0, w))
+    assert_close(model[0].weight.detach(), before[0])  # the model itself stays
+    assert_close(after[0].bias, model[0].bias)
+
+
+def test_effective_rank_and_angle_are_their_formulas():
+    w = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+    start, model = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(w)
+        start.weight.copy_(w.roll(1, 0))
+    shares = [0.5, 1 / 3, 1 / 6]
+    wanted = math.exp(-sum(p * math.log(p) for p in shares))
+    (row,) = weight_statistics(model, start)
+    assert row["effective_rank"] == pytest.approx(wanted)
+    assert row["angle_from_start"] == pytest.approx(90)
+    with torch.no_grad():
+        start.weight.copy_(0.1 * w)
+    assert weight_statistics(model, start)[0]["angle_from_start"] == pytest.approx(0, abs=1e-4)
+    values = [row["singular_value"] for row in singular_values(model)]
+    assert values == pytest.approx([1, 2 / 3, 1 / 3])
+
+
+def test_corruptions_leave_pictures_and_get_stronger():
+    torch.manual_seed(0)
+    images = nn.functional.interpolate(torch.rand(4, 3, 8, 8), size=(32, 32), mode="bilinear")
+    for name, corrupt in CORRUPTIONS.items():
+        changed = [(corrupt(images, s) - images).square().mean().item() for s in range(1, 6)]
+        assert changed == sorted(changed), name
+        assert changed[0] > 0
+        assert torch.equal(corrupt(images, 3), corrupt(images, 3))
+        assert 0 <= corrupt(images, 5).min() <= corrupt(images, 5).max() <= 1
+    flat = torch.full((1, 3, 32, 32), 0.4)
+    for name in ("blur", "contrast", "rotation"):
+        assert_close(CORRUPTIONS[name](flat, 5), flat)
