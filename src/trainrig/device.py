@@ -75,6 +75,16 @@ def autocast(
     return contextlib.nullcontext()
 
 
+def send(
+    tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return a tensor on a device, without letting the host wait for a GPU."""
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # else the copy waits until it was read
+    return tensor.to(device, dtype, non_blocking=True)
+
+
 def reuse_memory() -> bool:
     """Let the C library keep freed memory for this process instead of returning it.
 

@@ -8,11 +8,12 @@ within ``PortableDraws``, so that one seed gives the same bits on every CPU.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,27 @@ def make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # unlisted
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def deterministic_kernels(device: torch.device | str) -> Iterator[None]:
+    """Within, a GPU takes deterministic kernels; for code whose process decides otherwise.
+
+    Sums by atomic additions come out in another order each time. On a CPU nothing changes.
+    """
+    if torch.device(device).type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined] # unlisted
+    cudnn = torch.backends.cudnn.deterministic
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    make_deterministic()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined] # unlisted
+        torch.backends.cudnn.deterministic = cudnn
 
 
 def capture_rng(device: torch.device | str | None = None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def deepobs(out: Path, *more: str, epochs: int = 4, device: str = "cuda"):
     return [
         *("scripts/run_deepobs.py", "mnist_mlp", "--optimizer", "Adam", "--lr", "0.01"),
         *("--bs", "50", "-N", str(epochs), "--data_dir", str(data), "--output_dir", str(out)),
-        *("--device", device, "--checkpoint_interval_s", "0", "--quiet", *more),
+        *("--device", device, "--quiet", *more),
     ]
 
 
@@ -88,7 +88,7 @@ def ptycho(out: Path, *more: str, epochs: int = 4):
     """Ptychography: training on a made-up scan."""
     return [
         *("scripts/train_ptycho.py", "--train_data_file", str(scan(out.parent))),
-        *("--output_dir", str(out), "--nepochs", str(epochs), "--batch_size", "4"),
+        *("--output_dir", str(out), "--nepochs", str(epochs), "--batch_size", "2"),
         *("--n_groups", "16", "--n_filters_scale", "1", "--accelerator", "cuda", "--quiet"),
         *("--no-do_stitching", "--resume", *more),
     ]

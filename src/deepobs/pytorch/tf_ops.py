@@ -7,6 +7,8 @@ total at the bottom and right.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
@@ -94,18 +96,22 @@ def resize_bilinear(x: Tensor, height: int, width: int) -> Tensor:
     """
     if tuple(x.shape[-2:]) == (height, width):
         return x
-    lower, upper, weight = _sources(x.shape[-2], height, x)
+    lower, upper, weight = _sources(x.shape[-2], height, x.device, x.dtype)
     x = torch.lerp(x[..., lower, :], x[..., upper, :], weight[:, None])
-    lower, upper, weight = _sources(x.shape[-1], width, x)
+    lower, upper, weight = _sources(x.shape[-1], width, x.device, x.dtype)
     return torch.lerp(x[..., lower], x[..., upper], weight)
 
 
-def _sources(size: int, target: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@lru_cache(maxsize=64)
+def _sources(
+    size: int, target: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which cells each target lies between, and where; made once for a device."""
     position = np.arange(target, dtype=np.float32) * np.float32(size / target)
     lower = np.floor(position).astype(np.int64)
     upper = np.minimum(lower + 1, size - 1)
     return (
-        torch.from_numpy(lower).to(like.device),
-        torch.from_numpy(upper).to(like.device),
-        torch.from_numpy(position - lower).to(like),
+        torch.from_numpy(lower).to(device),
+        torch.from_numpy(upper).to(device),
+        torch.from_numpy(position - lower).to(device, dtype),
     )

@@ -20,6 +20,8 @@ from ptycho_torch.network.assembly import Stitcher, crop_centre
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.physics.scaling import input_factor, mean_frame_energy, probe_norm
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.device import send
+from trainrig.seeding import deterministic_kernels
 
 
 @dataclass
@@ -77,7 +79,7 @@ class FrameStream:
     @torch.inference_mode()
     def patches(self, images: Tensor) -> Tensor:
         """Photon amplitudes (B, C, N, N) → the patches' stitched part, physical: (B, C, M, M)."""
-        images = images.to(self.device)
+        images = send(images, self.device)
         within = 2 * self.trim <= images.shape[-1]  # else the border branch is stitched too
         patches = self.net.centres(images) if within else self.net.patches(images)
         cropped = crop_centre(patches, self.trim) * self.scale
@@ -92,11 +94,12 @@ class FrameStream:
     def add_images(self, images: Tensor, coords: np.ndarray) -> None:
         """Take (B, C, N, N) photon amplitudes s·X with (B, C, 2) positions."""
         began = time.perf_counter()
-        patches = self.patches(images).flatten(0, 1)
-        place = torch.from_numpy(np.asarray(coords, np.float64).reshape(-1, 2)).to(self.device)
-        self.stitcher.add(patches, place, self.weight)
-        if str(self.device) != "cpu":
-            torch.cuda.synchronize()
+        place = torch.from_numpy(np.asarray(coords, np.float64).reshape(-1, 2))
+        with deterministic_kernels(self.device):
+            patches = self.patches(images).flatten(0, 1)
+            self.stitcher.add(patches, send(place, self.device), self.weight)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - began
         self.patterns += len(patches)
 

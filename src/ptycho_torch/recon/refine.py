@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from torch import Tensor
 from ptycho_torch.physics import forward as physics
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
+from trainrig.device import send
+from trainrig.seeding import deterministic_kernels
 
 
 @dataclass
@@ -78,6 +81,18 @@ class RefineState:
         return self.object.detach().cpu().numpy()
 
 
+class Rows(NamedTuple):
+    """Numbers of the frames of a batch, on the host and where they are computed."""
+
+    host: np.ndarray
+    there: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, device: torch.device | str) -> Rows:
+        """Return the rows (K,), which lie on the host, and send them."""
+        return cls(rows.numpy(), send(rows, device))
+
+
 class _Engine:
     """Variables, velocities and preconditioners of one refinement."""
 
@@ -107,14 +122,12 @@ class _Engine:
         self.velocity["probe"] = torch.zeros_like(self.probe)
         self.moment = torch.zeros(len(scan), device=device, dtype=torch.float64)
 
-    def loss(
-        self, rows: Tensor, obj: Tensor, probe: Tensor, shifts: Tensor, back: Tensor
-    ) -> Tensor:
+    def loss(self, rows: Rows, obj: Tensor, probe: Tensor, shifts: Tensor, back: Tensor) -> Tensor:
         """Summed loss of a batch; frames are compared unshifted, which saves a shift per frame."""
-        frames = torch.from_numpy(np.asarray(self.scan.diff3d[rows.cpu().numpy()])).to(self.device)
+        frames = send(torch.from_numpy(np.asarray(self.scan.diff3d[rows.host])), self.device)
         measured = torch.fft.ifftshift(frames, dim=(-2, -1))
         size = (self.scan.N, self.scan.N)
-        windows = physics.sample_windows(obj[None], self.corner[rows] + shifts, size)
+        windows = physics.sample_windows(obj[None], self.corner[rows.there] + shifts, size)
         field = torch.fft.fft2(windows[:, None] * probe, norm="ortho")
         rate = (field.real.square() + field.imag.square()).sum(1) + torch.fft.ifftshift(back)
         if self.s.loss == "poisson":
@@ -122,9 +135,9 @@ class _Engine:
             terms = physics.poisson_nll(rate.clamp_min(1e-6), measured.square()) / 2
         else:
             terms = (torch.sqrt(rate + 1e-9) - measured).square()
-        bad = self.scan.bad_of(rows.cpu().numpy())
+        bad = self.scan.bad_of(rows.host)
         if bad is not None:
-            hidden = torch.from_numpy(np.fft.ifftshift(bad, axes=(-2, -1))).to(self.device)
+            hidden = send(torch.from_numpy(np.fft.ifftshift(bad, axes=(-2, -1))), self.device)
             terms = terms.masked_fill(hidden, 0.0)
         return terms.sum()
 
@@ -135,16 +148,16 @@ class _Engine:
         canvas = torch.zeros(1, *self.grid.shape, device=self.device)
         return physics.accumulate(canvas, power.expand(len(rows), *power.shape), place)[0]
 
-    def update(self, rows: Tensor, step: float, epoch: int) -> float:
-        """One preconditioned step from one batch; returns its summed loss."""
-        s = self.s
+    def update(self, batch: Rows, step: float, epoch: int) -> Tensor:
+        """One preconditioned step from one batch; returns its summed loss, waiting for nothing."""
+        s, rows = self.s, batch.there
         late = epoch >= s.probe_start_epoch
         probe_on, shift_on = s.learn_probe and late, s.learn_positions and late
         obj = self.object.detach().requires_grad_()
         probe = self.probe.detach().requires_grad_(probe_on)
         shifts = self.shifts[rows].detach().requires_grad_(shift_on)
         back = self.background.detach().requires_grad_(s.learn_background and late)
-        loss = self.loss(rows, obj, probe, shifts, back)
+        loss = self.loss(batch, obj, probe, shifts, back)
         penalty: Tensor | float = 0.0
         if s.smoothness:
             penalty = s.smoothness * len(rows) / len(self.scan) * physics.total_variation(obj)
@@ -162,7 +175,7 @@ class _Engine:
         if back.grad is not None:
             change = back.grad / (back.grad.abs().max() + 1e-12)
             self.background = (self.background - 0.01 * step * change).clamp_min(0)
-        return float(loss.detach())
+        return loss.detach()
 
     def _keep_power(self) -> None:
         """Give the probe its start power back and the object the factor: nothing else fixes it."""
@@ -192,7 +205,11 @@ def misfit(
         total = sum(
             float(
                 engine.loss(
-                    rows, engine.object, engine.probe, engine.shifts[rows], engine.background
+                    Rows.of(rows, "cpu"),
+                    engine.object,
+                    engine.probe,
+                    engine.shifts[rows],
+                    engine.background,
                 )
             )
             for rows in chosen.split(batch)
@@ -232,11 +249,13 @@ def refine(
     losses: list[float] = []
     for epoch in range(settings.epochs):
         fade = min(1.0, 2 * (1 - epoch / settings.epochs))
-        order = torch.randperm(len(scan), generator=generator).to(device)
-        total = sum(
-            engine.update(rows, settings.step * fade, epoch)
-            for rows in order.split(settings.batch_size)
-        )
+        order = torch.randperm(len(scan), generator=generator)
+        with deterministic_kernels(device):
+            summed = [
+                engine.update(Rows.of(rows, device), settings.step * fade, epoch)
+                for rows in order.split(settings.batch_size)
+            ]
+        total = sum(torch.stack(summed).tolist())
         losses.append(total / engine.pixels)
         if not np.isfinite(losses[-1]):
             raise DivergedError(

@@ -15,6 +15,7 @@ from deepobs.pytorch.datasets.dataset import VALIDATION_SPLIT_SEED, DataSet, fin
 from deepobs.pytorch.datasets.image_ops import standardize
 from deepobs.pytorch.datasets.loaders import Batch, Loader
 from deepobs.pytorch.tf_ops import resize_bilinear
+from trainrig.device import send
 from trainrig.files import reading
 
 SMALLER_SIDE_PX, CROP_PX = 256, 224
@@ -91,7 +92,8 @@ class FolderLoader(Loader):
                 images = pool.map(load, rows) if workers else map(load, rows)
                 x = standardize(torch.stack(list(images)))
                 y = torch.tensor([self.files[row][1] for row in rows])
-                yield x.to(self.data.device, self.data.dtype), y.to(self.data.device)
+                device = self.data.device
+                yield send(x, device, self.data.dtype), send(y, device)
 
     def _example(self, pass_index: int, row: int) -> Tensor:
         image = load_image(self.files[row][0])
