@@ -128,7 +128,7 @@ def check_two_d(golden: Golden, stem: str, report: Report) -> None:
                 at = torch.tensor(u).double(), torch.tensor(v).double()
                 ours = float(net.function(*at).detach())
                 where = f"minimum at ({u:.3g}, {v:.3g})"
-                report.check(case, where, abs(ours - value), 1e-6)
+                report.check(case, where, abs(ours - value), bound)
     with report.attempt(f"{stem}/noise"):
         _check_noise(records["noise"], report, bound)
 
@@ -178,9 +178,10 @@ def _check_function(
 
 
 def _check_noise(record: Record, report: Report, bound: float | None) -> None:
+    # Exact float32 draws, and statistics in float64: of 10,000 numbers whose mean is 1/400 of their
+    # magnitude, rounding moves a mean by 10,000 x 2^-53 x 400 = 5e-10, far below any bound.
     problem = TESTPROBLEMS["two_d_branin"](128)
     problem.set_up()
-    bound = None if bound is None else max(bound, 1e-5)
     for axis, values in zip("xy", problem.data.train.arrays, strict=True):
         values = values.double().numpy()
         for key, ours in (
