@@ -44,6 +44,11 @@ RUNS_COLUMNS = (
     "in_grid",
     "differs",
 )
+#: Columns that change while a run is at work.
+MOVING = (
+    *("lr", "parameters", "status", "train_loss", "val_accuracy", "test_loss", "test_accuracy"),
+    *("seconds", "differs"),
+)
 #: What a comparison of runs tells apart, or what changes no number but its rounding.
 FREE = ("seed", "optimizer.type", "optimizer.lr", "device", "engine")
 
@@ -122,13 +127,13 @@ def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def edited_cells(folder: Path) -> list[str]:
-    """Return where the ``runs.csv`` of ``folder`` contradicts the runs' own ``config.json``.
+    """Return where the ``runs.csv`` of ``folder`` contradicts the runs' own files."""
 
-    A learning rate that is the optimizer's own default stands in no configuration.
-    """
-    return edited(
-        folder, lambda config: {k: v for k, v in config_facts(config).items() if v is not None}
-    )
+    def own(grid: set[str]) -> dict[str, dict[str, Any]]:
+        listed, _ = list_runs(folder, grid or None)
+        return {run.name: _row(folder / run.name, run) for run in listed}
+
+    return edited(folder, own, MOVING)
 
 
 def _row(path: Path, run: Listed) -> dict[str, Any]:

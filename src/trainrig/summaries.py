@@ -168,39 +168,58 @@ def _within(key: str, section: str) -> bool:
     return key == section or key.startswith(f"{section}.")
 
 
-def cell_differences(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Return where a row of a table says something else of the run ``name`` than ``facts``.
+def contradictions(
+    table: Path,
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    own: Mapping[str, Mapping[str, Any]],
+    moving: Collection[str],
+) -> list[str]:
+    """Return where a table of runs says something else than the runs' own files.
 
-    >>> cell_differences("one", {"lr": 0.5, "seed": 1}, {"lr": 0.1, "seed": 1})
-    ['lr of one is 0.5, its config.json says 0.1']
+    Args:
+        table: its path; the runs lie beside it.
+        rows: the run's name and the row, of each row of the table.
+        own: run → the row that its files give; runs without one are not judged.
+        moving: columns that change while a run is at work. They are not compared for a run whose
+            files are newer than the table, which has trained further since.
     """
-    return [
-        f"{key} of {name} is {row[key]}, its config.json says {value}"
-        for key, value in facts.items()
-        if key in row and row[key] != value
-    ]
+    written = table.stat().st_mtime_ns
+    lines = []
+    for name, row in rows:
+        newer = name in own and _changed_ns(table.parent / name) > written
+        for column, value in own.get(name, {}).items():
+            if column in row and row[column] != value and not (newer and column in moving):
+                said, found = ("empty" if v is None else v for v in (row[column], value))
+                lines.append(f"{column} of {name} is {said}, its own files say {found}")
+    return lines
 
 
-def edited(folder: Path, facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[str]:
+def _changed_ns(run: Path) -> int:
+    """Return when a run last wrote its status or a checkpoint."""
+    files = (run / "status.json", *run.glob("checkpoints/**/"))
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
+def edited(
+    folder: Path,
+    own: Callable[[set[str]], Mapping[str, Mapping[str, Any]]],
+    moving: Collection[str],
+) -> list[str]:
     """Return where the ``runs.csv`` of ``folder`` contradicts its runs, none where there is none.
 
     Args:
         folder: of the runs; the table's column ``run`` names them.
-        facts: ``config.json`` → what it says, by column.
+        own: names of the runs in the grid → the row that each run's files give.
+        moving: as for ``contradictions``.
     """
     path = folder / "runs.csv"
     if not path.exists():
         return []
     try:
-        rows = read_table(path, {"run": Column(str)})
-        configs = {row["run"]: folder / row["run"] / "config.json" for row in rows}
-        lines = [
-            line
-            for row in rows
-            if configs[row["run"]].exists()
-            for line in cell_differences(row["run"], row, facts(read_json(configs[row["run"]])))
-        ]
-    except (ValueError, LookupError, TypeError) as error:
+        rows = [(row["run"], row) for row in read_table(path, {"run": Column(str)})]
+        found = own({name for name, row in rows if row.get("in_grid")})
+        lines = contradictions(path, rows, found, moving)
+    except (ValueError, LookupError, TypeError, OSError) as error:
         return [f"{path}: cannot be compared with its runs ({error})"]
     return [f"{path.name}: {line}" for line in lines]
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pytorch_port.sweep.runs_table import read_runs
+from trainrig.optim.schedules import total_lr, warmup_rsqrt
+from trainrig.tracking.tables import write_table
 
 TOY = """
 def get_config():
@@ -148,7 +153,7 @@ def test_a_table_that_was_edited_by_hand_is_refused(call_script, words, tmp_path
     runs_csv.write_text(text.replace("12,0.0,", "12,0.25,"))
     drawn = call_script("plot_figure3_adamw", ["--runs_csv", str(runs_csv)])
     assert drawn.code == 1
-    assert "weight_decay of class12_wd0 is 0.25, its config.json says 0.0" in drawn.error_lines[0]
+    assert "weight_decay of class12_wd0 is 0.25, its own files say 0.0" in drawn.error_lines[0]
     page = call_script("make_report", [str(out)])
     assert page.code == 0
     assert "weight_decay of class12_wd0 is 0.25" in (out / "report.html").read_text()
@@ -156,6 +161,63 @@ def test_a_table_that_was_edited_by_hand_is_refused(call_script, words, tmp_path
     assert again.code == 0, again.err
     assert runs_csv.read_text() == text
     assert json.loads((out / "class12_wd0/status.json").read_text())["status"] == "complete"
+
+
+#: A column of ``runs.csv``: what its cell is changed to, and what is said.
+EDITS = {
+    "class_count": "13",
+    "weight_decay": "0.5",
+    "checkpoint": "class12_wd0/checkpoints/models/latest/step_2/weights.pt",
+    "backend": "jax",
+    "seed": "5",
+    "optimizer": "adam",
+    "completed_steps": "3",
+    "n_rare_classes": "5",
+    "n_common_classes": "5",
+    "n_holdout_classes": "5",
+    "config_module": "",
+    "example_type": "omniglot",
+    "source": "files",
+    "l2_mode": "sum_squares",
+    "status": "diverged",
+    "sum_lr": "0.5",
+    "shrink": "0.5",
+    "in_grid": "0",
+    "differs": "training_steps: 9 -> 4",
+}
+
+
+def test_an_edit_of_any_column_is_refused(call_script, words, tmp_path):
+    runs_csv = tmp_path / "out/runs.csv"
+    assert call_script("run_adamw_sweep_torch", words("--weight_decays 0")).code == 0
+    (row,) = table(runs_csv)
+    assert row.keys() == EDITS.keys()
+    read_runs(runs_csv)
+    for column, value in EDITS.items():
+        write_table([{**row, column: value}], runs_csv, list(row))
+        named = "in_grid" if column == "config_module" else column
+        with pytest.raises(ValueError, match=f"own files: .*{named} of class12_wd0 is "):
+            read_runs(runs_csv)
+
+    # A table that is older than its runs must agree with itself.
+    status = tmp_path / "out/class12_wd0/status.json"
+    older = {"checkpoint": EDITS["checkpoint"], "completed_steps": "2", "status": "running"}
+    config = json.loads((status.parent / "config.json").read_text())
+    schedule = warmup_rsqrt(config["optimizer"]["max_lr"], config["optimizer"]["warmup_steps"])
+    older |= {"sum_lr": str(total_lr(schedule, 2)), "shrink": "1.0"}
+    write_table([{**row, **older}], runs_csv, list(row))
+    later = runs_csv.stat().st_mtime_ns + 1
+    with pytest.raises(
+        ValueError, match="completed_steps of class12_wd0 is 2, its own files say 4"
+    ):
+        read_runs(runs_csv)
+    os.utime(status, ns=(later, later))
+    assert read_runs(runs_csv)[0]["completed_steps"] == 2
+    for column in ("completed_steps", "sum_lr", "shrink", "in_grid"):
+        write_table([{**row, **older, column: EDITS[column]}], runs_csv, list(row))
+        os.utime(runs_csv, ns=(later - 1, later - 1))
+        with pytest.raises(ValueError, match=f"{column} of class12_wd0 is .* follows from the"):
+            read_runs(runs_csv)
 
 
 def test_a_damaged_newest_checkpoint_is_refused_and_no_older_one_drawn(

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.study.runs_table import seed_of
+from ptycho_torch.study.runs_table import edited_cells
 from trainrig.files import read_json
 from trainrig.report.content import Picture, Section, Table, Tile
 from trainrig.report.describers import Describer, Description, Metric, Watched
 from trainrig.report.records import RunRecord, last_values, run_directories
 from trainrig.run_status import observe_status
-from trainrig.summaries import edited
 
 EXPERIMENT = "ptychography"
 METRICS = (
@@ -105,7 +104,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     return Description(
         title=f"Reconstruction: {runs[0].name}" if single else f"{len(runs)} reconstructions",
         lead=_lead(runs),
-        warnings=edited(folder, lambda config: {"seed": seed_of(config)}),
+        warnings=edited_cells(folder),
         tiles=_tiles(runs[0]) if single else [],
         metrics=[metric for metric in METRICS if any(_has(run, metric) for run in runs)],
         hidden_keys=("experiment",),

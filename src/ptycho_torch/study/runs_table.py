@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from trainrig.run_status import read_status
-from trainrig.summaries import differences, in_turn, run_configs, summary_lock, twins, warn
+from trainrig.summaries import differences, edited, in_turn, run_configs, summary_lock, twins, warn
 from trainrig.tracking.tables import write_table
 
 RUNS_COLUMNS = (
     *("run", "seed", "status", "epochs", "train_loss", "val_loss", "refinement_loss"),
     *("in_grid", "differs"),
 )
+#: Columns that change while a run is at work.
+MOVING = ("status", "epochs", "train_loss", "val_loss", "refinement_loss", "differs")
 #: What sets the members of an ensemble, or repetitions, apart.
 FREE = ("seed", "training.seed", "execution.seed")
 
@@ -94,6 +96,13 @@ def write_runs_csv(folder: Path, asked: Collection[str]) -> Path:
         write_table([_row(run) for run in listed], folder / "runs.csv", RUNS_COLUMNS)
     warn(unread)
     return folder / "runs.csv"
+
+
+def edited_cells(folder: Path) -> list[str]:
+    """Return where the ``runs.csv`` of ``folder`` contradicts the runs' own files."""
+    return edited(
+        folder, lambda asked: {run.name: _row(run) for run in list_runs(folder, asked)[0]}, MOVING
+    )
 
 
 def seed_of(config: Mapping[str, Any]) -> Any:

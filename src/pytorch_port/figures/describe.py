@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
-from pytorch_port.sweep.figure3_tables import read_runs, run_directory
+from pytorch_port.sweep.figure3_tables import run_directory
+from pytorch_port.sweep.runs_table import read_runs
 from trainrig.repeats import setting_key
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched

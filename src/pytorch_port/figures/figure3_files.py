@@ -13,12 +13,12 @@ from pytorch_port.sweep.figure3_tables import (
     curves_of_run,
     merge_metrics,
     read_metrics,
-    read_runs,
     run_directory,
     run_key,
     write_curves,
     write_metrics,
 )
+from pytorch_port.sweep.runs_table import read_runs
 from trainrig.files import read_json
 from trainrig.summaries import left_out_text, summary_lock, warn
 from trainrig.tracking.tables import Row

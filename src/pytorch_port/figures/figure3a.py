@@ -28,7 +28,8 @@ from pytorch_port.figures.figure3_files import say_left_out
 from pytorch_port.figures.figure3_panels import StepLook, step_panel
 from pytorch_port.figures.figure3_series import Encoding, Rows, seeds_text, summarize
 from pytorch_port.figures.headlines import headline_columns
-from pytorch_port.sweep.figure3_tables import read_runs, run_directory
+from pytorch_port.sweep.figure3_tables import run_directory
+from pytorch_port.sweep.runs_table import read_runs
 from trainrig.plotting.style import COLUMN_IN, MUTED, new_figure, paper_style, save_figure
 from trainrig.summaries import summary_lock
 from trainrig.tracking.tables import Column, Row, read_table, write_table

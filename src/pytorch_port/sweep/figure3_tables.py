@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainrig.files import read_json
 from trainrig.repeats import count_once, repeated_text
-from trainrig.summaries import cell_differences, warn
+from trainrig.summaries import warn
 from trainrig.tracking.progress import read_progress
 from trainrig.tracking.tables import Column, Row, read_table, write_table
 
@@ -135,46 +134,6 @@ def run_key(row: Mapping[str, Any]) -> tuple[int, float, str, str, int]:
     )
 
 
-def read_runs(path: Path | str) -> list[Row]:
-    """Read ``runs.csv``; ``checkpoint`` becomes a path that is valid from here.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_table``; or a run that may be compared is listed
-            twice, or a cell says something else than the run's own ``config.json``.
-    """
-    path = Path(path)
-    rows = read_table(path, RUNS_REQUIRED, RUNS_EXTRA)
-    for row in rows:
-        row["checkpoint"] = path.parent / row["checkpoint"]
-        row.setdefault("backend", "torch")
-    _check([row for row in rows if not row.get("differs")], str(path))
-    wrong = [line for row in rows for line in contradictions(row)]
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(
-            f"{path}: differs from the runs' own files: {'; '.join(wrong[:5])}{more}; correct the "
-            "table, or give the sweep's command again, which writes it from the runs"
-        )
-    return rows
-
-
-def contradictions(row: Mapping[str, Any]) -> list[str]:
-    """Return where a row of ``runs.csv`` says something else than the run's ``config.json``.
-
-    Nothing is said of a run that is not there, or of one of another backend.
-    """
-    if row["backend"] != "torch" or "checkpoints" not in row["checkpoint"].parts:
-        return []
-    file = run_directory(row["checkpoint"]) / "config.json"
-    if not file.exists():
-        return []
-    try:
-        facts = config_facts(read_json(file))
-    except (LookupError, TypeError) as error:
-        return [f"{file} is of no known form ({error})"]
-    return cell_differences(file.parent.name, row, facts)
-
-
 def config_facts(config: Mapping[str, Any]) -> Row:
     """Return what ``config.json`` says of a run, under the names of the columns of ``runs.csv``.
 
@@ -217,7 +176,7 @@ def write_metrics(rows: Iterable[Mapping[str, Any]], path: Path | str) -> None:
         ValueError: a row lacks one of ``METRICS_REQUIRED``, or a run occurs twice.
     """
     renamed = [{name.replace("/", "__"): value for name, value in row.items()} for row in rows]
-    _check(renamed, str(path), METRICS_REQUIRED)
+    check_rows(renamed, str(path), METRICS_REQUIRED)
     extra = sorted({name for row in renamed for name in row} - set(METRICS_REQUIRED))
     full = [{**dict.fromkeys(extra), **row} for row in sorted(renamed, key=run_key)]
     write_table(full, path, [*METRICS_REQUIRED, *extra])
@@ -238,7 +197,7 @@ def read_metrics(path: Path | str, *, backend: str = "torch") -> list[Row]:
     for row in rows:
         row["backend"] = row.get("backend") or backend
     rows = _each_once(rows, str(path))
-    _check(rows, str(path))
+    check_rows(rows, str(path))
     return rows
 
 
@@ -251,7 +210,7 @@ def merge_metrics(*tables: Iterable[Row]) -> list[Row]:
         ValueError: two runs that a figure cannot tell apart have different settings.
     """
     rows = _each_once([row for table in tables for row in table], "metrics tables")
-    _check(rows, "metrics tables")
+    check_rows(rows, "metrics tables")
     return rows
 
 
@@ -263,7 +222,7 @@ def merge_curves(*tables: Iterable[Row]) -> list[Row]:
 
 
 def _each_once(rows: Sequence[Row], where: str) -> list[Row]:
-    """Return the rows, of a run that is listed more than once the last; ``_check`` sees others."""
+    """Return the rows, of a run that is listed more than once the last; others fail later."""
     once = count_once(
         enumerate(rows),
         lambda item: (run_key(item[1]), tuple(item[1].get(name) for name in SETTING)),
@@ -294,7 +253,7 @@ def collect_metrics(
     A diverged run is not evaluated: its row has its steps and status, and no accuracies.
 
     Args:
-        runs: rows of ``read_runs``.
+        runs: rows of ``runs_table.read_runs``.
         evaluate: maps a run's folder to its metrics (all of ``METRICS_REQUIRED`` that ``runs.csv``
             does not hold, and extras).
         cached: rows of earlier metrics; current when the number of steps agrees, and whatever else
@@ -391,7 +350,12 @@ def _default(row: Mapping[str, Any], name: str) -> Any:
     return DEFAULTS[name] if value is None else value
 
 
-def _check(rows: Iterable[Mapping[str, Any]], where: str, required: Iterable[str] = ()) -> None:
+def check_rows(rows: Iterable[Mapping[str, Any]], where: str, required: Iterable[str] = ()) -> None:
+    """Refuse rows of impossible values, without a ``required`` column, or of one run.
+
+    Raises:
+        ValueError: with ``where`` and the number of the row.
+    """
     seen = set()
     for number, row in enumerate(rows, start=1):
         missing = [name for name in required if name not in row]

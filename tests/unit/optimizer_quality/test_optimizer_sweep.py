@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from optimizer_quality.sweep import (
 from trainrig.files import write_json
 from trainrig.report.describers import find_runs
 from trainrig.stats import welch
-from trainrig.tracking.tables import Column, read_table
+from trainrig.tracking.tables import Column, read_table, write_table
 
 BASE = CifarConfig()
 
@@ -223,5 +224,29 @@ def test_a_table_that_was_edited_by_hand_is_said_on_the_page(recorded):
         )
     )
     assert describe(folder, find_runs(folder)).warnings[-1] == (
-        "runs.csv: lr of adamw_lr0.001_seed0 is 0.5, its config.json says 0.001"
+        "runs.csv: lr of adamw_lr0.001_seed0 is 0.5, its own files say 0.001"
     )
+
+
+def test_an_edit_of_any_column_is_said(recorded):
+    runs, folder = recorded
+    write_summary(runs, folder)
+    table = folder / "runs.csv"
+    first, *others = read_table(table, {"run": Column(str)})
+    for column in first.keys() - {"run", "in_grid"}:
+        value = 7 if first[column] is None else "other" if column == "status" else 0.125
+        write_table([{**first, column: value}, *others], table, list(first))
+        (line,) = edited_cells(folder)
+        assert line.startswith(f"runs.csv: {column} of {first['run']} is {value}, its own files")
+
+
+def test_a_run_that_has_ended_since_the_table_was_written_is_no_edit(recorded):
+    runs, folder = recorded
+    record(folder, runs[0].name, 0.9, 0.9, status="running")
+    write_summary(runs, folder)
+    record(folder, runs[0].name, 0.9, 0.9)
+    later = (folder / "runs.csv").stat().st_mtime_ns + 1
+    os.utime(folder / runs[0].name / "status.json", ns=(later, later))
+    assert edited_cells(folder) == []
+    os.utime(folder / "runs.csv", ns=(later, later))
+    assert len(edited_cells(folder)) == 3  # the status, and the two accuracies

@@ -16,9 +16,9 @@ from ptycho_torch.recon.refine import RefineSettings
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.study import ensemble
 from ptycho_torch.study.describe import describe, find_runs
-from ptycho_torch.study.runs_table import write_runs_csv
+from ptycho_torch.study.runs_table import edited_cells, write_runs_csv
 from trainrig.files import write_json
-from trainrig.tracking.tables import Column, read_table
+from trainrig.tracking.tables import Column, read_table, write_table
 
 POSITIONS = np.array([[3.0, 4.0], [5.0, 7.0]])
 
@@ -95,7 +95,7 @@ def test_members_of_an_earlier_call_join_the_mean_and_others_do_not(tmp_path, mo
     table = tmp_path / "runs.csv"
     table.write_text(table.read_text().replace("seed_2,2,", "seed_2,7,"))
     warnings = describe(tmp_path, find_runs(tmp_path)).warnings
-    assert warnings == ["runs.csv: seed of seed_2 is 7, its config.json says 2"]
+    assert warnings == ["runs.csv: seed of seed_2 is 7, its own files say 2"]
 
 
 def test_a_copy_of_a_member_counts_once(tmp_path, monkeypatch, capsys):
@@ -118,3 +118,16 @@ def test_two_copies_alone_are_no_spread(tmp_path, monkeypatch):
         leave_member(tmp_path / name, 1.0)
         leave_identity(tmp_path / name, 0)
     assert ensemble.combine_folder(tmp_path, {"seed_0"}) == []
+
+
+def test_an_edit_of_any_column_is_said(tmp_path):
+    for seed in range(2):
+        leave_member(tmp_path / f"seed_{seed}", 1.0)
+        leave_identity(tmp_path / f"seed_{seed}", seed)
+    table = write_runs_csv(tmp_path, {"seed_0"})
+    (first, *_) = read_table(table, {"run": Column(str)})
+    for column in first.keys() - {"run", "in_grid"}:
+        rows = read_table(write_runs_csv(tmp_path, {"seed_0"}), {"run": Column(str)})
+        write_table([{**rows[0], column: 7}, *rows[1:]], table, list(first))
+        (line,) = edited_cells(tmp_path)
+        assert line.startswith(f"runs.csv: {column} of seed_0 is 7, its own files say "), line

@@ -9,6 +9,7 @@ import pytest
 
 from pytorch_port.figures.figure3_series import summarize
 from pytorch_port.sweep import figure3_tables as tables
+from pytorch_port.sweep.runs_table import read_runs
 
 
 def metrics_row(**changes):
@@ -118,7 +119,7 @@ def test_missing_columns_are_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"column 'checkpoint' is missing; did you mean 'checkpont'"
     ):
-        tables.read_runs(tmp_path / "runs.csv")
+        read_runs(tmp_path / "runs.csv")
 
 
 def test_runs_are_read_relative_to_their_file(tmp_path):
@@ -126,7 +127,7 @@ def test_runs_are_read_relative_to_their_file(tmp_path):
         "class_count,weight_decay,checkpoint\n"
         "100,0,class100_wd0/checkpoints/models/latest/step_4/weights.pt\n"
     )
-    (row,) = tables.read_runs(tmp_path / "runs.csv")
+    (row,) = read_runs(tmp_path / "runs.csv")
     assert tables.run_directory(row["checkpoint"]) == tmp_path / "class100_wd0"
     with pytest.raises(ValueError, match="not a checkpoint of a run"):
         tables.run_directory(Path("class100_wd0/weights.pt"))
