@@ -99,17 +99,21 @@ CASES = {
 #: What cannot be noticed, and why: more or fewer cases, which another recording may well have;
 #: inputs and entries that the recording as it is leaves UNCHECKED already; what says nothing new.
 BY_DESIGN = {
-    # said by the sequences' type; the arrays hold the scalars too
+    # the mode is said by the sequences' type as well; metrics.npz holds the same scalars
     "metrics.json": r"without (mode|scalars)$",
-    # logits of a position that no scalar reads; still beyond the head; the reference fails itself
+    # Inputs whose altered number no recorded result depends on: the largest of `logits` stands at a
+    # label (position 7 of 17), that of `logits_concat` before the query, in cases that count the
+    # query alone; the label beyond the head still is; of polysemy with common classes only the
+    # reference's own error is recorded.
     "metrics.npz": r"^logits(_concat)? with another|out_of_range with another"
     r"|labels_polysemy_common",
-    # notes; settings whose default is meant; what another recording may leave out, or this
-    # model ignores
-    "models.json": r"versions|embedding (without|flatten)|model without|dropout_prob|perturb"
-    r"|without (n_params|w_interim|init_stats)$",
-    # the largest number of a row that no example has; what another recording may leave out
-    "model_vanilla_rnn_2L.npz": r"embeddings with another|without (target|(logits|loss)_\w+)$",
+    # Versions are notes, and how far the weights were perturbed is one. A setting left out has its
+    # default, which is what was recorded. Recurrent networks ignore dropout, as in the reference,
+    # and embedded examples have no superpixels.
+    "models.json": r"versions|embedding (without|flatten)|model without|dropout_prob"
+    r"|perturb another|without (w_interim|perturb)$",
+    # an input: the largest number of the table stands in a row of a class that no example has
+    "model_vanilla_rnn_2L.npz": r"embeddings with another",
     "positional_encodings.npz": r"^without pe_|renamed",  # each is a case
     # the test problem is the record's name unless it says otherwise
     "forward.json": r"without testproblem",
