@@ -45,6 +45,7 @@ from trainrig.checkpoint import (
 )
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import every
+from trainrig.models.batchnorm import implementation
 from trainrig.optim.resume import load_optimizer, optimizer_state, prepare_optimizer
 from trainrig.run_status import FINAL, RunResult, read_result
 from trainrig.runs import RunDirectory, open_run
@@ -153,7 +154,7 @@ class Recorder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended before; a complete one of fewer steps goes on."""
+        """Whether the run ended before; a complete one of fewer steps continues."""
         status = self.directory.status()
         if status["status"] == "complete":
             return self._position(status) >= self.total
@@ -182,12 +183,15 @@ class Recorder:
 
         Raises:
             CheckpointError: checkpoints, but no valid one; or one of another model or optimizer.
-            ValueError: a log is shorter than the checkpoint says.
+            ValueError: a log is shorter than the checkpoint says, or the run was begun with batch
+                normalisation by another implementation.
         """
         self._take_over(model, passing, parts)
         if self.finished:
             self.start = self.step = self.total
             return self.total
+        if method := implementation(model):
+            self.directory.decide(batch_norm=method)
         checkpoint, ignored = latest_checkpoint(self.directory.checkpoints, not_after=step)
         if checkpoint is not None:
             self._load(checkpoint)

@@ -43,14 +43,16 @@ OWNED = (
     "config.json",
 )
 #: What a run's numbers depend on besides its configuration; keys of ``environment.json``.
-DECIDING = ("device", "float32", "processes", "source_sha256", "threads", "versions")
+DECIDING = (
+    *("batch_norm", "device", "float32", "processes", "source_sha256", "threads", "versions"),
+)
 #: Arguments by which optimizers with a schedule of their own are told how long the run is.
 LENGTH_ARGUMENTS = frozenset(
     f"{prefix}{unit}"
     for prefix in ("", "num_", "n_", "max_", "total_", "training_", "num_training_")
     for unit in ("steps", "epochs", "iters", "iterations")
 ) | {"t_max"}
-#: Set to 1, a run goes on although one of these changed; ``environment.json`` then says so.
+#: Set to 1, a run continues although one of these changed; ``environment.json`` then says so.
 FORCE_RESUME = "TRAINRIG_FORCE_RESUME"
 
 
@@ -74,6 +76,18 @@ class RunDirectory:
         """Replace ``status.json`` atomically."""
         write_json(self.path / "status.json", {"status": status, **fields})
 
+    def decide(self, **fields: Any) -> None:
+        """Record in ``environment.json`` what else decides the numbers, known since the model is.
+
+        Raises:
+            ValueError: the run was begun under others, as ``check_environment``.
+        """
+        file = self.path / "environment.json"
+        environment = {**read_json(file), **fields}
+        if list_checkpoints(self.checkpoints):
+            environment = check_environment(self.path, environment)
+        write_json(file, environment)
+
     def record_stop(self, error: BaseException, **fields: Any) -> None:
         """Write how a run stopped before its end: ``interrupted`` if asked to, else ``failed``."""
         asked = isinstance(error, Interruption | KeyboardInterrupt)
@@ -85,7 +99,7 @@ class RunDirectory:
 def check_config(
     path: Path,
     config: Mapping[str, Any],
-    anew: str = "--overwrite",
+    start_over: str = "--overwrite",
     *,
     partly: bool = False,
     length: str | None = None,
@@ -95,7 +109,7 @@ def check_config(
     Args:
         path: the run directory.
         config: the resolved configuration as plain data.
-        anew: what to do to start anew, for the message.
+        start_over: what to do to start over, for the message.
         partly: whether keys that ``config`` lacks may have any value.
         length: dotted key that says how long the run is; it may have become larger.
 
@@ -110,7 +124,7 @@ def check_config(
         if list_checkpoints(path / LATEST):
             raise ValueError(
                 f"{file}: missing, but there are checkpoints; restore it, use another output "
-                f"directory, or {anew} to start anew"
+                f"directory, or {start_over} to start over"
             )
         return None
     present = read_json(file)
@@ -128,11 +142,12 @@ def check_config(
         if before != after:
             raise ValueError(
                 f"{path}: holds a run of {before} ({length}), which cannot become {after}; a run "
-                f"can only become longer. Use another output directory, or {anew} to start over"
+                "can only become longer. Use another output directory, or "
+                f"{start_over} to start over"
             )
     raise ValueError(
         f"{path}: holds a run with another configuration ({'; '.join(changes)}); "
-        f"use another output directory, or {anew} to start anew"
+        f"use another output directory, or {start_over} to start over"
     )
 
 
@@ -168,10 +183,10 @@ def _value_at(tree: Any, key: str) -> Any:
 
 
 def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse to go on with a run under other code, versions, threads, processes or kind of device.
+    """Refuse to continue a run under other code, versions, threads, processes or kind of device.
 
     Args:
-        path: the run directory, which holds a checkpoint to go on from.
+        path: the run directory, which holds a checkpoint to continue from.
         environment: that of this process.
 
     Returns:
@@ -187,13 +202,14 @@ def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, A
     if changes and os.environ.get(FORCE_RESUME) != "1":
         raise ValueError(
             f"{path}: was begun under other conditions ({'; '.join(changes)}); go back to them, or "
-            f"set {FORCE_RESUME}=1 to go on, no longer bit for bit"
+            f"set {FORCE_RESUME}=1 to continue, no longer bit for bit"
         )
     history = {
         "forced_changes": [*before.get("forced_changes", []), *changes],
         "lengthened": before.get("lengthened", []),
     }
-    return {**environment, **{key: value for key, value in history.items() if value}}
+    later = {key: before[key] for key in DECIDING if key in before}  # see ``RunDirectory.decide``
+    return {**later, **environment, **{key: value for key, value in history.items() if value}}
 
 
 def _kind(value: Any) -> Any:
@@ -212,7 +228,7 @@ def packing(path: Path, pack: Sequence[str], *, force: bool = False) -> dict[str
         force: let an unfinished run change over, and record it.
 
     Raises:
-        ValueError: the run was begun in a pack and shall go on alone, or the reverse.
+        ValueError: the run was begun in a pack and would continue alone, or the reverse.
     """
     checkpoints, file = list_checkpoints(path / LATEST), path / "environment.json"
     before = read_json(file) if checkpoints and file.exists() else {}
@@ -221,8 +237,8 @@ def packing(path: Path, pack: Sequence[str], *, force: bool = False) -> dict[str
     if checkpoints and words[0] != words[1]:
         if not force:
             raise ValueError(
-                f"{path}: was begun {words[0]} and would go on {words[1]}; give the same --pack "
-                "as before, or --force-engine-change to go on with other rounding"
+                f"{path}: was begun {words[0]} and would continue {words[1]}; give the same --pack "
+                "as before, or --force-engine-change to continue with other rounding"
             )
         step = checkpoints[-1][0]
         changes = [*changes, {"after_step": step, "from": words[0], "to": words[1]}]
@@ -236,7 +252,7 @@ def open_run(
     environment: Mapping[str, Any],
     *,
     overwrite: bool = False,
-    anew: str = "--overwrite",
+    start_over: str = "--overwrite",
     length: str | None = None,
 ) -> Iterator[RunDirectory]:
     """Create or reopen ``path`` for one writer.
@@ -246,7 +262,7 @@ def open_run(
         config: the resolved configuration as plain data; must equal the one already there.
         environment: what ``describe_environment`` returns, plus device and threads.
         overwrite: remove an earlier run's files first.
-        anew: what to do to start anew, for the message.
+        start_over: what to do to start over, for the message.
         length: dotted key of ``config`` that says how long the run is; a larger value than that
             of the run already there makes it longer, which ``environment.json`` records.
 
@@ -258,17 +274,17 @@ def open_run(
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; give a directory for the run")
     if not overwrite:
-        check_config(path, config, anew, length=length)
+        check_config(path, config, start_over, length=length)
     path.mkdir(parents=True, exist_ok=True)
     with locked(path), graceful_stop() as stop:
         if overwrite:
             remove_run(path)
         # Again: another process may have made the run meanwhile.
-        longer = check_config(path, config, anew, length=length)
+        longer = check_config(path, config, start_over, length=length)
         remove_abandoned(path)
         remove_leftovers(path / LATEST)
-        going_on = longer is not None or read_status(path)["status"] not in FINAL
-        if list_checkpoints(path / LATEST) and going_on:
+        unfinished = longer is not None or read_status(path)["status"] not in FINAL
+        if list_checkpoints(path / LATEST) and unfinished:
             environment = check_environment(path, environment)
         if longer is not None:
             environment = _lengthen(path, config, environment, longer)
@@ -277,7 +293,7 @@ def open_run(
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         if not (path / "config.json").exists():
             write_json(path / "config.json", dict(config))
-        if going_on:  # else it would not tell who made the run
+        if unfinished:  # else it would not tell who made the run
             write_json(path / "environment.json", dict(environment))
         with naming_lost_loaders():
             yield run
@@ -298,6 +314,8 @@ def _lengthen(
             f"{path}: the run {why} and cannot go from {change[0]} to {change[1]}; "
             "use another output directory"
         )
+    if status in FINAL:  # killed before its first step, the longer run must not seem to have ended
+        write_json(path / "status.json", {**read_status(path), "status": "interrupted"})
     record = {"from": change[0], "to": change[1]}
     history = environment.get("lengthened", [])
     if record not in history:  # else killed between the two files
@@ -321,7 +339,7 @@ def naming_lost_loaders() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise ChildProcessError(
             f"a data-loading process was killed ({reason}); perhaps memory ran "
-            "out; the same command goes on from the last checkpoint"
+            "out; the same command continues from the last checkpoint"
         ) from None
 
 

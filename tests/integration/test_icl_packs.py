@@ -225,7 +225,7 @@ def test_going_on_alone_or_in_a_pack_must_be_forced_and_is_recorded(sweep, tmp_p
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     refused = sweep(folder, *half)
     assert refused.code == 1
-    assert "was begun packed and would go on alone" in refused.err
+    assert "was begun packed and would continue alone" in refused.err
     other = sweep(folder, *half, "--pack", "3")
     assert other.code == 1
     assert "has packs of up to 2 runs, not 3" in other.err
@@ -252,7 +252,7 @@ def test_a_finished_pack_becomes_longer_as_a_whole_and_not_alone(sweep, tmp_path
     before = {p: p.read_bytes() for p in grown.rglob("*") if p.is_file()}
     refused = sweep(grown, *grid, *longer)
     assert refused.code == 1
-    assert "was begun packed and would go on alone" in refused.err
+    assert "was begun packed and would continue alone" in refused.err
     part = sweep(grown, *grid[:4], *longer, "--pack", "2")
     assert part.code == 1
     assert "class12_wd0p1 is in a pack with runs of this command" in part.err

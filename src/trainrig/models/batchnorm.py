@@ -369,3 +369,17 @@ def update_averages(found: Sequence[BatchStatistics]) -> None:
     torch._foreach_add_([norm.counter for norm in norms], 1)
     averages = torch._foreach_div(hidden, 1.0 - DECAY ** norms[0].counter)
     torch._foreach_copy_([norm.average for norm in norms], averages)
+
+
+def implementation(model: nn.Module) -> str | None:
+    """Return what computes the batch normalisation of a model in float32 on a CPU.
+
+    Returns:
+        ``compiled`` or ``operators`` (torch's), which differ in the last bits; None for a model
+        without one, or on another device.
+    """
+    kinds = BatchNorm2d, DebiasedBatchNorm
+    weights = [module.weight for module in model.modules() if isinstance(module, kinds)]
+    if not any(_is_ours(weight) for weight in weights):
+        return None
+    return "operators" if together() or channels.compiled() is None else "compiled"

@@ -144,6 +144,11 @@ def _library(maps: Tensor, *others: Tensor) -> ctypes.CDLL | None:
     """
     if maps.numel() < SMALL or any(t.dtype != torch.float32 for t in (maps, *others)):
         return None
+    return compiled()
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled functions, None where they cannot be built."""
     return native.load(SOURCE, "batch normalisation takes torch's operators, as exact but slower")
 
 

@@ -17,6 +17,8 @@ from trainrig.checkpoint import latest_checkpoint, list_checkpoints
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.files import read_json
 from trainrig.loop import train_steps
+from trainrig.models import channels
+from trainrig.models.batchnorm import BatchNorm2d, implementation
 from trainrig.optim.schedules import constant
 from trainrig.recorder import Intervals, recorded
 from trainrig.runs import LATEST
@@ -226,6 +228,36 @@ def test_a_run_killed_while_it_becomes_longer_resumes(tmp_path):
     assert fit(tmp_path / "grown", 20).ok
     assert content(tmp_path / "grown") == content(tmp_path / "whole")
     assert len(read_json(tmp_path / "grown" / "environment.json")["lengthened"]) == 1
+
+
+def test_a_run_continues_only_with_the_batch_norm_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRAINRIG_FORCE_RESUME", raising=False)
+
+    def train(stop):
+        model = nn.Sequential(BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 1))
+        with recorded(tmp_path, {}, {}, total=4, columns=("step",)) as run:
+            for step in range(run.restore(model) + 1, 5):
+                if step == stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                run.settle(step)
+
+    monkeypatch.setattr(channels, "compiled", lambda: None)
+    with pytest.raises(Interruption):
+        train(stop=2)
+    assert read_json(tmp_path / "environment.json")["batch_norm"] == "operators"
+    monkeypatch.setattr(channels, "compiled", object)
+    with pytest.raises(ValueError, match="batch_norm: operators -> compiled"):
+        train(stop=None)
+    assert read_json(tmp_path / "status.json")["status"] == "interrupted"
+    monkeypatch.setattr(channels, "compiled", lambda: None)
+    train(stop=None)
+    assert read_json(tmp_path / "status.json")["status"] == "complete"
+
+
+def test_a_model_without_batch_norm_compiles_nothing(monkeypatch):
+    monkeypatch.setattr(channels, "compiled", None)
+    assert implementation(nn.Linear(1, 1)) is None
+    assert implementation(BatchNorm2d(1).double()) is None
 
 
 def test_a_run_cannot_become_shorter_nor_change_besides(tmp_path):

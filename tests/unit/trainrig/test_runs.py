@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from trainrig import runs
 from trainrig.checkpoint import save_checkpoint
-from trainrig.files import read_json, temporary_name
+from trainrig.files import read_json, temporary_name, write_json
 from trainrig.runs import LATEST, OWNED, check_config, open_run, read_status, remove_run
 
 CONFIG = {"lr": 0.1, "part": {"steps": 3}, "list": [1, 2]}
@@ -243,6 +244,50 @@ def test_another_gpu_of_the_same_kind_and_a_run_without_checkpoints_go_on(tmp_pa
     for threads in (1, 2):
         with open_run(tmp_path / "two", CONFIG, BEFORE | {"threads": threads}):
             pass
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_a_run_killed_while_it_becomes_longer_keeps_its_conditions(tmp_path, monkeypatch, writes):
+    monkeypatch.delenv(runs.FORCE_RESUME, raising=False)
+    longer = CONFIG | {"lr": 1}
+    with open_run(tmp_path, CONFIG | {"lr": 0}, BEFORE) as run:
+        save_checkpoint(run.checkpoints, 1, {}, {})
+        run.set_status("complete", step=1)
+    left = iter(range(writes))
+
+    def write_until_killed(path, content):
+        next(left)  # StopIteration ends the process
+        write_json(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_json", write_until_killed)
+        ended = pytest.raises((StopIteration, RuntimeError)) if writes < 4 else nullcontext()
+        with ended, open_run(tmp_path, longer, BEFORE, length="lr"):
+            pass  # and killed before the first step
+    refused = pytest.raises(ValueError, match="threads: 1 -> 2")
+    with refused, open_run(tmp_path, longer, BEFORE | {"threads": 2}, length="lr"):
+        pass
+    with open_run(tmp_path, longer, BEFORE, length="lr") as run:
+        environment = read_json(run.path / "environment.json")
+        assert environment == BEFORE | {"lengthened": [{"from": 0, "to": 1}]}
+        assert read_json(run.path / "config.json") == longer
+        assert run.status()["status"] == "interrupted"
+
+
+def test_what_is_known_with_the_model_decides_as_well(tmp_path, monkeypatch):
+    monkeypatch.delenv(runs.FORCE_RESUME, raising=False)
+    with open_run(tmp_path, CONFIG, BEFORE) as run:
+        run.decide(batch_norm="operators")
+        run.decide(batch_norm="compiled")  # nothing was trained yet
+        save_checkpoint(run.checkpoints, 1, {}, {})
+    with open_run(tmp_path, CONFIG, BEFORE) as run:
+        assert read_json(run.path / "environment.json") == BEFORE | {"batch_norm": "compiled"}
+        with pytest.raises(ValueError, match="batch_norm: compiled -> operators"):
+            run.decide(batch_norm="operators")
+        monkeypatch.setenv(runs.FORCE_RESUME, "1")
+        run.decide(batch_norm="operators")
+    forced = {"batch_norm": "operators", "forced_changes": ["batch_norm: compiled -> operators"]}
+    assert read_json(tmp_path / "environment.json") == BEFORE | forced
 
 
 def test_the_hash_of_the_code_follows_the_code(tmp_path, monkeypatch):

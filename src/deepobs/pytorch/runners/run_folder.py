@@ -61,7 +61,7 @@ def open_session(
     device = str(next(session.problem.net.parameters()).device)
     environment = describe_environment("deepobs", device=device, threads=torch.get_num_threads())
     environment |= {"optimizer": needs_of(session.optimizer).describe()}
-    options: dict[str, Any] = {"overwrite": _starts_anew(work), "anew": f"remove {work}"}
+    options: dict[str, Any] = {"overwrite": _starts_anew(work), "start_over": f"remove {work}"}
     with open_run(work, plain, environment, **options) as directory:
         log = MetricLog(directory.logs, COLUMNS)
         session.log, session.stop = log, directory.stop
