@@ -334,7 +334,7 @@ class Recorder:
         After any other step there is nothing to do but to remember its number.
         """
         self.step = step
-        written = self.logs(step) or self.evaluates(step) or self._save_is_due()
+        written = self.logs(step) or self.evaluates(step) or self.save_is_due()
         return written or self.directory.stop.due()
 
     def row(self, split: str, step: int, **scalars: Any) -> None:
