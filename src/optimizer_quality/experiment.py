@@ -33,7 +33,7 @@ from trainrig.summaries import names_in, run_configs
 from trainrig.tracking.metric_log import kept
 from trainrig.tracking.tracker import Tracker, check_tracker
 
-FINAL_FILES = ("final_model.pt", "metrics.json", "split_indices.json")
+FINAL_FILES = ("final_model.pt", "metrics.json", "timing.json", "split_indices.json")
 #: The key of a run's length: a finished run may become longer, since its images do not depend on
 #: it, and its learning rate is constant or the optimizer's.
 LENGTH = "num_epochs"
@@ -279,11 +279,14 @@ def write_final_files(work: Work, record: Recorder) -> None:
         "optimizer": {
             "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
             "lr": float(optimizer.param_groups[0].get("lr", 0.0)),
-            "arguments": {k: str(v) for k, v in config.optimizer.keywords().items()},
+            "arguments": {
+                key: value if isinstance(value, int | float | str | tuple | None) else str(value)
+                for key, value in config.optimizer.keywords().items()
+            },
         },
-        "timing": {"seconds": record.elapsed},
     }
     save_final_model(work.model, work.path / "final_model.pt", {"final": results})
+    write_json(work.path / "timing.json", {"seconds": record.elapsed})
     write_json(work.path / "metrics.json", metrics)
 
 

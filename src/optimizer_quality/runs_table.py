@@ -139,7 +139,8 @@ def edited_cells(folder: Path) -> list[str]:
 def _row(path: Path, run: Listed) -> dict[str, Any]:
     facts, status = config_facts(run.config), read_status(path)
     metrics = read_json(path / "metrics.json") if status["status"] == "complete" else {}
-    final = metrics.get("final", {})
+    final, timed = metrics.get("final", {}), path / "timing.json"
+    timing = read_json(timed) if timed.exists() else metrics.get("timing", {})  # older runs
     return {
         **facts,
         "run": path.name,
@@ -150,7 +151,7 @@ def _row(path: Path, run: Listed) -> dict[str, Any]:
         "val_accuracy": final.get("val", {}).get("accuracy"),
         "test_loss": final.get("test", {}).get("loss"),
         "test_accuracy": final.get("test", {}).get("accuracy"),
-        "seconds": metrics.get("timing", {}).get("seconds"),
+        "seconds": timing.get("seconds"),
         "in_grid": None if run.in_grid is None else int(run.in_grid),
         "differs": run.differs or None,
     }

@@ -63,7 +63,9 @@ def read_yaml(path: Path | str) -> Mapping[str, Any]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such configuration file; give a YAML file")
+        meant = sorted(str(p) for p in Path("configs").glob(f"*/{path.name}"))
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "give a YAML file"
+        raise FileNotFoundError(f"{path}: no such configuration file; {hint}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -60,7 +60,7 @@ def finished(tmp_path_factory, run_main):
 
 
 def assert_equal_runs(one, other):
-    for name in ("logs/metrics.jsonl", "split_indices.json"):
+    for name in ("logs/metrics.jsonl", "metrics.json", "split_indices.json"):
         left, right = (f / "r/sgd_seed42" / name for f in (one, other))
         assert left.read_bytes() == right.read_bytes(), name
     first, second = (
@@ -341,6 +341,17 @@ def test_mistakes_are_one_line(run_main, tmp_path, capsys, extra, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_specifications_own_path_of_the_configuration_works(repo_root, monkeypatch, capsys):
+    from run_experiment import main
+
+    monkeypatch.chdir(repo_root)
+    assert main(["--config", "config/base_config.yaml", "--print-config"]) == 0
+    assert "config/base_config.yaml" in capsys.readouterr().out
+    assert main(["--config", "conf/base_config.yaml"]) == 1
+    meant = "did you mean configs/optimizer_quality/base_config.yaml?"
+    assert meant in capsys.readouterr().err
 
 
 def test_checkpoint_of_another_network_is_refused(finished, run_main, tmp_path, capsys):
