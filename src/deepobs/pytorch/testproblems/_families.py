@@ -13,8 +13,6 @@ from deepobs.pytorch.datasets import fmnist, mnist, two_d
 from deepobs.pytorch.datasets.dataset import DataSet
 from deepobs.pytorch.datasets.loaders import Batch
 from deepobs.pytorch.testproblems._layers import Conv2d, Dense
-from deepobs.pytorch.testproblems._two_d import Function, TwoD
-from deepobs.pytorch.testproblems._vae import VAE
 from deepobs.pytorch.testproblems.testproblem import LossAndAccuracy, TestProblem
 
 
@@ -82,10 +80,6 @@ class Autoencoding(TestProblem):
         """Return the family's data set."""
         return self.dataset(self.batch_size)
 
-    def make_net(self) -> nn.Module:
-        """Return the auto-encoder with 8 latent variables."""
-        return VAE(n_latent=8)
-
     @staticmethod
     def loss_function(reduction: str = "mean") -> Callable[..., Tensor]:
         """Return the loss as a function of (image, x, mean, s), with a reduction."""
@@ -118,15 +112,6 @@ class TwoDimensional(TestProblem):
         """Return the noise."""
         return two_d(self.batch_size)
 
-    @abstractmethod
-    def make_net(self) -> nn.Module:
-        """Return the two parameters at the start point."""
-
     def forward_losses(self, batch: Batch, *, accuracy: bool) -> LossAndAccuracy:
         """Return the losses (B,); there is no accuracy."""
         return self.net(*batch), None
-
-    @staticmethod
-    def surface(function: Function, start: tuple[float, float]) -> nn.Module:
-        """Return the network of a function."""
-        return TwoD(function, start)
