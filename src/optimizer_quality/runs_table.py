@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +138,29 @@ def edited_cells(folder: Path) -> list[str]:
     return edited(folder, own, MOVING)
 
 
+def read_metrics(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what a complete run measured, or nothing and why it cannot be read."""
+    if read_status(path)["status"] != "complete":
+        return {}, ""
+    file = path / "metrics.json"
+    try:
+        metrics = read_json(file)
+        if all(math.isfinite(metrics["final"][split]["accuracy"]) for split in ("val", "test")):
+            return metrics, ""
+        wrong = f"{file}: an accuracy is not finite"
+    except (LookupError, TypeError):
+        wrong = f"{file}: holds no final accuracies"
+    except (ValueError, OSError) as error:
+        wrong = str(error)
+    return {}, f"{wrong}; restore it, or remove the run's folder and train the run again"
+
+
 def _row(path: Path, run: Listed) -> dict[str, Any]:
     facts, status = config_facts(run.config), read_status(path)
-    metrics = read_json(path / "metrics.json") if status["status"] == "complete" else {}
-    final, timed = metrics.get("final", {}), path / "timing.json"
-    timing = read_json(timed) if timed.exists() else metrics.get("timing", {})  # older runs
+    metrics, _ = read_metrics(path)
+    final, timing = metrics.get("final", {}), metrics.get("timing", {})  # there in older runs
+    with contextlib.suppress(OSError, ValueError):  # no file, or a damaged one
+        timing = read_json(path / "timing.json")
     return {
         **facts,
         "run": path.name,

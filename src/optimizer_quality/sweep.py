@@ -19,13 +19,19 @@ from typing import Any
 from optimizer_quality.config import CifarConfig, with_optimizer
 from optimizer_quality.experiment import LENGTH, Runtime, resolve_device, run
 from optimizer_quality.packed import bytes_of, check_packable, run_pack
-from optimizer_quality.runs_table import RUNS_COLUMNS, Listed, list_runs, table_rows
+from optimizer_quality.runs_table import (
+    RUNS_COLUMNS,
+    Listed,
+    list_runs,
+    read_metrics,
+    table_rows,
+)
 from trainrig.cli import PackSize
-from trainrig.files import read_json, write_atomically
+from trainrig.files import write_atomically
 from trainrig.launch.options import LaunchOptions
 from trainrig.packs import PlannedRun, fitting, keep_plan, make_plan, or_out_of_memory
 from trainrig.packs import execute as execute_packs
-from trainrig.runs import check_config, read_status
+from trainrig.runs import check_config
 from trainrig.stats import LEVEL, holm, mean_and_sd, welch
 from trainrig.summaries import exact, names_in, summary_lock, warn
 from trainrig.sweep import Outcome
@@ -216,13 +222,12 @@ def summarise(
     }
     in_grid = dict.fromkeys(groups, 0)
     for one in listed:
-        complete = read_status(folder / one.name)["status"] == "complete"
-        metrics = read_json(folder / one.name / "metrics.json") if complete else {}
+        metrics, _ = read_metrics(folder / one.name)
         lr = one.config["optimizer"]["lr"] or metrics.get("optimizer", {}).get("lr", 0)
         key = (one.config["optimizer"]["type"], float(lr), one.differs)
         in_grid[key] = in_grid.get(key, 0) + bool(one.in_grid)
         groups.setdefault(key, [])
-        if complete:
+        if metrics:
             groups[key].append(metrics["final"])
     rows = [_group_row(*key, in_grid[key], finals) for key, finals in groups.items()]
     chosen = []
@@ -311,12 +316,15 @@ def write_summary(runs: Sequence[SweepRun], folder: Path, *, passing: bool = Fal
         if not mine:
             return ""
         listed, unread = list_runs(folder, [one.name for one in runs])
+        gone = [why for one in listed if (why := read_metrics(folder / one.name)[1])]
         rows = summarise(runs, folder, listed)
         write_table(table_rows(folder, listed), folder / "runs.csv", RUNS_COLUMNS)
         write_table(rows, folder / "summary.csv", SUMMARY_COLUMNS)
         text = markdown(rows)
         left = sorted({row["differs"] for row in rows if row["differs"]})
-        text += "".join(f"\nNot compared: runs with {why}." for why in left) + "\n" * bool(left)
+        apart = [f"\nNot compared: runs with {why}." for why in left]
+        apart += [f"\nNot counted: {why}." for why in gone]
+        text += "".join(apart) + "\n" * bool(apart)
         write_atomically(folder / "summary.md", text)
-    warn(() if passing else unread)
+    warn(() if passing else [*unread, *gone])
     return text

@@ -213,6 +213,24 @@ def test_a_copy_of_a_run_counts_once(recorded):
     assert rows[0.1, "the same run as sgd_lr0.1_seed0"]["n_seeds"] == 1
 
 
+@pytest.mark.parametrize("content", [None, "", "<html>", "[]", "{}", '{"final": {"val": 1}}'])
+def test_a_run_whose_metrics_are_damaged_is_named_and_stops_no_table(recorded, capsys, content):
+    runs, folder = recorded
+    name = next(run.name for run in runs if run.name.startswith("sgd_lr0.01_"))
+    before = {row["lr"]: row["n_seeds"] for row in summary(runs, folder)}
+    file = folder / name / "metrics.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    text = write_summary(runs, folder)
+    assert f"Not counted: {file}: " in text
+    assert f"{file}: " in capsys.readouterr().err
+    (row,) = [r for r in read_table(folder / "runs.csv", {}) if r["run"] == name]
+    assert (row["status"], row["test_accuracy"]) == ("complete", None)
+    rows = {row["lr"]: row["n_seeds"] for row in summary(runs, folder)}
+    assert rows == {**before, 0.01: before[0.01] - 1}
+
+
 def test_a_table_that_was_edited_by_hand_is_said_on_the_page(recorded):
     runs, folder = recorded
     write_summary(runs, folder)
