@@ -47,7 +47,10 @@ _NORMALS_AT_ONCE = 16
 
 
 class PortableDraws(TorchDispatchMode):
-    """Within it, ``normal_`` and ``uniform_`` of float32 tensors give one result on every CPU.
+    """Within it, normal and uniform draws of float32 tensors give one result on every CPU.
+
+    These are ``normal_``, ``uniform_``, ``torch.randn``, ``torch.randn_like`` and ``torch.normal``
+    of two numbers.
 
     torch draws the same bits everywhere, but turns them into numbers with float32 logarithms,
     cosines and products that differ in their last bits between vector instruction sets (and
@@ -73,6 +76,13 @@ class PortableDraws(TorchDispatchMode):
         """Draw in float64 where that is asked for; pass everything else on."""
         kwargs = dict(kwargs or {})
         aten = torch.ops.aten
+        if func in (aten.randn.default, aten.randn.generator):
+            func, args, kwargs = _in_place(torch.empty, args[0], [0.0, 1.0], kwargs)
+        elif func is aten.randn_like.default:
+            func, args, kwargs = _in_place(torch.empty_like, args[0], [0.0, 1.0], kwargs)
+        elif func is aten.normal.float_float:
+            mean, std, size = args
+            func, args, kwargs = _in_place(torch.empty, size, [mean, std], kwargs)
         fills: dict[Any, Callable[..., Tensor]] = {
             aten.normal_.default: _normal,
             aten.uniform_.default: _uniform,
@@ -84,6 +94,14 @@ class PortableDraws(TorchDispatchMode):
         generator = kwargs.pop("generator", None)
         drawn = fill(tensor.numel(), generator, *limits, **kwargs)
         return tensor.copy_(drawn.view(tensor.shape))
+
+
+def _in_place(
+    empty: Callable[..., Tensor], like: Any, limits: list[float], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return the call of ``normal_`` that does what a call that makes a new tensor would do."""
+    generator = {"generator": kwargs.pop("generator", None)}
+    return torch.ops.aten.normal_.default, (empty(like, **kwargs), *limits), generator
 
 
 def _uniform(

@@ -56,7 +56,7 @@ def simulated_scan() -> dict[str, np.ndarray]:
     from ptycho_torch.physics.simulate import SimulationSettings, simulate
 
     found = {}
-    for scan, content in (("raster", "mixed"), ("random", "field")):
+    for scan, content in (("raster", "mixed"), ("random", "field"), ("spiral", "star")):
         settings = SimulationSettings(size=64, rows=4, scan=scan, object=content, modes=2)
         arrays = {k: v for k, v in simulate(settings).items() if v.dtype.kind != "U"}
         found |= {f"{scan}/{name}": array for name, array in arrays.items()}
@@ -75,6 +75,21 @@ def generated_problems() -> dict[str, torch.Tensor]:
 
     points = {f"test/{i}": batch[0] for i, batch in enumerate(quadratic(100).test)}
     return {**points, "hessian": torch.from_numpy(make_hessian()).float()}
+
+
+def new_tensors() -> dict[str, torch.Tensor]:
+    """What an experiment of one's own may draw its initial values by."""
+    from trainrig.seeding import PortableDraws
+
+    torch.manual_seed(SEED)
+    with PortableDraws():
+        return {
+            "randn": torch.randn(1000),
+            "generator": torch.randn(1000, generator=torch.Generator().manual_seed(SEED)),
+            "randn_like": torch.randn_like(torch.empty(40, 25)),
+            "normal": torch.normal(1.0, 0.02, (1000,)),
+            "parameter": torch.randn(40, 25) * 0.02,
+        }
 
 
 def networks() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
@@ -127,6 +142,7 @@ PARTS = (
     simulated_scan,
     windows,
     generated_problems,
+    new_tensors,
     initial_values,
 )
 

@@ -80,6 +80,29 @@ def test_portable_draws_are_those_of_torch_within_rounding(fill, size):
     assert torch.allclose(portable, plain, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [7, 16, 100])
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.randn,
+        lambda size: torch.randn(size, generator=torch.Generator().manual_seed(1)),
+        lambda size: torch.randn_like(torch.empty(size)),
+        lambda size: torch.normal(2.0, 0.5, (size,)),
+        lambda size: torch.randn(size, dtype=torch.float64),
+    ],
+)
+def test_a_new_tensor_is_drawn_as_one_that_is_filled(make, size):
+    torch.manual_seed(3)
+    plain = make(size)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    with PortableDraws():
+        portable = make(size)
+    assert torch.equal(torch.rand(1), after)
+    assert portable.dtype == plain.dtype
+    assert torch.allclose(portable, plain, rtol=1e-5, atol=1e-6)
+
+
 def test_portable_draws_leave_float64_and_generators_to_torch():
     torch.manual_seed(3)
     plain = torch.empty(100, dtype=torch.float64).normal_()
