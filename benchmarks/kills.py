@@ -236,8 +236,6 @@ def _comparable(path: Path) -> bytes | None:
         return path.read_bytes()
     if path.suffix in (".pt", ".ckpt"):
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if path.suffix == ".ckpt":  # the rest of Lightning's file is its own bookkeeping
-            content = [content["state_dict"], content["optimizer_states"]]
         return b"".join(_bits(_without_clocks(content)))
     return None
 

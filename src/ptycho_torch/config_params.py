@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ptycho_torch.config.canonical import SIZES
 from trainrig.errors import one_of, require
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,6 @@ class DataConfig:
 
     def validate(self) -> None:
         """Raise ``ValueError`` on the first value that cannot be used."""
-        one_of("DataConfig.N", self.N, SIZES)
         grid = tuple(self.grid_size)
         require(len(grid) == 2 and grid[0] == grid[1] >= 1, "DataConfig.grid_size", grid, "square")
         require(self.grid_size[0] ** 2 == self.C, "DataConfig.C", self.C, "C must be grid_size²")

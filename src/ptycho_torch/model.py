@@ -1,25 +1,26 @@
-"""``PtychoPINN_Lightning``: the model with its optimiser, losses and checkpoint contents.
+"""``PtychoPINN_Lightning``: the network with its four configurations, scales and losses.
 
-A checkpoint holds plain tensors and plain dicts, so it loads with ``weights_only=True``; its
-``hyper_parameters`` are the four torch-side configurations. Importing this module needs lightning
-(extra ``ptycho``).
+Its name and ``load_from_checkpoint`` are what Ptychodus calls. A ``.ckpt`` holds plain tensors and
+plain dicts in Lightning's layout, so it loads with ``weights_only=True``; its
+``hyper_parameters`` are the four configurations.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptycho_torch import config_params as torch_side
 from ptycho_torch.config_bridge import to_model_config
 from ptycho_torch.network.pinn import PtychoPINN, pinn_loss, supervised_loss
 from ptycho_torch.physics.scaling import probe_norm
-from ptycho_torch.stepping import SteppedModule, build_optimizer
+from trainrig.errors import CheckpointError
 
 __all__ = ["PtychoPINN", "PtychoPINN_Lightning"]
 
@@ -29,7 +30,6 @@ CONFIG_CLASSES = {
     "training_config": torch_side.TrainingConfig,
     "inference_config": torch_side.InferenceConfig,
 }
-EXPONENTIAL_DECAY = 0.95  # per epoch, scheduler "Exponential"
 
 
 def rebuild(cls: type, value: Any) -> Any:
@@ -56,7 +56,7 @@ def plain(config: Any) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
-class PtychoPINN_Lightning(SteppedModule):  # noqa: N801 - the contract's name
+class PtychoPINN_Lightning(nn.Module):  # noqa: N801 - the contract's name
     """The trainable model; call ``set_scan`` before training.
 
     Args:
@@ -100,7 +100,6 @@ class PtychoPINN_Lightning(SteppedModule):  # noqa: N801 - the contract's name
         )
         for name in ("input_factor", "intensity_scale", "probe_norm"):
             self.register_buffer(name, torch.ones((), dtype=torch.float64))
-        self.example_input_array = None
 
     @property
     def supervised(self) -> bool:
@@ -159,84 +158,64 @@ class PtychoPINN_Lightning(SteppedModule):  # noqa: N801 - the contract's name
             total = total + training.mae_weight * pinn_loss(predicted, images, "mae", bad)
         return total
 
-    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Tensor]:
-        """One batch: ``loss`` of this process's rows, ``mean`` of all; logged at first sight."""
-        value, mean, size = *self._shared(batch), batch["count"]
-        if self.first is not None:
-            return {"loss": value, "mean": self.first["mean"]}
-        self.log(self.loss_name, mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        self.last_output = {"mean": mean}
-        return {"loss": value, "mean": mean}
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, **configs: Any) -> PtychoPINN_Lightning:
+        """Rebuild a model from a ``.ckpt``: tensors and plain values only.
 
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """One validation batch."""
-        mean = self._shared(batch)[1]
-        self.log(self.val_loss_name, mean, prog_bar=True, batch_size=batch["count"])
+        Args:
+            path: of the file.
+            configs: by their names; those of the file where left out.
 
-    def _shared(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the loss of this process's rows, and the mean over the processes: the batch's."""
-        value = self.loss(batch) * batch["weight"]
-        return value, self.trainer.strategy.reduce(value.detach().clone())
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser of the configuration over every trainable parameter."""
-        t = self.training_config
-        trained = [p for p in self.parameters() if p.requires_grad]
-        lr = t.learning_rate * math.sqrt(max(t.n_devices, 1))
-        optimizer = build_optimizer(t, trained, lr=lr, accum_steps=t.accum_steps)
-        self.optimizer = optimizer
-        if t.scheduler == "Default":
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
-        t = self.training_config
-        if t.scheduler == "ReduceLROnPlateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer,
-                factor=t.plateau_factor,
-                patience=t.plateau_patience,
-                min_lr=t.plateau_min_lr,
-                threshold=t.plateau_threshold,
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointError: pickled objects inside, missing configurations, other weights.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; give a checkpoint")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{path}: refused, not tensors and plain values ({reason})"
+            ) from None
+        configs = {**content.get("hyper_parameters", {}), **configs}
+        lacking = [name for name in CONFIG_CLASSES if name not in configs]
+        if lacking:
+            raise CheckpointError(
+                f"{path}: no {', '.join(lacking)}; not a checkpoint of this package"
             )
-            return {"scheduler": plateau, "monitor": self.val_loss_name}
+        model = cls(**{name: configs[name] for name in CONFIG_CLASSES})
+        model.load_strictly(content["state_dict"], str(path))
+        return model.eval()
 
-        def factor(epoch: int) -> float:
-            if t.scheduler == "Exponential":
-                return EXPONENTIAL_DECAY**epoch
-            if epoch < t.warmup_epochs:
-                return (epoch + 1) / (t.warmup_epochs + 1)
-            done = (epoch - t.warmup_epochs) / max(1, t.epochs - t.warmup_epochs)
-            return t.min_lr_ratio + (1 - t.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+    def checkpoint(self, **fields: Any) -> dict[str, Any]:
+        """Return what ``load_from_checkpoint`` reads, and ``fields`` beside it."""
+        configs = {name: plain(getattr(self, name)) for name in CONFIG_CLASSES}
+        return {**fields, "state_dict": self.state_dict(), "hyper_parameters": configs}
 
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def load_strictly(self, state: dict[str, Tensor], where: str) -> None:
+        """Load a state dict, naming every missing, surplus and misshaped entry.
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
-        """Clip by norm, by value, or adaptively (each tensor to a share of its weight's norm)."""
-        t = self.training_config
-        if t.gradient_clip_val is None:
-            return
-        if t.gradient_clip_algorithm != "agc":
-            self.clip_gradients(optimizer, t.gradient_clip_val, t.gradient_clip_algorithm)
-            return
-        for p in self.parameters():
-            if p.grad is not None:
-                limit = t.gradient_clip_val * p.detach().norm().clamp_min(1e-3)
-                p.grad.mul_((limit / p.grad.norm().clamp_min(1e-6)).clamp_max(1.0))
+        The probe gets as many modes as the stored one has.
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the configurations as plain dicts."""
-        self.save_training(checkpoint)
-        checkpoint["hyper_parameters"] = {
-            name: plain(getattr(self, name)) for name in CONFIG_CLASSES
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give the probe as many modes as the stored one has; keep what training continues from."""
-        self.load_training(checkpoint)
-        stored = checkpoint["state_dict"].get("net.probe_parts")
+        Raises:
+            CheckpointError: anything else differs from the model's own entries.
+        """
+        stored = state.get("net.probe_parts")
         if stored is not None and stored.shape != self.net.probe_parts.shape:
             self.net.probe_parts.data = torch.zeros_like(stored)
             self.model_config.probe_modes = len(stored)
+        own = self.state_dict()
+        problems = [f"missing {name}" for name in own if name not in state]
+        problems += [f"surplus {name}" for name in state if name not in own]
+        problems += [
+            f"{name} is {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ]
+        if problems:
+            shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
+            raise CheckpointError(f"{where}: weights of another architecture ({shown})")
+        self.load_state_dict(state)

@@ -80,8 +80,17 @@ class Team:
         first, end = (len(rows) * rank // self.size for rank in (self.rank, self.rank + 1))
         return rows[first:end] or rows[:1], (end - first) * self.size / len(rows)
 
-    def equalise(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> int:
+    def equalise(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, *, average: bool = True
+    ) -> int:
         """Give the followers the leader's state; average all gradients before each update.
+
+        Args:
+            model: of this process.
+            optimizer: of this process.
+            step: that the leader continues after.
+            average: whether to average; a caller that does something between the average and the
+                update, such as clipping, does so itself (``average_gradients``).
 
         Returns:
             The leader's ``step``.
@@ -93,7 +102,7 @@ class Team:
             model.load_state_dict(weights)
             load_optimizer(optimizer, moments)
             restore_rng(rng, device)
-        self.train(optimizer)
+        self.train(optimizer if average else None)
         return step
 
     def told(self, value: T) -> T:
@@ -102,12 +111,13 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def train(self, optimizer: torch.optim.Optimizer) -> None:
-        """From here on average all gradients before each update; the leader listens to signals."""
+    def train(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """From here on average its gradients before each update; the leader listens to signals."""
         if not self.leads:
             for number in EXIT_CODES:
                 signal.signal(number, signal.SIG_IGN)  # the leader saves, then dismisses
-        optimizer.register_step_pre_hook(lambda chosen, *_: average_gradients(chosen))
+        if optimizer is not None:
+            optimizer.register_step_pre_hook(lambda chosen, *_: average_gradients(chosen))
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:

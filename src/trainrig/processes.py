@@ -15,10 +15,8 @@ def process_count() -> int:
 
 
 def process_rank() -> int:
-    """Return this process's number; 0 leads. Processes that Lightning starts have a local one."""
-    if process_count() == 1:
-        return 0
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    """Return this process's number; 0 leads."""
+    return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
 
 
 def alone(what: str) -> str:

@@ -115,6 +115,7 @@ class Recorder:
         start: the step that it continues after.
         step: the last step that was recorded.
         latest: the newest scalars by split; written as the run's result.
+        notes: what else the status of a complete run says.
         logger: of ``logs/train.log``.
     """
 
@@ -135,6 +136,7 @@ class Recorder:
         self.logger = logger or logging.getLogger(__name__)
         self.start = self.step = self.last_finite_step = 0
         self.latest: dict[str, dict[str, float]] = {}
+        self.notes: dict[str, Any] = {}
         self.log: MetricLog  # opened by `restore`
         self._columns, self._track, self._per_epoch = tuple(columns), track, per_epoch
         self._tracker: Shown | None = None
@@ -572,7 +574,7 @@ class Recorder:
         try:
             if error is None:
                 self.logger.info("complete at step %d", self.step)
-                directory.set_status("complete", **place, metrics=self.latest)
+                directory.set_status("complete", **place, metrics=self.latest, **self.notes)
             elif isinstance(error, DivergedError):
                 self.log.sync()
                 self.logger.warning("diverged: %s", error)

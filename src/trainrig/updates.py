@@ -57,11 +57,17 @@ LossFunction = Callable[[Any, Any], tuple[Tensor, Any]]
 Update = Callable[[int, Any, Any, LossFunction, Batches], Updated]
 
 
-def make_update(optimizer: Any, *, measure: Callable[[], Any] | None = None) -> Update:
+def make_update(
+    optimizer: Any,
+    *,
+    measure: Callable[[], Any] | None = None,
+    finish: Callable[[], None] | None = None,
+) -> Update:
     """Return the update that an optimizer needs.
 
     Args:
         optimizer: asked once what it needs.
+        finish: called whenever a gradient is complete, before it is measured or used: clips it.
         measure: called once a step, when the gradient is complete and before it is used: the only
             moment at which its norm can be known of an optimizer that changes or clears it.
 
@@ -70,8 +76,10 @@ def make_update(optimizer: Any, *, measure: Callable[[], Any] | None = None) -> 
     """
     needs = needs_of(optimizer)
     if needs.closure or needs.create_graph or needs.contiguous or needs.hook:
-        return partial(closure_update, needs=needs, measure=measure)
-    return eager_update if measure is None else partial(eager_update, measure=measure)
+        return partial(closure_update, needs=needs, measure=measure, finish=finish)
+    if measure is None and finish is None:
+        return eager_update
+    return partial(eager_update, measure=measure, finish=finish)
 
 
 def eager_update(
@@ -82,10 +90,13 @@ def eager_update(
     batches: Batches,
     *,
     measure: Callable[[], Any] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> Updated:
     """Compute the gradient of the mean loss of the micro-batches, then step."""
     optimizer.zero_grad(set_to_none=True)
     loss, output = backward(model, loss_fn, batches)
+    if finish is not None:
+        finish()
     measured = None if measure is None else measure()
     optimizer.step()
     return Updated(loss, output, measured)
@@ -114,6 +125,7 @@ def closure_update(
     *,
     needs: Needs,
     measure: Callable[[], Any] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> Updated:
     """Step an optimizer that is not content with a gradient.
 
@@ -133,6 +145,8 @@ def closure_update(
             loss, output = backward(model, loss_fn, batches, create_graph=needs.create_graph)
         if needs.contiguous:
             make_contiguous(list(model.parameters()))
+        if finish is not None:
+            finish()
         if not first:
             first.append(Updated(loss, output, None if measure is None else measure()))
         return loss

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-
 import simulate_ptycho
 
 from kills import Command, soak

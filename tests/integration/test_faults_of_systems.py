@@ -91,9 +91,7 @@ def run_directory(folder):
 def checkpoints(folder):
     """Return files of the run's checkpoints, one each, the newest last."""
     found = [*folder.rglob("step_*/weights.pt")]
-    found.sort(key=lambda path: int(path.parent.name.split("_")[1]))
-    named = (next(iter(folder.rglob(f"{name}.ckpt")), None) for name in ("last", "interim"))
-    return found or [path for path in named if path is not None]
+    return sorted(found, key=lambda path: int(path.parent.name.split("_")[1]))
 
 
 def damage(path):
@@ -224,17 +222,17 @@ def test_a_full_or_read_only_disk_loses_nothing(system, unfinished, disk):
 
 
 def test_a_lost_loader_is_named(unfinished, monkeypatch):
-    from ptycho_torch.train.callbacks import HistoryCallback
+    from ptycho_torch.train.train import History
 
     go_on, part, whole = unfinished("ptycho")
-    real = HistoryCallback.on_train_start
+    real = History.add
 
-    def lose(callback, *arguments):
-        real(callback, *arguments)
+    def lose(history, *arguments):
+        real(history, *arguments)
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(HistoryCallback, "on_train_start", lose)
+    monkeypatch.setattr(History, "add", lose)
     assert_refused(go_on(part, "--num-workers", "1"), "a data-loading process was killed")
     monkeypatch.undo()
     assert go_on(part).code == 0

@@ -7,8 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-
 import measure_ptycho_memory
 from mapped_memory import peak_anonymous, write_large_scan
 from ptycho_torch.data.staging import open_mapped

@@ -9,17 +9,15 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-
 import simulate_ptycho
+import torch
 import train_ptycho
 
-from ptycho_torch.config import execution
-from ptycho_torch.train.stop_callback import StopCallback
+from trainrig.checkpoint import latest_checkpoint
 from trainrig.files import read_json
+from trainrig.recorder import Recorder
 from trainrig.run_status import read_status
+from trainrig.runs import LATEST
 
 # 7 groups in batches of 4 and 3, and one for validation: neither part is even.
 FLAGS = """
@@ -41,33 +39,29 @@ def train(folder, *flags):
 
 
 def train_in_float64(folder):  # in float32, Adam enlarges gradients that are only rounding
-    execution.PRECISIONS += ("64-true",)
-    try:
-        assert train(folder, "--nepochs", "1", "--precision", "64-true") == 0
-    finally:
-        execution.PRECISIONS = execution.PRECISIONS[:-1]
+    assert train(folder, "--nepochs", "1", "--precision", "64-true") == 0
 
 
 def train_to_the_end(folder):
     assert train(folder, "--nepochs", "2") == 0
 
 
-def stop_the_follower_after_a_batch(folder):
-    end = StopCallback.on_train_batch_end
+def stop_after_a_batch(folder):
+    settle = Recorder.settle
 
-    def stopping(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == 0 and trainer.global_rank == 1:
+    def stopping(self, step):
+        if step == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
-        end(self, trainer, pl_module, outputs, batch, batch_idx)
+        settle(self, step)
 
-    StopCallback.on_train_batch_end = stopping
+    Recorder.settle = stopping  # the process that leads has a record
     assert train(folder, "--nepochs", "2") == (85 if os.environ["RANK"] == "0" else 0)
 
 
 def left_by(folder):
-    found = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    found = latest_checkpoint(folder / LATEST)[0]
     table = np.loadtxt(folder / "logs/metrics.csv", delimiter=",", skiprows=1)
-    return found["state_dict"], found["optimizer_states"][0]["state"], table
+    return found.weights, found.state["optimizer"]["state"], table
 
 
 def test_two_processes_equal_one(in_team, folder):
@@ -82,7 +76,7 @@ def test_two_processes_equal_one(in_team, folder):
 
 
 @pytest.mark.slow
-def test_lightning_starts_the_second_process_and_resumes_with_it(folder, repo_root):
+def test_devices_starts_the_second_process_and_resumes_with_it(folder, repo_root):
     words = [*FLAGS.split(), "--train_data_file", str(folder / "scan.npz"), "--devices", "2"]
     words += ["--strategy", "ddp", "--output_dir", str(folder / "devices"), "--nepochs"]
     for epochs in ("1", "2"):
@@ -95,7 +89,7 @@ def test_lightning_starts_the_second_process_and_resumes_with_it(folder, repo_ro
 
 def test_two_processes_stop_together_and_resume_exactly(in_team, folder):
     in_team(train_to_the_end, folder / "together")
-    in_team(stop_the_follower_after_a_batch, folder / "stopped")
+    in_team(stop_after_a_batch, folder / "stopped")
     assert not (folder / "stopped/logs/metrics.csv").exists()
     in_team(train_to_the_end, folder / "stopped")
     through, resumed = left_by(folder / "together"), left_by(folder / "stopped")

@@ -7,9 +7,6 @@ import doctest
 import pytest
 import torch
 
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-pytest.importorskip("pandas", reason="needs the extra 'pandas'")
-
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_the_examples_give_what_the_page_says(repo_root, tmp_path, monkeypatch):

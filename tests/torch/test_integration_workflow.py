@@ -14,21 +14,22 @@ import torch
 
 from ptycho_torch.config import params
 from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
-from ptycho_torch.physics.canvas import Grid
-from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.recon.refine import RefineSettings, refine
-from ptycho_torch.train.workflows import load_inference_bundle, run_cdi_example_with_backend
-from trainrig.errors import CheckpointError
-from trainrig.files import read_json, write_json
-
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-
 from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.lightning_utils import find_best_checkpoint
+from ptycho_torch.model import PtychoPINN_Lightning
+from ptycho_torch.physics.canvas import Grid
+from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.inference import open_stream, reconstruct
-from ptycho_torch.recon.persistence import load_checkpoint, load_model, save_bundle
+from ptycho_torch.recon.persistence import load_model, save_bundle
 from ptycho_torch.recon.pipeline import Method
-from ptycho_torch.train.workflows import build_model
+from ptycho_torch.recon.refine import RefineSettings, refine
+from ptycho_torch.train.workflows import (
+    build_model,
+    load_inference_bundle,
+    run_cdi_example_with_backend,
+)
+from trainrig.errors import CheckpointError
+from trainrig.files import read_json, write_json
 
 
 def config_for(folder, **changes):
@@ -82,7 +83,7 @@ def test_bundle_gives_the_same_object_bitwise(trained, scan):
 
 def test_a_checkpoint_holds_only_tensors_and_plain_values(trained):
     folder, (_, _, results) = trained
-    model = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    model = PtychoPINN_Lightning.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     want = results["models"]["autoencoder"].state_dict()
     assert all(torch.equal(value, want[key]) for key, value in model.state_dict().items())
 
@@ -124,6 +125,7 @@ def test_another_configuration_or_scan_is_not_resumed(trained, scan, tmp_path, m
     other = dataclasses.replace(scan, probeGuess=2 * scan.probeGuess)
     with pytest.raises(ValueError, match="scan_sha256"):
         run_cdi_example_with_backend(other, None, config, **options)
+    config.nepochs = 3  # a finished run is not continued otherwise
     environment = read_json(tmp_path / "run/environment.json")
     write_json(tmp_path / "run/environment.json", environment | {"source_sha256": "older"})
     with pytest.raises(ValueError, match=r"other conditions .source_sha256: older -> "):
@@ -199,7 +201,7 @@ def test_missing_bundles_and_pickled_checkpoints(tmp_path):
         load_inference_bundle(tmp_path / "absent")
     torch.save({"x": ExecutionConfig()}, tmp_path / "bad.ckpt")
     with pytest.raises(CheckpointError, match="refused"):
-        load_checkpoint(tmp_path / "bad.ckpt")
+        PtychoPINN_Lightning.load_from_checkpoint(tmp_path / "bad.ckpt")
 
 
 def test_weights_of_another_architecture_are_named(trained, tmp_path):
@@ -208,7 +210,7 @@ def test_weights_of_another_architecture_are_named(trained, tmp_path):
     content["hyper_parameters"]["model_config"]["probe_big"] = False
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"surplus net\.generator.amplitude\.border_convs"):
-        load_checkpoint(tmp_path / "other.ckpt")
+        PtychoPINN_Lightning.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
 @pytest.mark.parametrize("gridsize", [2, 3])

@@ -26,9 +26,8 @@ from ptycho_torch.config_params import (
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
-from ptycho_torch.recon.persistence import load_checkpoint
-from ptycho_torch.train.callbacks import HistoryCallback
-from ptycho_torch.train.train import history_table, make_trainer, prepare, run_fit
+from ptycho_torch.train.inputs import TrainingData
+from ptycho_torch.train.train import EpochHooks, trained
 from trainrig.seeding import PortableDraws, derive_seed, set_seed
 
 logger = logging.getLogger(__name__)
@@ -161,7 +160,7 @@ class PtychoModel:
     def _extract_configs_from_checkpoint(
         path: str,
     ) -> tuple[DataConfig, ModelConfig, TrainingConfig, InferenceConfig]:
-        model = load_checkpoint(path)
+        model = PtychoPINN_Lightning.load_from_checkpoint(path)
         return (
             model.data_config,
             model.model_config,
@@ -187,18 +186,13 @@ def _present(model: PtychoPINN_Lightning | None) -> PtychoPINN_Lightning:
 
 
 class Trainer:
-    """Training of one model on one loader's scan; ``_trainer`` is Lightning's own."""
+    """Training of one model on one loader's scan; ``_trainer`` takes Lightning's callbacks."""
 
     def __init__(
         self, model: PtychoModel, dataloader: PtychoDataLoader, execution: ExecutionConfig
     ) -> None:
         self.model, self.dataloader, self.execution = model, dataloader, execution
-        net = _present(model.model)
-        self.sets = prepare(net, dataloader.scan, dataloader.validation, seed=execution.seed)
-        assert dataloader.output_dir is not None  # a folder was read
-        run_dir = dataloader.output_dir
-        history = HistoryCallback(history_table(run_dir, execution))
-        self._trainer = make_trainer(net, run_dir, execution, [history])
+        self._trainer = EpochHooks()
 
     @classmethod
     def _from_lightning(
@@ -212,21 +206,21 @@ class Trainer:
         execution = ExecutionConfig(
             accelerator={"cuda": "cuda", "gpu": "gpu"}.get(training.device, "cpu"),
             devices=max(training.n_devices, 1),
-            strategy=training.strategy or "auto",
             accum_steps=training.accum_steps,
             learning_rate=training.learning_rate,
             seed=training.seed,
         )
         if execution.resolved_accelerator() == "cpu":
-            execution.accelerator, execution.devices, execution.strategy = "cpu", 1, "auto"
-        elif execution.devices == 1:
-            execution.strategy = "auto"
+            execution.accelerator, execution.devices = "cpu", 1
         return cls(model, dataloader, execution)
 
     def train(self, orchestration: str = "lightning", experiment_name: str = "") -> None:
         """Run the training; the best and last checkpoints lie below the loader's output folder."""
-        set_seed(self.execution.seed)
-        run_fit(self._trainer, _present(self.model.model), *self.sets, self.execution)
+        loader, model = self.dataloader, _present(self.model.model)
+        assert loader.output_dir is not None  # a folder was read
+        data = TrainingData(scan=loader.scan, validation=loader.validation)
+        with trained(model, data, loader.output_dir, self.execution, hooks=self._trainer):
+            pass
 
 
 class InferenceEngine:

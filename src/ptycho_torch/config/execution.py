@@ -12,7 +12,9 @@ logger = logging.getLogger(__name__)
 
 LOGGERS = ("csv", "tensorboard", "trackio", "none")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+STRATEGIES = ("auto", "ddp", "ddp_spawn")
+MONITORED = ("val_loss", "train_loss")
 
 
 @dataclass(kw_only=True)
@@ -46,6 +48,8 @@ class ExecutionConfig:
         one_of("--accelerator", self.accelerator, ACCELERATORS)
         one_of("--precision", self.precision, PRECISIONS)
         one_of("--logger", self.logger_backend, LOGGERS)
+        one_of("--strategy", self.strategy, STRATEGIES)
+        one_of("--checkpoint-monitor", self.checkpoint_monitor_metric, MONITORED)
         one_of("--checkpoint-mode", self.checkpoint_mode, ("min", "max"))
         require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "give > 0")
         require(
@@ -67,6 +71,14 @@ class ExecutionConfig:
         )
         top = self.checkpoint_save_top_k
         require(top >= 0, "--checkpoint-save-top-k", top, "give 0 or more")
+
+    def device_count(self) -> int:
+        """Return how many processes train; ``auto`` is one for each GPU."""
+        if isinstance(self.devices, int):
+            return max(self.devices, 1)
+        import torch
+
+        return max(torch.cuda.device_count(), 1) if self.resolved_accelerator() != "cpu" else 1
 
     def resolved_accelerator(self) -> str:
         """``auto`` becomes ``cuda`` where one is visible, else ``cpu`` with a log line."""

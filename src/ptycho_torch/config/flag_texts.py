@@ -70,9 +70,9 @@ TEXTS = {
     "plateau_threshold": "progress that counts, relative",
     # execution
     "accelerator": "auto, cpu, gpu, cuda or mps",
-    "devices": "number of GPUs",
-    "strategy": "of Lightning for several GPUs: auto or ddp",
-    "precision": "32-true, 16-mixed or bf16-mixed",
+    "devices": "processes that share each batch, a GPU each",
+    "strategy": "auto, ddp or ddp_spawn, which are one here",
+    "precision": "32-true, 64-true, 16-mixed or bf16-mixed",
     "accum_steps": "batches per optimizer step",
     "num_workers": "loader processes",
     "overlap_frames": "frames whose merged object is diffracted; 0 takes each group alone",
@@ -86,7 +86,7 @@ TEXTS = {
     "preview_every_epochs": "epochs between two pictures, 0 for none",
     "seed": "of initial weights, groups and their order",
     "deterministic": "same numbers at every run",
-    "enable_checkpointing": "save checkpoints",
+    "enable_checkpointing": "save while training; the end is saved anyway",
     "log_patch_stats": "say every epoch what the network's patches are like: a collapse shows",
-    "enable_progress_bar": "show Lightning's progress bar",
+    "enable_progress_bar": "show a progress bar",
 }

@@ -161,6 +161,7 @@ def loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # a run's own random numbers are left alone
     )
 
 

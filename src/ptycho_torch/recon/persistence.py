@@ -156,7 +156,7 @@ def load_bundle(
         raise CheckpointError(f"{path}: the manifest names no digests; refused")
     model = PtychoPINN_Lightning(**stored["configs"])
     state = torch.load(io.BytesIO(members[f"{MODELS[0]}/model.pth"]), weights_only=True)
-    load_strictly(model, state, str(path))
+    model.load_strictly(state, str(path))
     return model.eval(), stored["params"]
 
 
@@ -176,54 +176,10 @@ def _params(path: Path, members: dict[str, bytes], trust_pickle: bool) -> dict[s
     return stored
 
 
-def load_strictly(model: PtychoPINN_Lightning, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load a state dict, naming every missing, surplus and misshaped entry.
-
-    Raises:
-        CheckpointError: anything differs from the model's own entries.
-    """
-    model.on_load_checkpoint({"state_dict": state})
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in state]
-    problems += [f"surplus {name}" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
-        raise CheckpointError(f"{where}: weights of another architecture ({shown})")
-    model.load_state_dict(state)
-
-
-def load_checkpoint(path: str | Path) -> PtychoPINN_Lightning:
-    """Rebuild a model from a ``.ckpt`` of this package, tensors and plain values only.
-
-    Raises:
-        CheckpointError: pickled objects inside, missing configurations, other weights.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: refused, not tensors and plain values ({reason})") from None
-    configs = content.get("hyper_parameters", {})
-    lacking = [name for name in CONFIG_CLASSES if name not in configs]
-    if lacking:
-        raise CheckpointError(f"{path}: no {', '.join(lacking)}; not a checkpoint of this package")
-    model = PtychoPINN_Lightning(**{name: configs[name] for name in CONFIG_CLASSES})
-    load_strictly(model, content["state_dict"], str(path))
-    return model.eval()
-
-
 def load_model(path: str | Path, *, trust_pickle: bool = False) -> PtychoPINN_Lightning:
     """Load a ``.ckpt``, a bundle, or the newest of either in a training's folder."""
     path = Path(path)
     with reading(path, "trained model"):
         if path.suffix == ".ckpt":
-            return load_checkpoint(path)
+            return PtychoPINN_Lightning.load_from_checkpoint(path)
         return load_bundle(path, trust_pickle=trust_pickle)[0]

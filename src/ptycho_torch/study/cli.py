@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
 from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.config.flag_texts import TEXTS
-from trainrig.cli import add_print_config_flag, positive_int
-from trainrig.config import Traced, read_yaml
+from trainrig.cli import add_init_flags, add_print_config_flag, positive_int
+from trainrig.config import InitConfig, Traced, read_yaml
 from trainrig.errors import DivergedError, nearest, require
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     switch = argparse.BooleanOptionalAction
     for name, flags in EXECUTION_SWITCHES.items():
         run.add_argument(*flags, dest=name, action=switch, default=None, help=_text(name))
-    text = "save none"
+    text = "save the end alone"
     run.add_argument(
         "--disable-checkpointing", dest="enable_checkpointing", action="store_false", help=text
     )
@@ -134,11 +134,12 @@ def add_training_flags(parser: Any, *, several: bool = False) -> None:
     run.add_argument("--quiet", action="store_true", help="no progress lines")
     text = "torch threads of each training (1)" if several else "torch threads (torch's choice)"
     run.add_argument("--threads", type=positive_int, help=text)
+    text = "continue what is in the folder, if anything (always done)"
+    run.add_argument("--resume", action="store_true", help=text)
     if not several:
-        text = "continue the training in the folder, if any (always done)"
-        run.add_argument("--resume", action="store_true", help=text)
         text = "remove the training in the folder first"
         run.add_argument("--overwrite", action="store_true", help=text)
+        add_init_flags(parser)
     add_intake_flags(run)
     run.add_argument(
         "--mapped", action="store_true", help="keep the frames on disk: sets larger than RAM"
@@ -247,13 +248,6 @@ def set_log_level(quiet: bool, debug: bool = False) -> None:
     own = logging.WARNING if quiet else logging.INFO
     logging.getLogger("trainrig").setLevel(own)
     logging.getLogger("ptycho_torch").setLevel(logging.DEBUG if debug else own)
-    for name in (
-        "lightning",
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning.pytorch.utilities",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own to INFO
 
 
 def training_scan(
@@ -310,6 +304,9 @@ def train_from_args(args: argparse.Namespace, say: Callable[[str], None]) -> Non
         refinement=Method(refine_settings(args), args.probe_modes or 1),
         stitch=args.do_stitching,
         overwrite=args.overwrite,
+        init=InitConfig(
+            **{key: given for key in ("run", "state") if (given := getattr(args, f"init.{key}"))}
+        ),
         say=say,
     )
     if result.status == "diverged" and result.path is not None:  # the first process speaks

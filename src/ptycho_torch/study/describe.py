@@ -162,6 +162,7 @@ WATCHED = Watched(
         Metric("refinement", "loss", "refinement loss"),
     ),
     unit="epoch",
+    key="epoch",
     total="",
     splits=("train",),
 )

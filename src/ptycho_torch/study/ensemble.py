@@ -26,6 +26,7 @@ from ptycho_torch.study.runs_table import comparable
 from ptycho_torch.study.uncertainty import mean_and_spread
 from ptycho_torch.train.experiment import is_finished, run, run_identity
 from ptycho_torch.train.figures import draw_pictures
+from ptycho_torch.train.inputs import length_key
 from ptycho_torch.train.workflows import check_inputs
 from trainrig.device import set_threads
 from trainrig.launch.launcher import start
@@ -118,7 +119,8 @@ def execute(
         check_inputs(scan, test, config, execution.overlap_frames)
         path = Path(config.output_dir)
         if not overwrite:
-            check_config(path, run_identity(config, execution, scan, test))
+            identity = run_identity(config, execution, scan, test)
+            check_config(path, identity, length=length_key(config))
         if is_finished(path, config, refinement) and not overwrite:
             status = read_status(path)["status"]
             finished.append(Outcome(path.name, path, status, "was finished before"))

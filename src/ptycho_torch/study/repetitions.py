@@ -22,7 +22,7 @@ from ptycho_torch.study.inference_cli import scan_of
 from ptycho_torch.study.runs_table import write_runs_csv
 from ptycho_torch.study.uncertainty import expected_error, replica
 from ptycho_torch.train.figures import draw_pictures
-from ptycho_torch.train.run_identity import EXPERIMENT, scan_hash
+from ptycho_torch.train.inputs import EXPERIMENT, scan_hash
 from trainrig.device import set_threads
 from trainrig.errors import DivergedError
 from trainrig.launch.launcher import carry_out

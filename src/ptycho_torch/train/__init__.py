@@ -1,1 +1,1 @@
-"""One training: Lightning, callbacks, identity, report and the workflow around them."""
+"""One training: its inputs, steps and loop, its report, and the workflow around them."""

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ptycho_torch.config.canonical import TrainingConfig
 from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.recon.inference import Reconstruction
 from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.recon.refine import RefineSettings
 from ptycho_torch.scan.npz_format import read_arrays
-from ptycho_torch.train.callbacks import check_epochs, newest_checkpoint
-from ptycho_torch.train.report import save_outputs, write_config
-from ptycho_torch.train.run_identity import check_identity, identity_of
+from ptycho_torch.train.inputs import EXPERIMENT, identity_of
+from ptycho_torch.train.report import config_text, save_outputs
+from ptycho_torch.train.steps import check_optimizer
+from ptycho_torch.train.train import follow_training
 from ptycho_torch.train.workflows import (
+    TrainedCdi,
     build_model,
     check_inputs,
-    preparation_of,
     run_cdi_example_with_backend,
-    training_part,
+    trained_cdi,
+    training_data,
 )
-from trainrig.device import set_precision
+from trainrig.config import InitConfig
 from trainrig.errors import DivergedError
+from trainrig.files import write_atomically
 from trainrig.processes import process_rank
 from trainrig.run_status import RunResult, read_result, read_status
-from trainrig.runs import RunDirectory, check_config, locked, naming_lost_loaders, remove_run
-from trainrig.stopping import Interruption, StopRequest
-
-SPLITS = ("train", "val")
+from trainrig.runs import describe_environment, open_run
 
 
 def run(
@@ -41,7 +42,8 @@ def run(
     refinement: Method | None = None,
     stitch: bool = True,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
+    init: InitConfig | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Train on ``config.train_data_file``, reconstruct, and write both below ``config.output_dir``.
 
@@ -56,6 +58,7 @@ def run(
         overwrite: remove the training in the folder first; without, an unfinished one is
             continued, a finished one is left as it is unless more epochs or another refinement are
             asked for.
+        init: another run that the training begins from.
         say: receives a line on each part that is done.
 
     Returns:
@@ -70,51 +73,37 @@ def run(
         FileNotFoundError: no scan.
         BackendMissingError: the backend's package is not installed.
     """
-    execution, say = execution or ExecutionConfig(), say or _silent
-    set_precision("fp32")  # bf16 is Lightning's autocast
+    execution = execution or ExecutionConfig()
     if scan is None:
         if config.train_data_file is None:
             raise ValueError("TrainingConfig.train_data_file: missing; give a canonical NPZ scan")
         scan = RawDataTorch.from_file(config.train_data_file)
     test = None if config.test_data_file is None else RawDataTorch.from_file(config.test_data_file)
     check_inputs(scan, test, config, execution.overlap_frames)
-    if config.backend == "pytorch":
-        from ptycho_torch.stepping import check_optimizer
-
-        check_optimizer(config, lr=execution.learning_rate, accum_steps=execution.accum_steps)
-    method = refinement or Method(RefineSettings(epochs=0))
-    wanted = method if stitch else None
-    parts = (config, execution, scan, test, wanted, say)
-    if process_rank() > 0:
-        return _follow(*parts)
+    method = (refinement or Method(RefineSettings(epochs=0))) if stitch else None
     out = Path(config.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        if overwrite or config.backend != "pytorch":  # others' trainings cannot be continued
-            remove_run(out)
-        else:
-            _check_begun(config, execution, scan, test)
-            if is_finished(out, config, wanted):
+    if config.backend != "pytorch":
+        return _run_elsewhere(config, execution, scan, test, method, say)
+    check_optimizer(config, lr=execution.learning_rate, accum_steps=execution.accum_steps)
+    if process_rank() > 0:
+        data = training_data(config, scan, test)
+        follow_training(build_model(config, execution), data, execution)
+        return RunResult(path=None, status="complete", step=config.nepochs, counts="epoch")
+    network: dict[str, float] = {}
+    try:
+        texts = {"config.yaml": config_text(config, execution)}
+        options = {"overwrite": overwrite, "init": init, "texts": texts}
+        with trained_cdi(scan, test, config, execution, **options) as cdi:
+            if cdi.record.finished and is_finished(out, config, method):
                 say(f"{out}: was finished before; --overwrite repeats it")
-                return read_result(out)
-        write_config(out / "config.yaml", config, execution)
-        directory = RunDirectory(out, StopRequest())
-        directory.set_status("running", epochs=config.nepochs)
-        try:
-            with naming_lost_loaders():
-                result = _train_and_reconstruct(*parts)
-        except DivergedError as error:
-            directory.set_status("diverged", message=str(error))
-            return read_result(out)
-        except BaseException as error:
-            directory.record_stop(error)
+            else:
+                network = _reconstruct(cdi, execution, method, say)
+    except DivergedError:
+        if read_status(out)["status"] != "diverged":  # a refinement, after a finished training
             raise
-        timeless = {split: v for split, v in result.metrics.items() if split != "network"}
-        ended = {"epoch": result.step, "epochs": config.nepochs, "metrics": timeless}
-        if wanted is not None:
-            ended["refinement"] = wanted.describe()
-        directory.set_status("complete", **ended)
-        return result
+    result = read_result(out)
+    metrics = dict(result.metrics) | ({"network": network} if network else {})
+    return replace(result, metrics=metrics)
 
 
 def run_identity(
@@ -124,29 +113,8 @@ def run_identity(
     test: RawDataTorch | None,
 ) -> dict[str, Any]:
     """Return what ``config.json`` of this run holds; reads and writes no file."""
-    part = training_part(config, scan)
-    model = build_model(config, execution)
-    return identity_of(model, part, execution, preparation_of(config, part), test)
-
-
-def _check_begun(
-    config: TrainingConfig,
-    execution: ExecutionConfig,
-    scan: RawDataTorch,
-    test: RawDataTorch | None,
-) -> None:
-    """Refuse to continue a training that was begun otherwise, or has had more epochs."""
-    out = Path(config.output_dir)
-    # The training that follows, or the process that leads, names the damaged ones.
-    checkpoint = newest_checkpoint(out / "checkpoints")[0]
-    if checkpoint is None and not (out / "config.json").is_file():
-        return
-    identity = run_identity(config, execution, scan, test)
-    if checkpoint is None or is_finished(out, config, None):
-        check_config(out, identity)
-    else:
-        check_identity(out, identity, execution)
-        check_epochs(checkpoint, config.nepochs)
+    data = training_data(config, scan, test)
+    return identity_of(build_model(config, execution), data, execution)
 
 
 def is_finished(path: Path, config: TrainingConfig, refinement: Method | None) -> bool:
@@ -167,28 +135,42 @@ def is_finished(path: Path, config: TrainingConfig, refinement: Method | None) -
     return whole and made and (path / "reconstruction.npz").is_file()
 
 
-def _follow(*parts: Any) -> RunResult:
-    """Train in a process that follows another, which keeps the folder and speaks for both."""
-    config, execution, scan, test, _, _ = parts
-    # torchrun starts this process beside the first one, Lightning after the check.
-    if config.backend == "pytorch" and "RANK" in os.environ:
-        # Or it would wait for a process 0 that is refused.
-        _check_begun(config, execution, scan, test)
-    options: dict[str, Any] = {"do_stitching": False}
-    if config.backend == "pytorch":
-        options |= {"execution_config": execution, "overrides": {"resume": True}}
-    status, losses = "complete", []
-    try:
-        results = run_cdi_example_with_backend(scan, test, config, **options)[2]
-        losses = results["history"]["loss"]
-    except Interruption:
-        status = "interrupted"
-    except DivergedError:
-        status = "diverged"
-    return RunResult(path=None, status=status, step=len(losses), counts="epoch")
+def _reconstruct(
+    cdi: TrainedCdi, execution: ExecutionConfig, method: Method | None, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Write the bundle and, with a method, the reconstruction; return the network's figures."""
+    record, history = cdi.record, cdi.history
+    out = record.directory.path
+    results = cdi.finish(None if method is None else 20 if cdi.scan.N == 64 else 32)
+    frames, losses = len(cdi.scan), history.train_loss
+    say(f"{out}: trained {len(losses)} epochs on {frames} frames, loss {losses[-1]:.5f}")
+    found: Reconstruction | None = results.get("reconstruction")
+    if method is None or found is None:
+        return {}
+    say(f"network: {found.patterns_per_s:.0f} patterns/s")
+    for line in save_outputs(
+        method,
+        cdi.held or cdi.scan,
+        found,
+        out,
+        seed=execution.seed,
+        preview_every_epochs=execution.preview_every_epochs,
+        stop=record.directory.stop,
+    ):
+        say(line)
+    ended: dict[str, Any] = {"refinement": method.describe()}
+    if method.settings.epochs:
+        last = read_arrays(out / "refinement.npz")["losses"][-1]
+        record.latest["refinement"] = {"loss": float(last)}
+    record.notes |= ended
+    if record.finished:  # its training, before
+        status = record.directory.status()
+        metrics = status["metrics"] | record.latest
+        record.directory.set_status(**{**status, **record.notes, "metrics": metrics})
+    return {"patterns_per_s": found.patterns_per_s}
 
 
-def _train_and_reconstruct(
+def _run_elsewhere(
     config: TrainingConfig,
     execution: ExecutionConfig,
     scan: RawDataTorch,
@@ -196,37 +178,21 @@ def _train_and_reconstruct(
     method: Method | None,
     say: Callable[[str], None],
 ) -> RunResult:
-    """Do what ``run`` promises; without a method no reconstruction is written."""
+    """Let another backend train and stitch; it always begins again."""
     out = Path(config.output_dir)
-    options: dict[str, Any] = {"do_stitching": method is not None, "M": 20 if scan.N == 64 else 32}
-    if config.backend == "pytorch":
-        options |= {"execution_config": execution, "overrides": {"resume": True}}
-    results = run_cdi_example_with_backend(scan, test, config, **options)[2]
-    history = results["history"]
-    epochs = len(history["train_loss"])
-    final = f", loss {history['train_loss'][-1]:.5f}" if epochs else ""
-    say(f"{out}: trained {epochs} epochs on {len(scan)} frames{final}")
-    metrics = {
-        split: {"loss": values[-1]} for split in SPLITS if (values := history.get(f"{split}_loss"))
-    }
-    if method is not None and "reconstruction" in results:
-        found = results["reconstruction"]
-        say(f"network: {found.patterns_per_s:.0f} patterns/s")
-        metrics["network"] = {"patterns_per_s": found.patterns_per_s}
-        for line in save_outputs(
-            method,
-            test or scan,
-            found,
-            out,
-            seed=execution.seed,
-            preview_every_epochs=execution.preview_every_epochs,
-        ):
-            say(line)
-        if method.settings.epochs:
-            losses = read_arrays(out / "refinement.npz")["losses"]
-            metrics["refinement"] = {"loss": float(losses[-1])}
-    return RunResult(path=out, status="complete", step=epochs, counts="epoch", metrics=metrics)
-
-
-def _silent(line: str) -> None:
-    """Swallow a line."""
+    environment = describe_environment("ptycho_torch")
+    identity = {"experiment": EXPERIMENT, "backend": config.backend}
+    with open_run(out, identity, environment, overwrite=True) as directory:
+        write_atomically(out / "config.yaml", config_text(config, execution))
+        directory.set_status("running", epochs=config.nepochs)
+        options = {"do_stitching": method is not None, "M": 20 if scan.N == 64 else 32}
+        try:
+            history = run_cdi_example_with_backend(scan, test, config, **options)[2]["history"]
+        except BaseException as error:
+            directory.record_stop(error)
+            raise
+        losses = history["train_loss"]
+        say(f"{out}: trained {len(losses)} epochs on {len(scan)} frames")
+        metrics = {"train": {"loss": losses[-1]}} if losses else {}
+        directory.set_status("complete", epoch=len(losses), epochs=config.nepochs, metrics=metrics)
+    return read_result(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -22,12 +21,13 @@ from ptycho_torch.recon.pipeline import Method
 from ptycho_torch.recon.refine import RefineState
 from ptycho_torch.train.figures import draw_object, draw_pictures, draw_refinement
 from trainrig.files import write_atomically
+from trainrig.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
 
-def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfig) -> None:
-    """The resolved configuration as YAML that ``--config`` reads again."""
+def config_text(training: TrainingConfig, execution: ExecutionConfig) -> str:
+    """Return the resolved configuration as YAML that ``--config`` reads again."""
     import yaml
 
     def builtin(values: dict[str, Any]) -> dict[str, Any]:
@@ -40,8 +40,7 @@ def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfi
         "training": builtin(values),
         "execution": builtin(asdict(execution)),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, yaml.safe_dump(content, sort_keys=True))
+    return yaml.safe_dump(content, sort_keys=True)
 
 
 def save_outputs(
@@ -53,6 +52,7 @@ def save_outputs(
     seed: int = 0,
     phase_limits: dict[str, float | None] | None = None,
     preview_every_epochs: int = 0,
+    stop: StopRequest | None = None,
 ) -> Iterator[str]:
     """Refine if asked for, then write the reconstruction and its pictures; yields lines.
 
@@ -64,13 +64,22 @@ def save_outputs(
         seed: of the refinement.
         phase_limits: display range of the phase.
         preview_every_epochs: of the refinement, for ``previews/refined_*.png``; 0 for none.
+        stop: of the run that the refinement belongs to.
+
+    Raises:
+        Interruption: the run was asked to stop; a refinement begins again.
     """
     out.mkdir(parents=True, exist_ok=True)
     refined = bool(method.settings.epochs)
     if refined and found is not None:
         save_reconstruction(found, out / "network.npz", scan.coords)
     began = time.perf_counter()
-    show = functools.partial(show_epoch, scan, out, method.settings.epochs, preview_every_epochs)
+
+    def show(state: RefineState) -> None:
+        show_epoch(scan, out, method.settings.epochs, preview_every_epochs, state)
+        if stop is not None and stop.due():
+            raise stop.interruption(f"{out}: refinement epoch {state.epoch}")
+
     found, state = method.refine(scan, found, seed, on_epoch=show)
     if state is not None:
         spent = time.perf_counter() - began

@@ -6,8 +6,11 @@ writes the configuration into the flat dictionary first and then routes by ``con
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,15 @@ from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.config_bridge import to_torch_side
 from ptycho_torch.data.dataset import check_frame_side, check_labels
 from ptycho_torch.data_container import PtychoDataContainerTorch
+from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.raw_data import RawDataTorch
+from ptycho_torch.recon.inference import reconstruct
+from ptycho_torch.recon.persistence import save_bundle
+from ptycho_torch.train.inputs import TrainingData
+from ptycho_torch.train.train import History, trained
 from trainrig.errors import one_of
-from trainrig.processes import process_rank
+from trainrig.recorder import Recorder
+from trainrig.seeding import PortableDraws, derive_seed
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +56,8 @@ def as_raw(data: Scan, where: str) -> RawDataTorch:
     raise TypeError(f"{where}: {type(data).__name__} is not a scan; give RawData or RawDataTorch")
 
 
-def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
+def build_model(config: TrainingConfig, execution: ExecutionConfig) -> PtychoPINN_Lightning:
     """An untrained ``PtychoPINN_Lightning`` for a canonical configuration, from its seed."""
-    from ptycho_torch.model import PtychoPINN_Lightning
-    from trainrig.seeding import PortableDraws, derive_seed
-
     config.validate()
     check_overlap(config, execution.overlap_frames)
     torch.manual_seed(derive_seed("weights", execution.seed))
@@ -65,16 +71,14 @@ def build_model(config: TrainingConfig, execution: ExecutionConfig) -> Any:
         return PtychoPINN_Lightning(model, data, training, inference)
 
 
-def preparation_of(config: TrainingConfig, scan: RawDataTorch) -> dict[str, Any]:
-    """Return how ``fit`` is to prepare a training scan."""
-    return {"nsamples": group_count(config, len(scan)), "grouping": grouping_settings(config)}
-
-
-def training_part(config: TrainingConfig, scan: RawDataTorch) -> RawDataTorch:
-    """Return the frames of a scan that a configuration trains on."""
-    if config.n_subsample is None:
-        return scan
-    return scan.subsample(config.n_subsample, config.subsample_seed)
+def training_data(
+    config: TrainingConfig, scan: RawDataTorch, held: RawDataTorch | None
+) -> TrainingData:
+    """Return what a configuration trains on: frames of a scan, and how they are grouped."""
+    if config.n_subsample is not None:
+        scan = scan.subsample(config.n_subsample, config.subsample_seed)
+    count, grouping = group_count(config, len(scan)), grouping_settings(config)
+    return TrainingData(scan=scan, validation=held, nsamples=count, grouping=grouping)
 
 
 def grouping_settings(config: TrainingConfig) -> dict[str, Any]:
@@ -146,81 +150,110 @@ def run_cdi_example_torch(  # noqa: PLR0913 - the reference's signature
         M: side of the central part of each patch that is stitched.
         do_stitching: whether to reconstruct.
         execution_config: hardware, logging, checkpoints.
-        overrides: canonical training fields to replace; ``resume`` continues a killed run.
+        overrides: canonical training fields to replace; ``overwrite`` removes the training in the
+            folder first, without it an unfinished one is continued and a finished one loaded.
 
     Returns:
         Amplitude and phase (None without stitching) and the results: ``history``, ``models``,
         containers, ``intensity_scale``, and after stitching ``obj_tensor_full``,
         ``global_offsets``, ``recon_amp``, ``recon_phase``.
     """
-    from ptycho_torch.recon.persistence import save_bundle
-    from ptycho_torch.train.train import fit
-
-    resume = _override(config, dict(overrides or {}))
-    execution = execution_config or ExecutionConfig()
-    params.update_legacy_dict(params.cfg, config)
-    scan = as_raw(train, "train")
-    held = None if test is None else as_raw(test, "test")
-    scan = training_part(config, scan)
-    model = build_model(config, execution)
-    history = fit(
-        model,
-        scan,
-        Path(config.output_dir),
-        execution,
-        validation=held,
-        resume=resume,
-        **preparation_of(config, scan),
-    )
-    scale = float(torch.exp(model.net.log_scale.detach()))
-    params.cfg["intensity_scale"] = scale
-    results: dict[str, Any] = {
-        "history": {
-            "loss": history.train_loss,
-            "train_loss": history.train_loss,
-            "val_loss": history.val_loss,
-        },
-        "models": {"autoencoder": model, "diffraction_to_obj": model},
-        "train_container": LazyContainer(scan, config.model.gridsize),
-        "test_container": None if held is None else LazyContainer(held, config.model.gridsize),
-        "intensity_scale": scale,
-        "backend": "pytorch",
-    }
-    if do_stitching:
-        model.inference_config.middle_trim = M
-        target = scan if held is None else held
-        flips = (flip_x, flip_y, transpose)
-        results |= _stitched(model, target, execution.inference_batch_size, flips)
-    if config.output_dir and process_rank() == 0:
-        save_bundle(model, config.output_dir, dict(params.cfg))
-    return results.get("recon_amp"), results.get("recon_phase"), results
-
-
-def _stitched(
-    model: Any, scan: RawDataTorch, batch_size: int | None, flips: tuple[bool, bool, bool]
-) -> dict[str, Any]:
-    """The results that stitching adds; ``flips`` as ``oriented`` takes them."""
-    from ptycho_torch.recon.inference import reconstruct
-
-    found = reconstruct(model, scan, batch_size=batch_size)
-    obj = oriented(found.object, *flips)
-    return {
-        "obj_tensor_full": obj,
-        "global_offsets": scan.coords,
-        "recon_amp": np.abs(obj),
-        "recon_phase": np.angle(obj),
-        "reconstruction": found,
-    }
-
-
-def _override(config: TrainingConfig, settings: dict[str, Any]) -> bool:
-    """Replace fields of ``config``; says whether a killed run is to go on."""
-    resume = bool(settings.pop("resume", False))
-    for name, value in settings.items():
+    overrides = dict(overrides or {})
+    overrides.pop("resume", None)  # always done
+    overwrite = bool(overrides.pop("overwrite", False))
+    for name, value in overrides.items():
         if not hasattr(config, name):
             raise ValueError(f"overrides: unknown field {name!r} of TrainingConfig")
         setattr(config, name, value)
-    return resume
+    scan, held = as_raw(train, "train"), None if test is None else as_raw(test, "test")
+    execution, flips = execution_config or ExecutionConfig(), (flip_x, flip_y, transpose)
+    with trained_cdi(scan, held, config, execution, overwrite=overwrite) as cdi:
+        results = cdi.finish(M if do_stitching else None, flips)
+    return results.get("recon_amp"), results.get("recon_phase"), results
+
+
+@dataclass
+class TrainedCdi:
+    """A trained model within its run's record.
+
+    Attributes:
+        model: trained, on the CPU.
+        record: of its run.
+        history: of its training.
+        scan: the frames that it was trained on.
+        held: scan for validation and stitching, if any.
+        config: of the training.
+        batch_size: groups per pass of the stitching.
+    """
+
+    model: PtychoPINN_Lightning
+    record: Recorder
+    history: History
+    scan: RawDataTorch
+    held: RawDataTorch | None
+    config: TrainingConfig
+    batch_size: int | None
+
+    def finish(
+        self, side: int | None, flips: tuple[bool, bool, bool] = (False, False, False)
+    ) -> dict[str, Any]:
+        """Save the bundle and return the results of ``run_cdi_example_torch``.
+
+        Args:
+            side: of the central part of each patch that is stitched; None stitches nothing.
+            flips: as ``oriented`` takes them.
+        """
+        model, gridsize = self.model, self.config.model.gridsize
+        scale = float(torch.exp(model.net.log_scale.detach()))
+        params.cfg["intensity_scale"] = scale
+        losses = {"train_loss": self.history.train_loss, "val_loss": self.history.val_loss}
+        results: dict[str, Any] = {
+            "history": {"loss": self.history.train_loss, **losses},
+            "models": {"autoencoder": model, "diffraction_to_obj": model},
+            "train_container": LazyContainer(self.scan, gridsize),
+            "test_container": None if self.held is None else LazyContainer(self.held, gridsize),
+            "intensity_scale": scale,
+            "backend": "pytorch",
+        }
+        if side is not None:
+            model.inference_config.middle_trim = side
+            target = self.scan if self.held is None else self.held
+            found = reconstruct(model, target, batch_size=self.batch_size)
+            obj = oriented(found.object, *flips)
+            results |= {
+                "obj_tensor_full": obj,
+                "global_offsets": target.coords,
+                "recon_amp": np.abs(obj),
+                "recon_phase": np.angle(obj),
+                "reconstruction": found,
+            }
+        self.record.notes["epochs"] = self.config.nepochs
+        save_bundle(model, self.config.output_dir, dict(params.cfg))
+        return results
+
+
+@contextlib.contextmanager
+def trained_cdi(
+    scan: RawDataTorch,
+    held: RawDataTorch | None,
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    **options: Any,
+) -> Iterator[TrainedCdi]:
+    """Train on a scan as a canonical configuration says; within, the run's record is still open.
+
+    Args:
+        scan: training scan.
+        held: scan for validation, if any.
+        config: canonical configuration.
+        execution: hardware, logging, checkpoints.
+        options: more of ``train.trained``.
+    """
+    params.update_legacy_dict(params.cfg, config)
+    model, data = build_model(config, execution), training_data(config, scan, held)
+    with trained(model, data, Path(config.output_dir), execution, **options) as (record, history):
+        batch_size = execution.inference_batch_size
+        yield TrainedCdi(model, record, history, data.scan, held, config, batch_size)
 
 
 def group_count(config: TrainingConfig, frames: int) -> int:
@@ -258,7 +291,7 @@ class BackendMissingError(RuntimeError, ImportError):
 
 
 #: The package that each backend needs.
-NEEDED = {"pytorch": "lightning", "tensorflow": "ptycho"}
+NEEDED = {"pytorch": "torch", "tensorflow": "ptycho"}
 
 
 def check_backend(name: str) -> None:

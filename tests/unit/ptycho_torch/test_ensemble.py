@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("lightning", reason="needs the extra 'ptycho'")
-
 from ptycho_torch.config.canonical import ModelConfig, TrainingConfig
 from ptycho_torch.config.execution import ExecutionConfig
 from ptycho_torch.physics.canvas import Grid

@@ -147,7 +147,7 @@ def test_watch_reports_and_tables_agree_on_a_status(tmp_path, config, status, pi
 )
 def test_a_ptychography_training_counts_epochs(tmp_path, pid, said, status):
     rows = [
-        f"step={i} split={split} loss={loss} elapsed={10.0 * i}\n"
+        f"step={3 * i} epoch={i} split={split} loss={loss} elapsed={10.0 * i}\n"
         for i, both in ((1, (0.5, 0.6)), (2, (0.25, 0.3)))
         for split, loss in zip(("train", "val"), both, strict=True)
     ]
