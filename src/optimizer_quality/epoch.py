@@ -75,7 +75,7 @@ class EpochSums:
         return {"steps": self.steps, "per_epoch": self.per_epoch, "totals": self.totals}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from ``state``.
+        """Continue from ``state``.
 
         Raises:
             ValueError: its epochs have another number of steps.

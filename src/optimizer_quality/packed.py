@@ -3,7 +3,7 @@
 The members' networks are stacked (``trainrig.vectorized``) and stepped together; each keeps its own
 images, order, optimizer state, logs, checkpoints and final files, and is validated alone. The
 numbers equal those of separate runs up to rounding. A member whose numbers are no longer finite
-ends as ``diverged``, the others go on.
+ends as ``diverged``, the others continue.
 
 Legend: R members, B images per batch, K classes, L layers with parameters of their own.
 """

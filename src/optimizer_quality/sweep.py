@@ -171,7 +171,7 @@ def execute(
         if pack != 1:
             check_packable(config)
     if not options.dry_run:
-        keep_plan(plan, folder, anew=runtime.overwrite or runtime.force_engine_change)
+        keep_plan(plan, folder, replace=runtime.overwrite or runtime.force_engine_change)
     yield from execute_packs(
         entries,
         folder,

@@ -312,7 +312,7 @@ def no_valid(folder: Path, ignored: Sequence[str]) -> CheckpointError:
     """Return the error of a folder of damaged checkpoints: no run starts over in silence."""
     return CheckpointError(
         f"{folder}: holds no valid checkpoint ({ignored[0]}); restore one, or remove "
-        "it (--overwrite, where there is that flag) to start anew"
+        "it (--overwrite, where there is that flag) to start over"
     )
 
 

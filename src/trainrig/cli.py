@@ -176,7 +176,7 @@ def add_pack_flags(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_force_engine_flag(group: Any, text: str) -> None:
-    """Add ``--force-engine-change``, which lets runs go on with other rounding."""
+    """Add ``--force-engine-change``, which lets runs continue with other rounding."""
     group.add_argument("--force-engine-change", action="store_true", help=text)
 
 

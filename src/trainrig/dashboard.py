@@ -22,8 +22,8 @@ Rows = list[tuple[dict[str, float], int]]
 class Board(Protocol):
     """What shows runs."""
 
-    def show(self, run: RunRecord, rows: Rows, *, anew: bool) -> None:
-        """Add rows to a run; ``anew`` removes what was shown of it."""
+    def show(self, run: RunRecord, rows: Rows, *, replace: bool) -> None:
+        """Add rows to a run; ``replace`` removes what was shown of it."""
 
     def serve(self, port: int | None) -> str:
         """Start to serve from this process; return the address."""
@@ -68,10 +68,10 @@ class Mirror:
             raise FileNotFoundError(f"{self.folder}: no run with a logged row in it yet")
         for run in runs:
             before, rows = self._shown.get(run.path, []), list(run.rows)
-            anew = rows[: len(before)] != before  # a resumed run was cut back
-            new = rows if anew else rows[len(before) :]
+            replace = rows[: len(before)] != before  # a resumed run was cut back
+            new = rows if replace else rows[len(before) :]
             if new:
-                self.board.show(run, list(by_step(new)), anew=anew)
+                self.board.show(run, list(by_step(new)), replace=replace)
                 self._shown[run.path] = rows
         return len(runs)
 

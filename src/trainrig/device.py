@@ -88,7 +88,7 @@ def send(
 def reuse_memory() -> bool:
     """Let the C library keep freed memory for this process instead of returning it.
 
-    glibc gives large blocks back at once and takes them anew, zeroed page by page, at every step:
+    glibc gives large blocks back at once and takes them again, zeroed page by page, at every step:
     for the maps of a 105-px ResNet (200 MB each) that is half the time of a step. The process
     stays at its peak size instead. Returns whether the library was told (Linux with glibc).
     """

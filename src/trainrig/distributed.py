@@ -4,7 +4,7 @@ All processes draw the same global batch, which is a pure function of its number
 rows of it; gradients are averaged before each update, so that all weights stay equal. Process 0
 leads: it alone logs, evaluates and saves. The others follow: at the start they receive the leader's
 weights, optimizer and random states, so that one checkpoint serves all (another number of processes
-must be forced, see ``trainrig.runs``); before each batch they are told whether to go on.
+must be forced, see ``trainrig.runs``); before each batch they are told whether to continue.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Team:
             raise ChildProcessError(f"process {self.rank}: process 0 is gone ({reason})") from None
 
     def orders(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches, as long as the leader goes on.
+        """Yield the batches, as long as the leader continues.
 
         Raises:
             Dismissed: the leader called ``dismiss`` in place of the next batch.

@@ -189,7 +189,7 @@ def make_plan(
 
 
 def _check_complete(plan: PackPlan, runs: Sequence[PlannedRun], base_dir: Path) -> None:
-    """Refuse to go on with a part of a pack.
+    """Refuse to continue a part of a pack.
 
     Raises:
         ValueError: an unfinished pack has runs among ``runs`` and others.
@@ -215,11 +215,11 @@ def share_out(runs: Sequence[PlannedRun], keys: Sequence[Any], jobs: int) -> Pac
     return PackPlan(size=size, packs=packs)
 
 
-def keep_plan(plan: PackPlan | None, base_dir: Path, *, anew: bool) -> None:
-    """Write the plan; without one, an earlier one stays unless its runs may go on alone."""
+def keep_plan(plan: PackPlan | None, base_dir: Path, *, replace: bool) -> None:
+    """Write the plan; without one, an earlier one stays unless its runs may continue alone."""
     if plan is not None:
         write_plan(plan, base_dir)
-    elif anew:
+    elif replace:
         (base_dir / MANIFEST).unlink(missing_ok=True)
 
 
@@ -360,7 +360,7 @@ def execute(
             assert plan is not None  # or there were no packs
             plan = plan.halved(pack)
             write_plan(plan, base_dir)
-            say(f"pack of {len(pack)} runs: out of memory; going on with halves of it")
+            say(f"pack of {len(pack)} runs: out of memory; continuing with halves of it")
             halves = (half for half in plan.packs if set(half) <= set(pack))
             tasks += [task_of(half, packed=True) for half in halves if {*half} - {*ended}]
 

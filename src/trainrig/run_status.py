@@ -12,7 +12,7 @@ from typing import Any
 from trainrig.files import read_json
 from trainrig.processes import number_is_running
 
-#: Statuses of a run that will not go on.
+#: Statuses of a run that will not continue.
 FINAL = ("complete", "diverged")
 
 

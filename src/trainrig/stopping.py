@@ -81,7 +81,7 @@ class StopRequest:
         return bool(self.reason)
 
     def join(self, exit_code: int) -> bool:
-        """Stop with the status that a process of the same run ends with; 0 goes on."""
+        """Stop with the status that a process of the same run ends with; 0 continues."""
         if exit_code and not self.reason:
             self.reason, self.exit_code = "another process of the run was asked to", exit_code
         return bool(exit_code)

@@ -1,7 +1,7 @@
 """Many runs: in this process one after the other, or several worker processes side by side.
 
-A run that fails or diverges is an outcome; the others go on. Workers die with their parent, so that
-a killed sweep leaves nothing behind that still writes. A sweep that is asked to stop asks its
+A run that fails or diverges is an outcome; the others continue. Workers die with their parent, so
+that a killed sweep leaves nothing behind that still writes. A sweep that is asked to stop asks its
 workers to, and waits for their checkpoints.
 """
 
@@ -136,7 +136,7 @@ def run_tasks(
 
 
 def _run_side_by_side(tasks: Sequence[Task], jobs: int, gpus: Sequence[str]) -> Iterator[Outcome]:
-    """Keep ``jobs`` tasks in flight; a worker that dies breaks its pool, so a new one goes on."""
+    """Keep ``jobs`` tasks in flight; a worker that dies breaks its pool, so a new one continues."""
     waiting = deque(tasks)
     while waiting:
         suspects = yield from _run_until_broken(waiting, jobs, gpus)

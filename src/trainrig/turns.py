@@ -151,7 +151,7 @@ class _Table:
             self.waiting.clear()
         except torch.OutOfMemoryError as error:
             self._make_room(seat, error)
-        except Exception as error:  # the others go on
+        except Exception as error:  # the others continue
             self.results[seat.number] = error
         self.seats.remove(seat)
 

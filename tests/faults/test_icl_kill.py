@@ -122,7 +122,7 @@ def test_a_data_loading_process_is_killed(fork_server, toy_argv, assert_same, tm
     with_workers = toy_argv(path, *exact, "--num-workers", "2")
     ended = fork_server.run(SCRIPT, with_workers, point="a data-loading process dies", n=1)
     assert ended.proof
-    assert_one_line(ended, "data-loading process", "the same command goes on")
+    assert_one_line(ended, "data-loading process", "the same command continues")
     assert read_status(path)["status"] == "failed"
     ended = fork_server.run(SCRIPT, with_workers)
     assert ended.code == 0, ended.output

@@ -27,8 +27,8 @@ class Recorder:
     def __init__(self):
         self.shown = []
 
-    def show(self, run, rows, *, anew):
-        self.shown.append((run.name, [step for _, step in rows], anew))
+    def show(self, run, rows, *, replace):
+        self.shown.append((run.name, [step for _, step in rows], replace))
 
 
 def test_new_rows_are_added_and_a_run_that_was_cut_back_is_shown_anew(tmp_path):

@@ -231,7 +231,7 @@ def test_get_looks_into_linked_folders(tmp_path, monkeypatch):
     assert (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").is_file()
     assert (
         trainrig(["data", "get", "imagenet", "cifar10", *where]) == 1
-    )  # one that cannot be had does not stop the rest
+    )  # one that cannot be fetched does not stop the rest
 
 
 def test_prepare_data_gets_what_is_chosen(tmp_path, capsys):

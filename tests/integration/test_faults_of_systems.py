@@ -62,7 +62,7 @@ def commands(commands):
 
 @pytest.fixture
 def unfinished(commands, call_script, signalled, tmp_path, tmp_path_factory):
-    """Return a function: system -> how to go on with a run of it, its folder, a finished twin."""
+    """Return a function: system -> how to continue a run of it, its folder, a finished twin."""
 
     def make(system):
         script, argv = commands[system]
@@ -144,7 +144,7 @@ def test_nothing_starts_over_in_silence(system, unfinished, tree_hash):
     for file in checkpoints(part):
         damage(file)
     before = tree_hash(run_directory(part) / "checkpoints")
-    assert_refused(go_on(part), "holds no valid checkpoint", "to start anew")
+    assert_refused(go_on(part), "holds no valid checkpoint", "to start over")
     assert tree_hash(run_directory(part) / "checkpoints") == before
 
 

@@ -295,7 +295,7 @@ def test_a_pack_without_memory_is_halved(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(pytorch_port.sweep.pack, "pack_steps", limited)
     ended = sweep(folder, *grid, "--pack", "3")
     assert ended.code == 0, ended.err
-    assert "pack of 3 runs: out of memory; going on with halves of it" in ended.err
+    assert "pack of 3 runs: out of memory; continuing with halves of it" in ended.err
     assert sizes == [3, 2, 1]
     plan = json.loads((folder / "manifest.json").read_text())
     assert [len(pack) for pack in plan["packs"]] == [2, 1]

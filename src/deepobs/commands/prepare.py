@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @entry
 def main(argv: list[str] | None = None) -> int:
-    """Prepare each set; one that cannot be had does not stop the others."""
+    """Prepare each set; one that cannot be fetched does not stop the others."""
     parser = make_parser()
     args = parser.parse_args(argv)
     names = [name for name in args.only or SETS if name not in (args.skip or ())]

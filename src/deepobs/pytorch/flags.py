@@ -34,7 +34,7 @@ def add_mode_flags(run: Any) -> None:
     run.add_argument("--l2", choices=("loss", "optimizer-groups"), default="loss", help=text)
     text = "published line with its data defects, or repaired (reference)"
     run.add_argument("--compat", choices=("reference", "fixed"), help=text)
-    text = "end a run at its first non-finite loss, or go on (stop)"
+    text = "end a run at its first non-finite loss, or continue (stop)"
     run.add_argument("--on_divergence", choices=("stop", "continue"), default="stop", help=text)
     run.add_argument("--dtype", choices=("float32", "float64"), help="(float32)")
 

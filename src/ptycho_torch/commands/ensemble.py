@@ -1,6 +1,6 @@
 r"""Train the ptychography network on one scan with several seeds; the mean object and its spread.
 
-Each seed is an ordinary training below the output folder, seed_{S}: watch it, report it, go on
+Each seed is an ordinary training below the output folder, seed_{S}: watch it, report it, continue
 with it (train_ptycho.py --threads 1). Beside them: runs.csv, and the members' mean with
 their standard deviation per pixel in reconstruction.npz and
 reconstructed_{amplitude,phase,uncertainty}.png. The same command again continues what is unfinished
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="one training each")
-    parser.add_argument("--overwrite", action="store_true", help="start existing trainings anew")
+    parser.add_argument("--overwrite", action="store_true", help="train existing members again")
     add_training_flags(parser, several=True)
     add_launch_flags(parser)
     return parser

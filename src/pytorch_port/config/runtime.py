@@ -19,8 +19,8 @@ class Runtime:
         data_dir: folder of data sets; default ``$TRAINRIG_DATA_DIR``, else ``./data``.
         download: fetch Omniglot where it is absent.
         num_workers: processes that draw sequences with the exact sampler.
-        overwrite: start anew in a directory that holds a run.
-        force_engine_change: go on alone with a run that was begun in a pack, or the reverse.
+        overwrite: start over in a directory that holds a run.
+        force_engine_change: continue alone a run that was begun in a pack, or the reverse.
         tracker: where rows are shown live, see ``trainrig.tracking.tracker``.
         project: of the tracker.
         show_progress: draw a progress bar.

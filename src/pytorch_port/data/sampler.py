@@ -50,7 +50,7 @@ class IndexBatch:
         return IndexBatch(*(x.to(device, non_blocking=True) for x in self.tensors()))
 
     def pinned(self) -> IndexBatch:
-        """Return a copy in page-locked memory, from which a GPU reads while the host goes on."""
+        """Return a copy in page-locked memory, from which a GPU reads while the host continues."""
         return IndexBatch(*(x.pin_memory() for x in self.tensors()))
 
     def copy_(self, other: IndexBatch) -> None:

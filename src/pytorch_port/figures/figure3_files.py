@@ -108,8 +108,8 @@ def current_rows(
 ) -> list[Row]:
     """Return the cached metrics rows whose runs have not been trained or asked otherwise since.
 
-    A checkpoint younger than the table belongs to a run that was trained anew. ``max_eval_batches``
-    asks for a number of sequences that a cached row may not have.
+    A checkpoint younger than the table belongs to a run that was trained again.
+    ``max_eval_batches`` asks for a number of sequences that a cached row may not have.
     """
     if not metrics_csv.exists():
         return []

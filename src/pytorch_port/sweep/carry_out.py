@@ -46,7 +46,7 @@ def check_runs(
 ) -> set[str]:
     """Check every run against the data, the device and what ``base_dir`` holds, writing nothing.
 
-    With a plan, also whether a run was begun in a pack and shall go on alone, or the reverse.
+    With a plan, also whether a run was begun in a pack and would continue alone, or the reverse.
 
     Returns:
         Where the runs' images come from.
@@ -181,7 +181,7 @@ def train_grid(
         keep_plan(
             None if in_turns else plan,
             base_dir,
-            anew=runtime.overwrite or runtime.force_engine_change,
+            replace=runtime.overwrite or runtime.force_engine_change,
         )
     outcomes = []
     table = partial(write_runs_csv, runs, base_dir, config_path, varied=varied)

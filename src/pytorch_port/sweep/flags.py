@@ -152,7 +152,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_tracker_flags(group)
     group.add_argument("--overwrite", action="store_true", help="discard an earlier run and start")
-    text = "let runs begun in packs go on alone, or the reverse, with other rounding"
+    text = "let runs begun in packs continue alone, or the reverse, with other rounding"
     add_force_engine_flag(group, text)
     group.add_argument(
         "--set",

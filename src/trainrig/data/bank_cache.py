@@ -36,7 +36,7 @@ def fetch_bank(
         build: makes the bank; called when there is no usable copy.
         cache: False neither reads nor writes files.
 
-    A damaged copy is reported by a warning and built anew. A cache folder that cannot be written
+    A damaged copy is reported by a warning and built again. A cache folder that cannot be written
     costs a warning, not the run.
     """
     if not cache:
@@ -56,7 +56,7 @@ def fetch_bank(
     try:
         _write(bank, tensor_path, manifest_path, full_key)
     except OSError as error:
-        log.warning("%s: cannot be cached in %s (%s); going on without", name, folder, error)
+        log.warning("%s: cannot be cached in %s (%s); continuing without", name, folder, error)
     return bank
 
 

@@ -104,7 +104,7 @@ def view_table(side_px: int) -> Tensor:
 def prepare_views(bank: ImageBank) -> ImageBank:
     """Order the classes for ``view_table``: class 8 * k + v is then view v of row k.
 
-    Rows follow the bank's ``dictionary_order`` and are numbered anew from 0.
+    Rows follow the bank's ``dictionary_order`` and are numbered again from 0.
 
     Raises:
         ValueError: exemplars single or separated. The reference then takes the 105 rows of the

@@ -229,7 +229,7 @@ def is_present(data_dir: str | os.PathLike[str] | None = None) -> bool:
 
 
 def _find_part(root: Path, split: str) -> Path:
-    """Return the zip or folder of a split, or say where it belongs and how to go on without."""
+    """Return the zip or folder of a split, or say where it belongs and how to do without."""
     part = locate_part(root, split)
     if part is None:
         raise FileNotFoundError(

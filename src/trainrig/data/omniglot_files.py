@@ -56,7 +56,7 @@ class Drawings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One PNG: where it is, which class and drawing it is, and how its bytes are had."""
+    """One PNG: where it is, which class and drawing it is, and how to get its bytes."""
 
     where: str
     label: int

@@ -29,7 +29,7 @@ def carry_out(
         tasks: all of a sweep.
         options: see ``launch``.
         base: the sweep's folder.
-        overwrite: the tasks start finished runs anew.
+        overwrite: the tasks train finished runs again.
 
     Raises:
         ValueError: as ``launch``; or ``overwrite`` on a cluster, where a job that is run again
@@ -57,7 +57,7 @@ def start(
     if overwrite and options.launcher != "local":
         raise ValueError(
             f"--overwrite with --launcher {options.launcher}: a job that is run again would start "
-            "anew each time; remove the runs' folders instead"
+            "over each time; remove the runs' folders instead"
         )
     if options.dry_run:
         print(describe_plan(tasks, finished, options))  # noqa: T201 - what was asked for
@@ -72,7 +72,7 @@ def launch(tasks: Sequence[Task], options: LaunchOptions, base: Path) -> Iterato
     Args:
         tasks: independent of each other; names are unique.
         options: who carries them out, and with what.
-        base: the sweep's folder; ``.launch`` in it keeps what a launcher must know to go on.
+        base: the sweep's folder; ``.launch`` in it keeps what a launcher must know to continue.
 
     Raises:
         ValueError: jobs of this sweep are in the queue already, or none are there to attach to.
@@ -92,7 +92,7 @@ def launch(tasks: Sequence[Task], options: LaunchOptions, base: Path) -> Iterato
     try:
         yield from follow(tasks, folder, lambda: engine.queued(folder, options))
     except (KeyboardInterrupt, Interruption):
-        print("the jobs go on; the same command with --attach follows them", file=sys.stderr)  # noqa: T201
+        print("the jobs continue; the same command with --attach follows them", file=sys.stderr)  # noqa: T201
         raise
     engine.finish(folder, options)
 

@@ -30,7 +30,7 @@ def work(task: Task, folder: Path) -> str:
 
 
 class Supervisor:
-    """Owns a sweep's tasks on the cluster; started anew, it goes on with what has not ended.
+    """Owns a sweep's tasks on the cluster; started again, it continues with what has not ended.
 
     Args:
         tasks: of the sweep.

@@ -112,7 +112,7 @@ def save_figure(fig: Figure, path_png: Path | str) -> tuple[Path, Path]:
 
 
 def save_preview(fig: Figure, path_png: Path | str) -> Path:
-    """Write ``fig`` as PNG alone: a picture to look at while a run goes on.
+    """Write ``fig`` as PNG alone: a picture to look at while a run continues.
 
     Raises:
         ValueError, OSError: as ``save_figure``.

@@ -67,7 +67,7 @@ class MetricLog:
             if present < size:
                 raise ValueError(
                     f"{path}: {present} bytes, but the checkpoint was saved after {size}; "
-                    "restore the file or start anew with --overwrite"
+                    "restore the file or start over with --overwrite"
                 )
         for path, size in lengths.items():
             os.truncate(path, size)

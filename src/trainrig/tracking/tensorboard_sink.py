@@ -50,9 +50,11 @@ class TensorBoardBoard:
         self.folder = folder
         self._sinks: dict[str, TensorBoardSink] = {}
 
-    def show(self, run: Any, rows: Sequence[tuple[dict[str, float], int]], *, anew: bool) -> None:
-        """Add rows, each with its step, to a run; ``anew`` removes what was shown of it."""
-        if anew and run.name in self._sinks:
+    def show(
+        self, run: Any, rows: Sequence[tuple[dict[str, float], int]], *, replace: bool
+    ) -> None:
+        """Add rows, each with its step, to a run; ``replace`` removes what was shown of it."""
+        if replace and run.name in self._sinks:
             self._sinks.pop(run.name).finish()
         if run.name not in self._sinks:
             self._sinks[run.name] = TensorBoardSink(self.folder / run.name, run.config)

@@ -1,8 +1,8 @@
 """Live curves: one interface over trackio and TensorBoard; never the record, never in the way.
 
 A run's own log is its record (``trainrig.tracking.metric_log``). A tracker shows the same rows
-while they come; whatever fails in it is logged once and the run goes on. After a resume its run is
-made anew from our own log, so that rows that were lost with a crash are not shown.
+while they come; whatever fails in it is logged once and the run continues. After a resume its
+run is made again from our own log, so that rows that were lost with a crash are not shown.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Tracker:
         try:
             call(*arguments)
         except Exception as error:
-            logger.warning("live tracking stopped (%s); the run goes on", error)
+            logger.warning("live tracking stopped (%s); the run continues", error)
             self._sink = None
 
 

@@ -61,12 +61,14 @@ class TrackioBoard:
     def __init__(self, project: str, folder: Path) -> None:
         self.project, self._trackio = project, _trackio(folder)
 
-    def show(self, run: Any, rows: Sequence[tuple[dict[str, float], int]], *, anew: bool) -> None:
-        """Add rows, each with its step, to a run; ``anew`` removes what was shown of it."""
+    def show(
+        self, run: Any, rows: Sequence[tuple[dict[str, float], int]], *, replace: bool
+    ) -> None:
+        """Add rows, each with its step, to a run; ``replace`` removes what was shown of it."""
         storage = self._trackio.SQLiteStorage
         metrics, steps = [row for row, _ in rows], [step for _, step in rows]
         with _silence():
-            if anew:
+            if replace:
                 storage.delete_run(self.project, run.name)
             storage.bulk_log(self.project, run.name, metrics, steps=steps, config=dict(run.config))
 

@@ -39,7 +39,7 @@ class StackedOptimizer:
     """The members' optimizers as one; fits ``trainrig.loop.train_steps``.
 
     ``param_groups[r]`` holds the settings of member r. Where the members' optimizers have a state
-    (a checkpoint was loaded into them), training goes on from it; ``write_members`` puts settings
+    (a checkpoint was loaded into them), training continues from it; ``write_members`` puts settings
     and state back, so that ``optimizers[r].state_dict()`` has what the member alone would save.
 
     Args:

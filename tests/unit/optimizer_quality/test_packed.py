@@ -171,7 +171,7 @@ def test_a_pack_without_memory_is_halved_and_keeps_its_halves(tmp_path, monkeypa
     outcomes = list(execute(runs, folder, RUNTIME, ONE, pack=4))
     assert sorted((o.name, o.status) for o in outcomes) == [(one.name, "complete") for one in runs]
     assert sizes == [4, 2, 2]
-    assert "pack of 4 runs: out of memory; going on with halves of it" in capsys.readouterr().err
+    assert "pack of 4 runs: out of memory; continuing with halves of it" in capsys.readouterr().err
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["packs"] == [[runs[0].name, runs[1].name], [runs[2].name, runs[3].name]]
     environment = json.loads((folder / runs[0].name / "environment.json").read_text())

@@ -140,7 +140,9 @@ def test_a_directory_of_something_else_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "step_3")
     for find in (latest_checkpoint, valid_steps):
-        with pytest.raises(CheckpointError, match=r"holds no valid checkpoint .*step_3.*anew"):
+        with pytest.raises(
+            CheckpointError, match=r"holds no valid checkpoint .*step_3.*to start over"
+        ):
             find(tmp_path)
 
 

@@ -1,7 +1,7 @@
 """Engines: refusals, and a captured step that does what an eager one does.
 
 A graph can be captured on CUDA only. Here the capture is replaced by one that performs the step
-anew and writes into the captured tensors; all else (state put back, rates and counters as tensors,
+again and writes into the captured tensors; all else (state put back, rates and counters as tensors,
 batches by number) is the real thing. The tests marked ``gpu`` capture for real.
 """
 

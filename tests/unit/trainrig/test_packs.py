@@ -46,7 +46,7 @@ def runs_in(folder, names=NAMES, length=10):
 
 def carry_out(folder, runs, pack, room):
     plan = make_plan(runs, folder, pack, choose=lambda: (0, {}))
-    keep_plan(plan, folder, anew=False)
+    keep_plan(plan, folder, replace=False)
     outcomes = list(execute(runs, folder, LaunchOptions(jobs=1), work, plan, room=room))
     return [(outcome.name, outcome.status, outcome.message) for outcome in outcomes]
 
@@ -57,7 +57,7 @@ def test_a_pack_without_memory_is_halved_until_it_fits(tmp_path, capsys):
     plan = json.loads((tmp_path / "manifest.json").read_text())
     assert plan["size"] == 2
     said = capsys.readouterr().err
-    assert "pack of 5 runs: out of memory; going on with halves of it" in said
+    assert "pack of 5 runs: out of memory; continuing with halves of it" in said
     assert {len(pack) for pack in plan["packs"]} <= {1, 2}
     assert sorted(name for pack in plan["packs"] for name in pack) == list(NAMES)
 
@@ -86,7 +86,7 @@ def test_a_longer_sweep_trains_its_finished_runs_again(tmp_path):
 
 def test_other_pack_sizes_are_refused_unless_forced(tmp_path):
     runs = runs_in(tmp_path)
-    keep_plan(make_plan(runs, tmp_path, 2, choose=lambda: (0, {})), tmp_path, anew=False)
+    keep_plan(make_plan(runs, tmp_path, 2, choose=lambda: (0, {})), tmp_path, replace=False)
     with pytest.raises(ValueError, match="has packs of up to 2 runs, not 3"):
         make_plan(runs, tmp_path, 3, choose=lambda: (0, {}))
     forced = make_plan(runs, tmp_path, 3, choose=lambda: (0, {}), force=True)

@@ -1,4 +1,4 @@
-"""Many runs: one that fails is an outcome, the others go on."""
+"""Many runs: one that fails is an outcome, the others continue."""
 
 from __future__ import annotations
 

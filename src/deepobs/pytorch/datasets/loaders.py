@@ -60,7 +60,7 @@ class ArrayLoader(Loader):
         seed: source of the order and of the augmentation.
         shuffle: draw an order; a new one for each pass where ``reshuffle`` is set.
         reshuffle: False repeats the first pass's order, as TensorFlow does where an iterator with a
-            fixed seed is initialised anew for each epoch. It shows in the published results:
+            fixed seed is initialised again for each epoch. It shows in the published results:
             quadratic_deep with Momentum ends at 87.045 +- 0.024, and at 88.35 +- 0.47 with new
             orders, which drop other rows in each epoch.
         transform: applied to each batch; gets a generator of its own.

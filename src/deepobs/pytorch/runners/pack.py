@@ -1,9 +1,9 @@
 """Many settings of one problem side by side in one program, each with its ordinary result.
 
 All members have one seed, so that they see the same batches; hyperparameters differ. They advance
-epoch by epoch; a member that diverges is frozen and the others go on. A member's result equals that
-of the separate run within rounding. After a crash the same call goes on from the last checkpoints,
-which were written between epochs; one that is asked to stop saves after its step.
+epoch by epoch; a member that diverges is frozen and the others continue. A member's result equals
+that of the separate run within rounding. After a crash the same call continues from the last
+checkpoints, which were written between epochs; one that is asked to stop saves after its step.
 """
 
 from __future__ import annotations

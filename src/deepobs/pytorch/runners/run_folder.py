@@ -113,7 +113,7 @@ def _resume(session: Session, directory: RunDirectory, say: Callable[[str], None
 
 
 def _starts_anew(work: Path) -> bool:
-    """Say whether earlier work is finished, or has nothing yet to go on from."""
+    """Say whether earlier work is finished, or has nothing yet to continue from."""
     return read_status(work)["status"] in FINAL or not list_checkpoints(work / LATEST)
 
 

@@ -3,7 +3,7 @@
 A run writes ``<output_dir>/<problem>/<optimizer>/<run_folder>/random_seed__<seed>__<time>.json``,
 in the published layout. While it works, the hidden folder ``.random_seed__<seed>`` beside the
 result holds its lock, status, log and checkpoints; the same call after a crash resumes from there
-and gives the same result. Results can also be had without any file (``no_logs``).
+and gives the same result. Results can also be returned without any file (``no_logs``).
 """
 
 from __future__ import annotations

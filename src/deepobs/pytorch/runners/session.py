@@ -85,7 +85,7 @@ class Session:
         self._sink(row)
 
     def run(self, save: Callable[[], None] | None = None, interval_s: float = 60.0) -> None:
-        """Go on from the present position to the end.
+        """Continue from the present position to the end.
 
         Args:
             save: writes a checkpoint of ``state``; None writes none.
@@ -195,7 +195,7 @@ class Session:
             self.say(f"Setting learning rate to {lr:f}")
 
     def take(self, loss: Tensor) -> bool:
-        """Take a step's loss before its update; say whether the run goes on."""
+        """Take a step's loss before its update; say whether the run continues."""
         if self.step % self.settings.train_log_interval == 0:
             self._pending.append(loss)
         self._last = loss

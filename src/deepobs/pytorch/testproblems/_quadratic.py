@@ -2,7 +2,7 @@
 
 Source: Chaudhari et al., arXiv:1611.01838: 90 small and 10 large eigenvalues. The rotation comes
 from the subgroup algorithm (Diaconis, Shahshahani, 1987) with one legacy NumPy stream, which is
-made anew for each network, so that a second instance has the same Hessian.
+made again for each network, so that a second instance has the same Hessian.
 """
 
 from __future__ import annotations

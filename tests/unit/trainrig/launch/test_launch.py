@@ -130,7 +130,7 @@ def test_the_plan_estimates_from_finished_runs(tasks, tmp_path, monkeypatch):
 
 
 def test_overwriting_on_a_cluster_is_refused(tasks, tmp_path):
-    with pytest.raises(ValueError, match="would start anew each time"):
+    with pytest.raises(ValueError, match="would start over each time"):
         list(carry_out(tasks, LaunchOptions(launcher="slurm"), tmp_path, overwrite=True))
 
 
