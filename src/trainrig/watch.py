@@ -5,8 +5,10 @@ Nothing is locked and no file of a run is opened for writing, so a run never not
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 QUIET_LOOKS = 5
+#: Characters after which a name is broken at the earliest.
+NAME_WIDTH = 24
+#: Of more runs than a screen holds.
+SHOWN_FIRST = ("running", "new", "interrupted", "stopped", "failed", "diverged")
 #: Of a run directory that no experiment owns.
 UNKNOWN = Watched(metrics=(Metric("train", "loss", "loss"),), total="")
 
@@ -100,16 +106,24 @@ def columns(lines: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
     return ["run", "status", "done", "speed", "left", *metrics], rows
 
 
-def table(lines: Sequence[Progress], width: int) -> Table:
+def table(lines: Sequence[Progress], width: int, height: int | None = None) -> Table:
     """Return the lines as a rich table of at most ``width`` characters.
 
     Names are always shown whole, on several lines if need be. Columns on the right that leave no
-    room for them are named below the table instead.
+    room for them are named below the table instead. Of more runs than ``height`` lines hold, those
+    at work come first, and the others are counted.
     """
     from rich.markup import escape
     from rich.table import Table
 
     headings, rows = columns(lines)
+    below: list[str] = []
+    if height is not None:
+        whole = sum(max(len(row[i]) + 2 for row in (headings, *rows)) for i in range(len(headings)))
+        name_width = width if whole - 2 <= width else NAME_WIDTH
+        heights = [-(-len(line.name) // name_width) for line in lines]
+        kept, below = _most_alive(lines, heights, height - 4)
+        rows = [rows[i] for i in kept]
     count = _fitting(headings, rows, width)
     shown = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     shown.add_column("run", overflow="fold")
@@ -120,14 +134,30 @@ def table(lines: Sequence[Progress], width: int) -> Table:
         state = f"[{colours.get(status, 'yellow')}]{status}[/]"
         shown.add_row(*[escape(name), state, *map(escape, cells)][:count])
     if count < len(headings):
-        shown.caption = f"a wider terminal shows {escape(', '.join(headings[count:]))}"
+        below = [*below, f"a wider terminal shows {escape(', '.join(headings[count:]))}"]
+    shown.caption = "\n".join(below) or None
     return shown
 
 
+def _most_alive(
+    lines: Sequence[Progress], heights: Sequence[int], room: int
+) -> tuple[list[int], list[str]]:
+    """Return which lines fit into ``room`` by their heights, and what is said of the others."""
+    order = {status: place for place, status in enumerate(SHOWN_FIRST)}
+    ranked = sorted(range(len(lines)), key=lambda i: order.get(lines[i].status, len(SHOWN_FIRST)))
+    used = list(itertools.accumulate(heights[i] for i in ranked))
+    count = max(sum(end <= room for end in used), 1)
+    if count == len(lines):
+        return list(range(count)), []
+    left = Counter(lines[i].status for i in ranked[count:])
+    said = ", ".join(f"{n} {status}" for status, n in left.items())
+    return sorted(ranked[:count]), [f"and {len(lines) - count} more: {said}"]
+
+
 def _fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
-    """Return how many columns fit beside names that are broken after no less than 24 characters."""
+    """Return how many columns fit beside names that are broken after no less than so many."""
     widths = [max(len(row[i]) for row in (headings, *rows)) for i in range(len(headings))]
-    used, count = min(widths[0], 24), 1
+    used, count = min(widths[0], NAME_WIDTH), 1
     while count < len(headings) and used + 2 + widths[count] <= width:
         used += 2 + widths[count]
         count += 1
@@ -161,10 +191,10 @@ def watch(folder: Path, every_s: float) -> None:
     from rich.live import Live
 
     console, quiet = Console(), QUIET_LOOKS
-    with Live(table(lines, console.width), console=console, auto_refresh=False) as live:
+    with Live(table(lines, *console.size), console=console, auto_refresh=False) as live:
         while True:
             lines = look(folder)
-            live.update(table(lines, console.width), refresh=True)
+            live.update(table(lines, *console.size), refresh=True)
             at_work = any(line.status in ("running", "new") for line in lines)
             quiet = 0 if at_work else quiet + 1
             if quiet > QUIET_LOOKS:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pytorch_port.figures.published import READ_ERROR, SOURCE, Curve, Regime, figure3_curve
 from pytorch_port.sweep.figure3_tables import run_directory
-from pytorch_port.sweep.runs_table import read_runs
 from trainrig.repeats import setting_key
 from trainrig.report.content import Section, Table, Tile, plural
 from trainrig.report.describers import Describer, Description, Metric, Watched
@@ -90,6 +89,8 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
 
 def _table(folder: Path) -> tuple[list[Row], list[str]]:
     """Return the rows of a sweep's ``runs.csv``, or none and what is wrong with it."""
+    from pytorch_port.sweep.runs_table import read_runs  # imports torch, which views do without
+
     path = folder / "runs.csv"
     if not path.exists():
         return [], []

@@ -203,6 +203,24 @@ def test_names_are_whole_at_every_width(sweep, width):
     assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_of_more_runs_than_a_screen_holds_those_at_work_are_shown(tmp_path, width):
+    from rich.console import Console
+
+    for seed in range(40):
+        write(
+            tmp_path / f"a_rather_long_name_of_a_run_seed{seed:02d}", {"status": "complete"}, ROWS
+        )
+    write(tmp_path / "z_at_work", {"status": "running"}, ROWS, pid=os.getpid())
+    console = Console(width=width, height=12, file=io.StringIO(), color_system=None)
+    console.print(table(look(tmp_path), *console.size))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= 12
+    assert any(line.startswith("z_at_work") for line in lines)
+    shown = sum("complete" in line for line in lines if "more:" not in line)
+    assert f"and {40 - shown} more: {40 - shown} complete" in " ".join(lines)
+
+
 def test_a_pipe_gets_every_name_on_one_line(sweep, capsys):
     assert script.main([str(sweep)]) == 0
     heading, *lines = capsys.readouterr().out.splitlines()
