@@ -5,7 +5,7 @@ from trainrig.public import public
 __getattr__, __all__ = public(
     __name__,
     config="CifarConfig OptimizerConfig",
-    experiment="run",
+    experiment="Runtime run",
     data="get_cifar10_dataloaders make_loaders save_split_indices",
     models="ResNet ResNet20 ResNet8 build_model",
     utils="get_optimizer save_final_model set_seed setup_logging",
