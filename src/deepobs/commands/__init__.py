@@ -11,5 +11,5 @@ COMMANDS = {
     "prepare": "the data sets of the problems below one folder",
 }
 
-#: For ``trainrig verify``: the module with ``run(golden)``, what it compares, flags of its own.
-PARITY = ("deepobs.parity", "DeepOBS: test problems, data pipelines, runner", {})
+#: For ``trainrig verify``: the module with ``run(golden)``, and what it compares.
+PARITY = ("deepobs.parity", "DeepOBS: test problems, data pipelines, runner")

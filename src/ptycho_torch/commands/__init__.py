@@ -12,5 +12,5 @@ COMMANDS = {
     "convert": "other layouts into the canonical NPZ",
 }
 
-#: For ``trainrig verify``: the module with ``run(golden)``, what it compares, flags of its own.
-PARITY = ("ptycho_torch.parity", "ptychography: physics, data path, network, configuration", {})
+#: For ``trainrig verify``: the module with ``run(golden)``, and what it compares.
+PARITY = ("ptycho_torch.parity", "ptychography: physics, data path, network, configuration")

@@ -12,16 +12,14 @@ COMMANDS = {
     "regression": "two short runs against archived bounds",
 }
 
-#: For ``trainrig verify``: the module with ``run(golden, ...)``, what it compares, its own flags.
-PARITY = (
-    "pytorch_port.parity",
-    "in-context learning: models, loss, metrics, sequences",
-    {
-        "--device": {"default": "cpu", "help": "cpu, cuda or cuda:N (cpu)"},
-        "--sequences": {
-            "type": int,
-            "default": 50_000,
-            "help": "drawn by the vectorised sampler per case of the statistics (50000)",
-        },
+#: For ``trainrig verify``: the module with ``run(golden, ...)``, and what it compares.
+PARITY = ("pytorch_port.parity", "in-context learning: models, loss, metrics, sequences")
+#: Flags of this proof alone.
+PARITY_FLAGS = {
+    "--device": {"default": "cpu", "help": "cpu, cuda or cuda:N (cpu)"},
+    "--sequences": {
+        "type": int,
+        "default": 50_000,
+        "help": "drawn by the vectorised sampler per case of the statistics (50000)",
     },
-)
+}

@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
         system = systems.add_parser(name, description=package.__doc__, help=package.PARITY[1])
         text = "directory of recorded arrays (../shared/reference, else tests/parity)"
         system.add_argument("--golden", type=Path, metavar="DIR", help=text)
-        for flag, options in package.PARITY[2].items():
+        for flag, options in getattr(package, "PARITY_FLAGS", {}).items():
             system.add_argument(flag, **options)
     return parser
 
