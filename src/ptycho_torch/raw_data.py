@@ -43,6 +43,7 @@ class RawDataTorch:
     bad_pixels: np.ndarray | None = None  # (N, N) bool, or (n, N, N) where frames differ
     sample_indices: np.ndarray | None = None
     source: str = "memory"
+    probe_source: str = "file"  # or mean-frame, where the file gives none
     notes: tuple[Note, ...] = ()  # what was found and decided while it was read
 
     @property
@@ -160,20 +161,24 @@ class RawDataTorch:
         dark = arrays.get("data_dark")
         if dark is not None:
             dark = rules.mean_dark(dark, frames.shape[1:], domain, where, notes)
-        bad, mean = survey.bad, survey.mean if dark is None else (survey.mean - dark).clip(0)
+        mean = survey.mean if dark is None else (survey.mean - dark).clip(0)
+        intensity = mean if domain == "counts" else mean**2
+        bad = rules.with_hot_pixels(survey.bad, intensity, count, assume, notes)
         if assume.zero_frequency == "corner":
             frames = np.fft.fftshift(frames, axes=(-2, -1))
             bad, dark = (
                 None if part is None else np.fft.fftshift(part, axes=(-2, -1))
                 for part in (bad, dark)
             )
-            mean = np.fft.fftshift(mean)
+            intensity = np.fft.fftshift(intensity)
             notes.add("assumed", "zero frequency is at [0, 0] (as said): frames shifted")
         elif assume.zero_frequency is None:
-            rules.check_zero_frequency(mean if domain == "counts" else mean**2, where)
+            rules.check_zero_frequency(intensity, where)
+        source = "mean-frame" if probe is None else "file"
         if probe is None:
-            probe = mean_frame_probe(np.sqrt(mean) if domain == "counts" else mean)
-            notes.add("assumed", "start probe: the mean frame's amplitude with flat phase")
+            hidden = None if bad is None else np.asarray(bad.reshape(-1, *bad.shape[-2:]).all(0))
+            probe = mean_frame_probe(intensity, hidden)
+            notes.add("found", "no start probe given: made of the mean frame")
         elif unit == "relative":
             photons = float(np.percentile(survey.photons, 99))
             probe = probe * np.sqrt(photons / float((np.abs(probe) ** 2).sum()))
@@ -189,20 +194,21 @@ class RawDataTorch:
             for k in coords
         }
         obj = arrays.get("objectGuess")
-        if obj is not None and obj.ndim == 3:
-            obj = obj[0]
         return cls(
             **coords,
             **starts,
             diff3d=rules.as_amplitude(frames, domain, bad, dark),
             probeGuess=probe.astype(np.complex64),
             scan_index=np.asarray(arrays.get("scan_index", np.zeros(count, dtype=np.int64))),
-            objectGuess=None if obj is None else np.asarray(obj, dtype=np.complex64),
+            objectGuess=None
+            if obj is None
+            else np.asarray(obj[0] if obj.ndim == 3 else obj, np.complex64),
             Y=labels,
             label_amp=arrays.get("label_amp"),
             label_phase=arrays.get("label_phase"),
             bad_pixels=bad,
             source=where,
+            probe_source=source,
             notes=tuple(notes),
         )
 

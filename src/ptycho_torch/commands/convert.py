@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ptycho_torch.study.cli import add_intake_flags, set_log_level
+from ptycho_torch.study.cli import add_intake_flags, add_report_flags, set_log_level
 from trainrig.cli import Parser, entry
 
 
@@ -34,6 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="only warnings")
     parser.add_argument("--every", type=int, help="keep every k-th frame")
     add_intake_flags(parser)
+    add_report_flags(parser)
+    text = "write the intake report there (intake.html, .png, .json)"
+    parser.add_argument("--report", type=Path, metavar="DIR", help=text)
     parser.add_argument("--view", type=int, help="which scan of a file that holds several")
     return parser
 
@@ -45,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     import numpy as np
 
     from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.recon.trials import with_start_probe
     from ptycho_torch.scan.rules import Assumptions
     from ptycho_torch.study.convert import read_known_object
+    from ptycho_torch.study.intake import write_intake
 
     set_log_level(args.quiet)
 
@@ -55,6 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     scan = RawDataTorch.from_file(
         args.source, assume=Assumptions.parse(args.assume), view=args.view
     )
+    scan = with_start_probe(scan)
+    if args.report is not None or args.check_orientation:
+        folder = args.report or args.output.parent
+        for line in write_intake(scan, folder, orientation=args.check_orientation):
+            print(line)
     if args.every is not None:
         if args.every < 1:
             raise ValueError(f"--every {args.every}: must be at least 1")

@@ -42,7 +42,16 @@ def orthogonalised(probe: np.ndarray) -> np.ndarray:
     return (turned * phase).reshape(probe.shape).astype(np.complex64)
 
 
-def mean_frame_probe(amplitude: np.ndarray) -> np.ndarray:
-    """The narrowest probe with this far-field amplitude (N, N): flat phase, (N, N) complex64."""
-    field = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
+def mean_frame_probe(intensity: np.ndarray, bad: np.ndarray | None = None) -> np.ndarray:
+    """The narrowest probe with this far-field intensity (N, N): flat phase, (N, N) complex64.
+
+    Pixels that are bad, an (N, N) bool, take the intensity of the nearest good one: a dark gap
+    would spread over the whole probe.
+    """
+    if bad is not None and bad.any():
+        from scipy.ndimage import distance_transform_edt
+
+        nearest = distance_transform_edt(bad, return_distances=False, return_indices=True)
+        intensity = intensity[tuple(nearest)]
+    field = np.fft.ifft2(np.fft.ifftshift(np.sqrt(intensity)), norm="ortho")
     return np.fft.fftshift(field).astype(np.complex64)

@@ -69,9 +69,12 @@ class Assumptions:
     mask: str | None = field(default=None, metadata={"of": ("bad", "good")})
     frames_axis: str | None = field(default=None, metadata={"of": ("first", "last")})
     position_unit: str | None = field(default=None, metadata={"of": ("px", "m", "um", "nm")})
-    position_sign: str | None = field(default=None, metadata={"of": ("as-read", "negated")})
+    position_sign: str | None = field(
+        default=None, metadata={"of": ("as-read", "negated", "x-negated", "y-negated")}
+    )
     position_axes: str | None = field(default=None, metadata={"of": ("as-read", "swapped")})
     probe: str | None = field(default=None, metadata={"of": ("file", "mean-frame")})
+    hot_pixels: str | None = field(default=None, metadata={"of": ("keep", "mask")})
 
     @classmethod
     def parse(cls, words: Iterable[str] | None) -> Assumptions:
@@ -473,6 +476,42 @@ def check_zero_frequency(mean: np.ndarray, where: str) -> None:
         )
 
 
+def hot_pixels(counts: np.ndarray, frames: int) -> np.ndarray:
+    """(N, N) bool: pixels that count eight times as much as all pixels two away from them.
+
+    Diffraction that is sampled well enough changes slowly from pixel to pixel; only the direct
+    beam, near the middle, may be this sharp.
+
+    Args:
+        counts: (N, N) mean over the frames.
+        frames: how many.
+    """
+    from scipy.ndimage import maximum_filter
+
+    ring = np.ones((5, 5), bool)
+    ring[1:4, 1:4] = False
+    around = maximum_filter(counts, footprint=ring, mode="nearest")
+    axis = np.arange(len(counts)) - len(counts) // 2
+    outside = np.hypot(axis[:, None], axis) > len(counts) / 16
+    return (counts > 8 * around) & (counts * frames > 25) & outside
+
+
+def with_hot_pixels(
+    bad: np.ndarray | None, counts: np.ndarray, frames: int, assume: Assumptions, notes: Notes
+) -> np.ndarray | None:
+    """The mask with the hot pixels, where the user wants that; else they are only named."""
+    hot = hot_pixels(counts, frames)
+    if not hot.any() or assume.hot_pixels == "keep":
+        return bad
+    places = ", ".join(f"({y}, {x})" for y, x in np.argwhere(hot)[:4])
+    text = f"{int(hot.sum())} pixels look hot, e.g. row and column {places}"
+    if assume.hot_pixels is None:
+        notes.add("doubtful", f"{text}: --assume hot_pixels=mask leaves them out")
+        return bad
+    notes.add("assumed", f"{text}: masked (as said)")
+    return hot if bad is None else bad | hot
+
+
 class Amplitudes:
     """Frames as amplitudes: rows are converted as they are read, nothing is copied.
 
@@ -553,8 +592,10 @@ def turned(coords: dict[str, np.ndarray], assume: Assumptions) -> dict[str, np.n
     x, y = coords["xcoords"], coords["ycoords"]
     if assume.position_axes == "swapped":
         x, y = y, x
-    if assume.position_sign == "negated":
-        x, y = x.min() + x.max() - x, y.min() + y.max() - y
+    if assume.position_sign in ("negated", "x-negated"):
+        x = x.min() + x.max() - x
+    if assume.position_sign in ("negated", "y-negated"):
+        y = y.min() + y.max() - y
     return {"xcoords": x, "ycoords": y}
 
 

@@ -109,6 +109,12 @@ def add_intake_flags(parser: Any) -> None:
     parser.add_argument("--assume", action="append", metavar="KEY=VALUE", help=text)
 
 
+def add_report_flags(parser: Any) -> None:
+    """Flags of the scripts that check a scan against its frames."""
+    text = "also try the orientations of the positions on a part of the scan"
+    parser.add_argument("--check-orientation", action="store_true", help=text)
+
+
 def add_training_flags(parser: Any, *, several: bool = False) -> None:
     """Flags of ``train_ptycho.py``; ``several`` trainings choose their seeds and resume anyway."""
     parser.add_argument("--config", type=Path, help="YAML with training, model and execution keys")

@@ -16,6 +16,7 @@ from ptycho_torch.study.cli import (
     REFINEMENT,
     add_intake_flags,
     add_refine_flags,
+    add_report_flags,
     plain_fields,
     refine_settings,
     set_log_level,
@@ -83,6 +84,7 @@ def add_inference_flags(parser: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     parser.add_argument("--seed", type=int, default=0, help="of draws and iterations (0)")
     add_intake_flags(parser)
+    add_report_flags(parser)
     add_print_config_flag(parser)
     add_refine_flags(parser.add_argument_group("refinement"))
     add_launch_flags(parser, "where the simulations of --uncertainty are carried out (--jobs 1)")
@@ -152,6 +154,7 @@ def scan_of(args: argparse.Namespace) -> RawDataTorch:
         ValueError: a scan that cannot be, or of one frame where it is to be halved.
     """
     from ptycho_torch.raw_data import load_data
+    from ptycho_torch.recon.trials import with_start_probe
     from ptycho_torch.scan.rules import Assumptions
 
     scan = load_data(
@@ -162,7 +165,7 @@ def scan_of(args: argparse.Namespace) -> RawDataTorch:
     )
     if args.half_data and len(scan) < 2:
         raise ValueError(f"--half-data: {args.test_data} has {len(scan)} frame; at least 2 frames")
-    return scan
+    return with_start_probe(scan)
 
 
 def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
@@ -205,8 +208,11 @@ def infer_from_args(args: argparse.Namespace) -> Iterator[str]:
 def _reconstruct(
     args: argparse.Namespace, method: Method, scan: RawDataTorch, limits: dict[str, float | None]
 ) -> Iterator[str]:
+    from ptycho_torch.study.intake import write_intake
     from ptycho_torch.train.report import save_outputs
 
+    for line in write_intake(scan, args.output_dir, orientation=args.check_orientation):
+        logger.info("%s", line)
     found = method.network(scan, args.seed)
     if found is not None:
         yield f"network: {len(scan)} frames, {found.patterns_per_s:.0f} patterns/s"

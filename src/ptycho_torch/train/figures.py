@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from trainrig.plotting.style import (
     save_figure,
     save_preview,
 )
+
+if TYPE_CHECKING:
+    from ptycho_torch.raw_data import RawDataTorch
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -242,3 +245,29 @@ def draw_uncertainty(images: Mapping[str, np.ndarray], tenths: Rows, path: Path)
     axes[2].set(xlim=(0, end), ylim=(0, end))
     axes[2].annotate("equal", (0.8, 0.74), xycoords="axes fraction", color=MUTED, fontsize=6)
     return [*save_figure(figure, path)]
+
+
+@paper_style()
+def draw_intake(scan: RawDataTorch, mean: np.ndarray, path: Path) -> None:
+    """Mean frame, share of frames in which a pixel is bad, positions, probe, one frame."""
+    figure, axes = _figure(3, 2)
+    middle = int(np.argmin(np.linalg.norm(scan.coords - np.median(scan.coords, axis=0), axis=1)))
+    bad = np.zeros((1, scan.N, scan.N)) if scan.bad_pixels is None else scan.bad_pixels
+    share = bad.reshape(-1, scan.N, scan.N).mean(0)
+    shown = {"cmap": "viridis"}
+    _show(figure, axes[0], np.log10(1 + mean), "mean frame, log(1 + counts)", **shown)
+    _show(
+        figure, axes[1], share, f"bad pixels, {share.mean():.2%}", cmap="gray_r", vmin=-0.2, vmax=1
+    )
+    one = np.square(np.asarray(scan.diff3d[[middle]], np.float64))[0]
+    _show(figure, axes[2], np.log10(1 + one), f"frame {middle}, log(1 + counts)", **shown)
+    axes[3].plot(scan.xcoords, scan.ycoords, ".-", color=INK, linewidth=0.3, markersize=2)
+    axes[3].set(title="positions / px", xlabel="x", ylabel="y", aspect="equal")
+    axes[3].invert_yaxis()
+    probe = scan.probe_modes[0]
+    _show(figure, axes[4], np.abs(probe), "start probe, amplitude", cmap="gray")
+    phase = np.ma.masked_where(np.abs(probe) < 0.05 * np.abs(probe).max(), np.angle(probe))
+    _show(
+        figure, axes[5], phase, "start probe, phase / rad", cmap="twilight", vmin=-np.pi, vmax=np.pi
+    )
+    save_preview(figure, path)
