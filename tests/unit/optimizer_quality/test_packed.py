@@ -15,6 +15,7 @@ from optimizer_quality.experiment import Runtime
 from optimizer_quality.sweep import execute, parse_grid, plan_runs
 from trainrig import recorder
 from trainrig.checkpoint import list_checkpoints
+from trainrig.config import InitConfig
 from trainrig.data.device_loader import ImageBatches
 from trainrig.launch.options import LaunchOptions
 from trainrig.recorder import Recorder
@@ -243,3 +244,19 @@ def test_a_pack_saves_by_time_and_sees_weights_that_are_not_finite(tmp_path, mon
     assert "weights not finite between steps 3 and 3" in outcomes[1].message
     both = [(1, True)] * 2 + [(2, True)] * 2
     assert seen == [*both, (3, False), (4, True), (5, True), (6, False)]
+
+
+def test_a_pack_begins_with_the_state_of_another_run(tmp_path):
+    stem, twigs = tmp_path / "stem", tmp_path / "twigs"
+    (one,) = plan([0])
+    assert [o.status for o in execute([one], stem, RUNTIME, ONE)] == ["complete"]
+    init = InitConfig(run=f"{stem / one.name}@3", state=True)
+    base = dataclasses.replace(BASE, num_epochs=2, eval_every=1, init=init)
+    runs = plan_runs(base, parse_grid(["sgd=0.01"], []), [0, 1])
+    assert [o.status for o in execute(runs, twigs, RUNTIME, ONE, pack=2)] == ["complete"] * 2
+    for run in runs:
+        assert [row["epoch"] for row in rows(twigs, run.name)] == [2, 2, 2]
+        config = json.loads((twigs / run.name / "config.json").read_text())
+        assert (config["branch"]["step"], config["branch"]["state"]) == (3, True)
+    ours, theirs = final(twigs, runs[0].name)["model"], final(stem, one.name)["model"]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
