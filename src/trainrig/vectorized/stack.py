@@ -99,6 +99,15 @@ class Stack(nn.Module):
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def training(self) -> bool:
+        """Whether all members are in training mode: one may have been evaluated alone."""
+        return all(member.training for member in self.members)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        """Leave the mode to the members; torch sets it where a module is made or switched."""
+
     def train(self, mode: bool = True) -> Stack:
         """Set the mode of all members."""
         for member in self.members:

@@ -8,8 +8,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import nn
 from torch.testing import assert_close
 
+from trainrig.loop import train_steps
 from trainrig.models.batchnorm import DebiasedBatchNorm
-from trainrig.vectorized import Stack
+from trainrig.vectorized import Stack, StackedOptimizer
 
 
 class Net(nn.Module):
@@ -154,3 +155,23 @@ def test_dropout_differs_between_members_and_follows_the_seed():
 def test_members_that_do_not_fit_are_refused(members, pad, message):
     with pytest.raises(ValueError, match=message):
         Stack(members, pad=pad)
+
+
+def test_training_goes_on_in_training_mode_after_a_member_was_evaluated():
+    members = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2)]
+    stack = Stack(members)
+    optimizer = StackedOptimizer(stack, [torch.optim.SGD(m.parameters(), lr=0.1) for m in members])
+    batches = (torch.randn(2, 8, 3) for _ in range(2))
+    modes = []
+    for _ in train_steps(
+        stack,
+        optimizer,
+        batches,
+        lambda stack, x: (stack(x).square().mean(dim=(1, 2)), None),
+        schedule=None,
+        total_steps=2,
+    ):
+        modes.append([module.training for member in members for module in member.modules()])
+        members[1].eval()
+        assert not stack.training
+    assert modes == [[True] * 6] * 2
