@@ -60,7 +60,8 @@ class PackRecorder:
         """
         running = list(self.running.values())
         folders = [record.directory.checkpoints for record in running]
-        common, ignored = common_step(folders, running[0].intervals.save) if running else (0, [])
+        least = running[0].intervals.save or running[0].total if running else 0
+        common, ignored = common_step(folders, least) if running else (0, [])
         for record, messages in zip(running, ignored, strict=True):
             for message in messages:
                 record.logger.warning(message)

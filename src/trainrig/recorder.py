@@ -72,7 +72,8 @@ class Intervals:
         evaluate: between evaluations; a step that is saved by its number is evaluated as well.
         save: between checkpoints that stay.
         save_seconds: between checkpoints in time, so that a slow run never loses more; such a one
-            is replaced by the next. 0 keeps none, and they take 2 % of the time at most.
+            is replaced by the next, unless there are no others (``save`` is 0). 0 keeps none, and
+            they take 2 % of the time at most.
         keep_last: how many regular checkpoints stay.
     """
 
@@ -117,9 +118,13 @@ class Recorder:
         latest: the newest scalars by split; written as the run's result.
         notes: what else the status of a complete run says.
         logger: of ``logs/train.log``.
+
+    Args:
+        finite: end the run as diverged at a row or weight that is not finite; otherwise the
+            experiment decides, and raises ``DivergedError`` itself.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword options
         self,
         directory: RunDirectory,
         total: int,
@@ -130,8 +135,9 @@ class Recorder:
         track: Callable[[Path, Iterable[Mapping[str, Any]]], Shown] | None = None,
         per_epoch: int | None = None,
         branch: Branch | None = None,
+        finite: bool = True,
     ) -> None:
-        self.directory, self.total = directory, total
+        self.directory, self.total, self._finite = directory, total, finite
         self.intervals = intervals or Intervals()
         self.logger = logger or logging.getLogger(__name__)
         self.start = self.step = self.last_finite_step = 0
@@ -305,7 +311,7 @@ class Recorder:
     def _keep_as_interim(self, checkpoint: Checkpoint) -> None:
         """Let the end of a run that continues take no regular checkpoint's place."""
         path = checkpoint.path
-        regular = every(self.intervals.save, checkpoint.step)
+        regular = not self.intervals.save or every(self.intervals.save, checkpoint.step)
         if not regular and checkpoint.step < self.total and not path.name.endswith("_interim"):
             os.rename(path, path.with_name(f"{path.name}_interim"))
 
@@ -401,7 +407,7 @@ class Recorder:
         else:  # kept last, where it can be cut off again
             self._ending.append(_Ending(row, shown, longer))
         broken = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
-        if broken:
+        if broken and self._finite:
             self._append_ending()
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             since = self.last_finite_step + 1
@@ -463,6 +469,8 @@ class Recorder:
         Raises:
             DivergedError: a weight is not.
         """
+        if not self._finite:
+            return
         assert self._model is not None  # given to `restore`
         tensors = [p.detach() for p in self._model.parameters() if p.is_floating_point()]
         if tensors and not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
@@ -504,7 +512,7 @@ class Recorder:
             weights,
             state,
             keep_last=keep_last,
-            interim=interim,
+            interim=interim and self.intervals.save > 0,
         )
 
     def _state_of(self, part: Stateful) -> Any:
@@ -574,7 +582,8 @@ class Recorder:
         try:
             if error is None:
                 self.logger.info("complete at step %d", self.step)
-                directory.set_status("complete", **place, metrics=self.latest, **self.notes)
+                metrics = {split: _finite(scalars) for split, scalars in self.latest.items()}
+                directory.set_status("complete", **place, metrics=metrics, **self.notes)
             elif isinstance(error, DivergedError):
                 self.log.sync()
                 self.logger.warning("diverged: %s", error)
@@ -626,9 +635,13 @@ class Unrecorded(Recorder):
         """Take over what ``evaluated`` needs; return 0."""
         del step
         self._take_over(model, passing, parts)
+        if self._track is not None:
+            self._tracker = self._track(self.directory.path, [])
         return 0
 
     def _append(self, row: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        if self._tracker is not None:
+            self._tracker.log(row)
         self.latest[row["split"]] = dict(shown)
 
     def settle(self, step: int) -> None:

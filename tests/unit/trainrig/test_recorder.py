@@ -322,3 +322,25 @@ def test_a_loop_that_ends_early_is_a_failure(tmp_path):
     ):
         run.restore(nn.Linear(1, 1))
     assert read_json(tmp_path / "status.json")["status"] == "failed"
+
+
+def test_without_an_interval_those_by_the_clock_stay_like_regular_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "COST_FACTOR", 0)
+    fit(tmp_path / "only", save=0, save_seconds=1e-9)
+    names = [path.name for _, path in list_checkpoints(tmp_path / "only" / LATEST)]
+    assert names == ["step_19", "step_20"]
+    fit(tmp_path / "both", save=8, save_seconds=1e-9)
+    names = [path.name for _, path in list_checkpoints(tmp_path / "both" / LATEST)]
+    assert names == ["step_16", "step_20"]
+
+
+def test_an_experiment_may_decide_itself_what_diverged_is(tmp_path):
+    model = nn.Linear(1, 1)
+    with recorded(tmp_path, {}, {}, total=2, finite=False, intervals=Intervals(log=1)) as run:
+        run.restore(model)
+        run.row("train", 1, loss=float("nan"))
+        with torch.no_grad():
+            model.weight.fill_(float("inf"))
+        run.settle(2)
+    assert run.result.status == "complete"
+    assert run.result.metrics == {"train": {"loss": None}}
