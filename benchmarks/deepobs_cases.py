@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from deepobs.pytorch import config
 from deepobs.pytorch.runners import StandardRunner
-from deepobs.pytorch.runners.pack import Pack, fuse
-from deepobs.pytorch.runners.session import SaveClock, Session
-from deepobs.pytorch.runners.sinks import Sinks
+from deepobs.pytorch.runners.job import Job
+from deepobs.pytorch.runners.pack import Together, stack_of
 from roofline import count_work
 from timing import Case, Cases, Loop, Options
 from trainrig.optim import preset_arguments, resolve_optimizer
+from trainrig.pack_recorder import PackRecorder
+from trainrig.recorder import Unrecorded
+from trainrig.vectorized import StackedOptimizer
 
 PROBLEM = "mnist_mlp"
 OPTIMIZERS = ("SGD", "Momentum", "Adam")
-ENDLESS = 2**31 - 1
+ENDLESS = 10**6
 #: Points of the published learning-rate grid.
 GRID = 36
 
@@ -44,32 +47,43 @@ def _pack(optimizer: str, count: int, options: Options) -> Case:
     names: dict[str, Any] = {name: {"default": value} for name, value in preset.items()}
     runner = StandardRunner(optimizer_class, names | {"lr": {"type": float}}, optimizer)
 
-    def make(lr: float, data: Any) -> Session:
+    def make(lr: float, data: Any, pack: int) -> Job:
         settings = runner.make_settings(PROBLEM, {"lr": lr}, num_epochs=ENDLESS)
-        return runner.make_session(settings, _ignore, Sinks(), data)
+        problem, optimizer = runner.build(settings, data)
+        names = ["member"] * pack if pack > 1 else []
+        return Job(settings=settings, problem=problem, optimizer=optimizer, folder=None, pack=names)
 
-    alone = make(1e-4, None)
-    data = alone.problem.data
+    def record_of(job: Job) -> Unrecorded:
+        run = Unrecorded(job.total, per_epoch=job.per_epoch, finite=False)
+        run.restore(job.problem.net, **job.parts())
+        return run
+
+    alone = make(1e-4, None, 1)
+    data, record = alone.problem.data, record_of(alone)
     # Small enough for no member to diverge: those that do would make the pack look faster.
-    members = [make(1e-4 * 10 ** (-k / count), data) for k in range(count)]
-    for member in members:
-        fuse(member.optimizer)
-    pack = Pack(members)
+    members = [make(1e-4 * 10 ** (-k / count), data, count) for k in range(count)]
+    stack = stack_of(members)
+    joint = StackedOptimizer(stack, [member.optimizer for member in members])
+    records = PackRecorder([record_of(member) for member in members])
+    pack = Together(members, range(count), records, stack, joint)
+    together_steps, alone_steps = pack.steps(0), alone.steps(0)
     batch = next(data.train.batches(0))
     parameters = list(alone.problem.net.parameters())
     state = {"SGD": 0, "Momentum": 1, "Adam": 2}[optimizer]
 
-    def together() -> None:
-        pack.evaluate(members)
-        pack.train_epoch(members, SaveClock(None, 60.0))
+    def together(steps: int) -> None:
+        pack.evaluate(0)
+        for step in islice(together_steps, steps):
+            pack.take(step)
 
-    def single() -> None:
-        alone.evaluate()
-        alone.train_epoch(SaveClock(None, 60.0))
+    def single(steps: int) -> None:
+        alone.curves.evaluate(record, 0)
+        for step in islice(alone_steps, steps):
+            alone.curves.take(record, step)
 
     return Case(
-        loop=_epochs(data, together),
-        against={"runs one after the other": _epochs(data, single)},
+        loop=_with_evaluation(data, together),
+        against={"runs one after the other": _with_evaluation(data, single)},
         steps=12,
         runs=count,
         work=count_work(
@@ -79,16 +93,11 @@ def _pack(optimizer: str, count: int, options: Options) -> Case:
     )
 
 
-def _epochs(data: Any, epoch: Callable[[], None]) -> Loop:
-    """Make epochs as long as asked, with the evaluations in proportion."""
+def _with_evaluation(data: Any, train: Callable[[int], None]) -> Loop:
+    """Train as many steps as asked, with the evaluations in proportion."""
 
     def loop(steps: int) -> None:
-        data.train.n_batches = steps
         data.test.n_batches = data.train_eval.n_batches = max(1, steps // 6)
-        epoch()
+        train(steps)
 
     return loop
-
-
-def _ignore(_: Any) -> None:
-    """Swallow a console line."""

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from deepobs.analyzer.baselines import load_baselines
 from deepobs.pytorch import config, datasets, testproblems
 from deepobs.pytorch.runners import StandardRunner
-from deepobs.pytorch.runners.session import SaveClock, Session, evaluate
-from deepobs.pytorch.runners.sinks import Sinks
+from deepobs.pytorch.runners.curves import evaluate
+from deepobs.pytorch.runners.job import Job
 from deepobs.pytorch.testproblems._families import Classification
+from trainrig.recorder import Unrecorded
 from trainrig.stats import mean_and_sd
 
 logger = logging.getLogger(__name__)
@@ -139,9 +140,17 @@ def _runner_epoch(name: str, steps: int) -> Callable[[], None]:
     """Return an epoch of the runner."""
     runner = StandardRunner(torch.optim.SGD, {"lr": {"type": float}})
     settings = runner.make_settings(name, {"lr": 0.01}, num_epochs=1)
-    session: Session = runner.make_session(settings, lambda line: None, Sinks())
-    session.problem.data.train.n_batches = steps
-    return lambda: session.train_epoch(SaveClock(None, 60.0))
+    problem, optimizer = runner.build(settings)
+    job = Job(settings=settings, problem=problem, optimizer=optimizer, folder=None)
+    problem.data.train.n_batches = steps
+    record = Unrecorded(job.total, per_epoch=steps, finite=False)
+    record.restore(problem.net, **job.parts())
+
+    def epoch() -> None:
+        for step in job.steps(0):
+            job.curves.take(record, step)
+
+    return epoch
 
 
 class RawImages(Dataset[tuple[Any, int]]):

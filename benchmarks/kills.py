@@ -227,6 +227,8 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def _comparable(path: Path) -> bytes | None:
+    if path.name == "tuning_log.json":  # lines of JSON
+        return path.read_bytes()
     if path.suffix == ".json" and path.name not in ("environment.json", "manifest.json"):
         return json.dumps(_without_clocks(json.loads(path.read_text())), sort_keys=True).encode()
     if path.name == "runs.csv":

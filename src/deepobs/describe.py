@@ -181,6 +181,7 @@ WATCHED = Watched(
     ),
     unit="epoch",
     total="num_epochs",
+    key="epoch",
     splits=("train", "test"),
     label=_label,
 )

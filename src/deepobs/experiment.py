@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from deepobs.pytorch.runners.assembly import make_runner
-from deepobs.pytorch.runners.earlier import find_result
-from deepobs.pytorch.runners.results import strict
+from deepobs.pytorch.runners.results import find_result, strict
+from deepobs.pytorch.runners.runner import StandardRunner, make_runner, open_source
 from deepobs.pytorch.runners.settings import RunSettings
-from deepobs.pytorch.runners.standard_runner import StandardRunner
+from trainrig.config import InitConfig
 from trainrig.files import read_json
 from trainrig.processes import process_rank
 from trainrig.run_status import RunResult
@@ -39,6 +38,7 @@ class DeepObsConfig:
         lr_sched_factors: its factors there, relative to ``lr``.
         train_log_interval: steps between two logged minibatch losses.
         on_divergence: what to do at the first loss that is not finite.
+        init: another run that it begins from.
     """
 
     testproblem: str
@@ -55,6 +55,7 @@ class DeepObsConfig:
     lr_sched_factors: Sequence[float] | None = None
     train_log_interval: int = 10
     on_divergence: Literal["stop", "continue"] = "stop"
+    init: InitConfig = field(default_factory=InitConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,7 @@ class Runtime:
         no_logs: write nothing.
         skip_if_exists: train nothing where a result of this setting and seed is there.
         checkpoint_interval_s: least seconds between two checkpoints; 0 saves at every step.
+        keep_checkpoint: keep the last one, so that the run can be trained longer.
         tracker: where the curves are shown live: ``none``, ``trackio`` or ``tensorboard``.
         tb_log: write TensorBoard events.
         tb_log_dir: where; the run folder where None.
@@ -78,6 +80,7 @@ class Runtime:
     no_logs: bool = False
     skip_if_exists: bool = True
     checkpoint_interval_s: float = 60.0
+    keep_checkpoint: bool = True
     tracker: str = "none"
     tb_log: bool = False
     tb_log_dir: Path | None = None
@@ -106,12 +109,13 @@ def run(
     """
     runtime, path = runtime or Runtime(), path or Path("results")
     runner, deciding = _prepare(config)
-    settings = runner.make_settings(**deciding)
+    settings = settings_of(config)
     reuse = runtime.skip_if_exists and not runtime.no_logs and process_rank() == 0
     if reuse and (there := find_result(settings, path)) is not None:
         found = result_of(read_json(there), there)
         return dataclasses.replace(found, message=f"{there}: there already; --again repeats it")
-    output = runner.run(output_dir=path, **deciding, **dataclasses.asdict(runtime))
+    begin: dict[str, Any] = {"init_from": config.init.run, "init_state": config.init.state}
+    output = runner.run(output_dir=path, **deciding, **begin, **dataclasses.asdict(runtime))
     if process_rank() > 0:
         return RunResult(path=None, status="complete", counts="epoch")
     if runtime.no_logs:
@@ -122,12 +126,14 @@ def run(
 
 
 def settings_of(config: DeepObsConfig) -> RunSettings:
-    """Return the resolved arguments of a run; reads and writes nothing.
+    """Return the resolved arguments of a run; reads at most what it begins from.
 
     Raises:
         ValueError, KeyError: any of them that is unknown or out of range.
     """
     runner, deciding = _prepare(config)
+    if config.init.run is not None:
+        deciding["branch"] = open_source(config.init.run, state=config.init.state).identity()
     return runner.make_settings(**deciding)
 
 
@@ -135,7 +141,7 @@ def _prepare(config: DeepObsConfig) -> tuple[StandardRunner, dict[str, Any]]:
     """Return the runner, and the arguments that decide the result."""
     given = dict(config.hyperparams) | ({} if config.lr is None else {"lr": config.lr})
     runner, hyperparams = make_runner(config.optimizer, given, config.optimizer_name)
-    optimizer = ("optimizer", "lr", "hyperparams", "optimizer_name")
+    optimizer = ("optimizer", "lr", "hyperparams", "optimizer_name", "init")
     names = [field.name for field in dataclasses.fields(config) if field.name not in optimizer]
     return runner, {"hyperparams": hyperparams, **{name: getattr(config, name) for name in names}}
 

@@ -63,6 +63,7 @@ def setting_of(content: Mapping[str, Any], optimizer: str) -> str:
             "training_params": params,
             "compat": content.get("compat", "reference"),
             "dtype": known.get("dtype", "float32"),
+            "branch": content.get("branch"),
         }
     )
 

@@ -659,6 +659,7 @@ def recorded(
     total: int,
     length: str | None = None,
     overwrite: bool = False,
+    start_over: str = "--overwrite",
     **options: Any,
 ) -> Iterator[Recorder]:
     """Open a run for one writer, and write how it ended when the block is left.
@@ -674,6 +675,7 @@ def recorded(
         length: dotted key of ``config`` that says how long the run is. A finished run whose
             configuration differs in a larger value of it alone is continued.
         overwrite: remove an earlier run's files first.
+        start_over: what to do to start over, for messages.
         **options: of ``Recorder``.
 
     Raises:
@@ -681,7 +683,8 @@ def recorded(
             run that was begun under other code, versions, threads or kind of device.
         Interruption: the run was asked to stop, and its state is saved.
     """
-    opened = open_run(path, config, environment, overwrite=overwrite, length=length)
+    how: dict[str, Any] = {"overwrite": overwrite, "start_over": start_over}
+    opened = open_run(path, config, environment, length=length, **how)
     with opened as directory, run_log(directory.logs / "train.log") as logger:
         run = Recorder(directory, total, logger=logger, **options)
         if run.finished:

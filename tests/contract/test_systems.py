@@ -347,7 +347,7 @@ def test_one_registration_is_known_to_every_system(monkeypatch):
     """What docs/extending.md promises of a new optimizer: one file, one line."""
     from torch import nn
 
-    from deepobs.pytorch.runners.assembly import make_runner
+    from deepobs.pytorch.runners.runner import make_runner
     from optimizer_quality.config import OptimizerConfig
     from optimizer_quality.utils import get_optimizer
     from ptycho_torch.config.canonical import TrainingConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import signal
@@ -158,15 +157,7 @@ def test_a_search_by_a_cluster_is_the_search_here(tmp_path, cluster, capsys, pac
     one, other = results(here), results(there)
     assert one.keys() == other.keys()
     assert len(one) == 6
-    if pack == 1:
-        assert one == other
-    else:  # members of a pack were seen to differ in the last bits from one time to the next
-        for key, run in one.items():
-            for curve in ("test_losses", "test_accuracies"):
-                values = [
-                    [math.nan if v is None else v for v in r[curve]] for r in (run, other[key])
-                ]
-                assert values[0] == pytest.approx(values[1], rel=1e-4, nan_ok=True)
+    assert one == other
     again = [*words, str(there), "--launcher", "slurm"]
     count = len(cluster.names)
     assert tune_deepobs.main(again) == 0

@@ -13,8 +13,7 @@ from torch import nn
 
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.generated import write_idx, write_image_folder
-from deepobs.pytorch.runners import session
-from deepobs.pytorch.runners.session import Session
+from deepobs.pytorch.runners.curves import Curves
 from deepobs.pytorch.testproblems import imagenet_vgg16
 from deepobs.pytorch.testproblems._layers import Conv2d, Dense, Dropout, batch_norm
 
@@ -53,15 +52,15 @@ def train_small(folder):
 
 
 def stop_small_after_three_steps(folder):
-    take, steps = Session.take, []
+    take, steps = Curves.take, []
 
-    def stopping(self, loss):
-        steps.append(loss)
+    def stopping(self, record, step):
+        steps.append(step)
         if len(steps) == 3 and os.environ["RANK"] == "0":
             os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, loss)
+        return take(self, record, step)
 
-    Session.take, imagenet_vgg16.make_net = stopping, small_net
+    Curves.take, imagenet_vgg16.make_net = stopping, small_net
     assert run(folder, "imagenet_vgg16") == (143 if os.environ["RANK"] == "0" else 0)
     assert len(steps) == 3
 
@@ -95,12 +94,11 @@ def test_two_processes_equal_one_and_resume_exactly(in_team, folder, monkeypatch
     assert all(np.array_equal(resumed[name], together[name]) for name in CURVES)
 
 
-def diverge(folder):  # seen within the epoch, by the first process only
+def diverge(folder):  # seen within the epoch
     assert run(folder, "mnist_mlp", "--optimizer", "SGD", "--lr", "1e200") == 0
 
 
-def test_all_processes_end_with_a_run_that_diverges(in_team, folder, monkeypatch):
-    monkeypatch.setattr(session, "FLUSH_LOSSES", 1)
+def test_all_processes_end_with_a_run_that_diverges(in_team, folder):
     diverge(folder / "diverged_alone")
     in_team(diverge, folder / "diverged_together")
     alone, together = curves(folder / "diverged_alone"), curves(folder / "diverged_together")

@@ -12,8 +12,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from deepobs.pytorch.flags import (
     add_mode_flags,
@@ -21,21 +24,10 @@ from deepobs.pytorch.flags import (
     add_output_flags,
     add_problem_flags,
 )
-from trainrig.cli import Parser, add_print_config_flag, entry, given_flags
-from trainrig.config import parse_assignments
+from trainrig.cli import Parser, add_init_flags, add_print_config_flag, entry, given_flags
+from trainrig.config import InitConfig, parse_assignments
 from trainrig.profiling import add_profile_flag, profiled
 from trainrig.terminal import print_config
-
-#: Flags that are fields of ``DeepObsConfig`` and of ``Runtime`` under the same name.
-DECIDING = (
-    *("testproblem", "optimizer", "optimizer_name", "lr", "batch_size", "num_epochs"),
-    *("random_seed", "weight_decay", "l2", "train_log_interval", "on_divergence"),
-    *("lr_sched_epochs", "lr_sched_factors"),
-)
-RUNTIME = (
-    *("data_dir", "no_logs", "tb_log", "tb_log_dir", "tracker", "print_train_iter"),
-    "checkpoint_interval_s",
-)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("run")
     add_problem_flags(run)
     add_mode_flags(run)
+    add_init_flags(parser)
     add_output_flags(parser.add_argument_group("output"))
     process = parser.add_argument_group("this process")
     process.add_argument("--device", help="cpu, cuda, cuda:N or auto (auto)")
@@ -101,7 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     from deepobs.pytorch.runners.settings import trace
 
     given = parse_assignments(args.hp, flag="--hp")
-    config = DeepObsConfig(hyperparams=given, **{name: getattr(args, name) for name in DECIDING})
+    flags = vars(args)
+    init = InitConfig(run=flags["init.run"], state=bool(flags["init.state"]))
+    config = DeepObsConfig(hyperparams=given, init=init, **_fields(DeepObsConfig, flags))
     if args.print_config:
         names = given_flags(parser, args) | {f"hyperparams.{key}": "--hp" for key in given}
         names |= {"hyperparams.lr": "--lr"} if args.lr is not None else {}
@@ -110,10 +105,15 @@ def main(argv: list[str] | None = None) -> int:
         verbose=not args.quiet,
         skip_if_exists=not args.again,
         progress=sys.stderr.isatty() and not args.quiet,
-        **{name: getattr(args, name) for name in RUNTIME},
+        **_fields(Runtime, flags),
     )
     with profiled(args.profile):
         result = run(config, runtime, path=args.output_dir)
     if result.message:
         print(result.message)
     return 0
+
+
+def _fields(cls: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that are fields of a dataclass under the same name."""
+    return {f.name: flags[f.name] for f in dataclasses.fields(cls) if f.name in flags}

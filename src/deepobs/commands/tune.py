@@ -10,7 +10,7 @@ Examples:
     python scripts/tune_deepobs.py mnist_mlp --launcher slurm --slurm-partition gpu
     python scripts/tune_deepobs.py mnist_mlp --commands jobs
 
---pack 12 trains twelve settings of a dense problem side by side, each with its ordinary result.
+--pack 12 trains twelve settings side by side, each with its ordinary result.
 Without --grid, the 36 learning rates of the published baselines are tried. --commands writes one
 command per run, for a cluster that none of the launchers knows.
 """
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--output_dir", type=Path, default=Path("results"), help=text)
     text = "train finished runs again (their results are used)"
     process.add_argument("--again", action="store_true", help=text)
-    text = "dense problems: settings trained at once (1)"
+    text = "settings trained as one program (1)"
     process.add_argument("--pack", type=int, default=1, help=text)
     text = "write one command per run there, for a cluster, and run nothing"
     process.add_argument("--commands", type=Path, metavar="FOLDER", help=text)
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.print_config:
         return print_config(*trace_search(tuner, args, run, given_flags(parser, args)))
     if args.commands:
-        run |= {"generation_dir": args.commands, "again": args.again} | where
+        run |= {"generation_dir": args.commands, "again": args.again, "no_checkpoint": True} | where
         path = tuner.generate_commands_script(args.testproblem, "scripts/run_deepobs.py", **run)
         print(f"wrote {path}")
         return 0

@@ -16,7 +16,7 @@ from deepobs.parity.golden import Golden, max_abs, max_rel
 from deepobs.pytorch import config
 from deepobs.pytorch.datasets.generated import generated_data
 from deepobs.pytorch.runners import StandardRunner
-from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
+from deepobs.pytorch.runners.settings import float2str, learning_rates, make_run_name, result_name
 from deepobs.pytorch.testproblems import TESTPROBLEMS
 from trainrig.files import scratch_folder
 from trainrig.parity import Record, Report

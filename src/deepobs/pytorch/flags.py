@@ -63,6 +63,8 @@ def add_output_flags(output: Any) -> None:
     text = "train although a result of this setting and seed is there"
     output.add_argument("--again", action="store_true", help=text)
     output.add_argument("--no_logs", action="store_true", help="write no file at all")
+    text = "keep no checkpoint in the end: such a run cannot be trained longer"
+    output.add_argument("--no_checkpoint", dest="keep_checkpoint", action="store_false", help=text)
     text = "steps between two logged minibatch losses (10)"
     output.add_argument("--train_log_interval", type=int, default=10, help=text)
     text = "print these losses too"

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 import torch
 
 from deepobs.pytorch import config
-from deepobs.pytorch.datasets.generated import write_idx
-from deepobs.pytorch.runners import StandardRunner, run_pack
-from deepobs.pytorch.runners.dense import DenseChain, SharedBatch, SparseMatrix
-from deepobs.pytorch.runners.pack import Pack
-from deepobs.pytorch.runners.session import SaveClock
-from deepobs.pytorch.runners.sinks import Sinks
-from deepobs.pytorch.testproblems import mnist_mlp
+from deepobs.pytorch.datasets.generated import write_generated_data, write_idx
+from deepobs.pytorch.runners import StandardRunner, pack, run_pack
+from deepobs.pytorch.runners.job import Job
+from deepobs.pytorch.runners.pack import train_together
 from deepobs.pytorch.tuner import GridSearch
+from trainrig import recorder
+from trainrig.optim import resolve_optimizer
+from trainrig.stopping import StopRequest
 
 RUN = {"batch_size": 20, "num_epochs": 2, "train_log_interval": 1}
 CASES = {
@@ -87,44 +88,47 @@ def test_packed_runs_equal_separate_ones(tmp_path, name):
         pytest.param("SGD", "float64", 20, 1e-11, marks=pytest.mark.slow),
     ],
 )
-def test_weights_stay_equal(name, dtype, epochs, bound):
+def test_weights_stay_equal(tmp_path, name, dtype, epochs, bound):
     config.set_dtype(dtype)
     runner, hyperparams = settings_of(name)
     chosen = {"num_epochs": epochs, "batch_size": 20}
     settings = [runner.make_settings("mnist_mlp", given, **chosen) for given in hyperparams[:2]]
-    silent = lambda _: None  # noqa: E731 - a stand-in
-    sessions = [runner.make_session(s, silent, Sinks()) for s in settings]
-    twins = [runner.make_session(s, silent, Sinks()) for s in settings]
-    Pack(sessions).run(SaveClock(None, 60.0))
-    for session, twin in zip(sessions, twins, strict=True):
-        start = [p.detach().clone() for p in twin.problem.net.parameters()]
-        twin.run()
-        assert twin.epoch * len(twin.problem.data.train) == 5 * epochs
-        theirs = list(twin.problem.net.parameters())
-        for ours, other, first in zip(session.problem.net.parameters(), theirs, start, strict=True):
+    names = [one.run_name for one in settings]
+    jobs, data = [], None
+    for place, one in enumerate(settings):
+        problem, optimizer = runner.build(one, data)
+        data = problem.data
+        folder = tmp_path / str(place)
+        jobs.append(
+            Job(settings=one, problem=problem, optimizer=optimizer, folder=folder, pack=names)
+        )
+    train_together(jobs)
+    for job, one in zip(jobs, settings, strict=True):
+        problem, optimizer = runner.build(one)
+        start = [p.detach().clone() for p in problem.net.parameters()]
+        runner.training(Job(settings=one, problem=problem, optimizer=optimizer, folder=None))
+        theirs = list(problem.net.parameters())
+        for ours, other, first in zip(job.problem.net.parameters(), theirs, start, strict=True):
             assert (ours - other).norm() <= bound * other.norm()
             assert (other - first).norm() > 1e-4 * other.norm()
 
 
-@pytest.mark.parametrize("sparse", [True, False])
-def test_gradients_equal_autograd(sparse):
-    problem = mnist_mlp(20)
-    problem.set_up()
-    optimizer = torch.optim.SGD(problem.net.parameters(), lr=0.1)
-    chain = DenseChain(problem)
-    layers = chain.adopt(problem, optimizer)
-    batch = next(problem.data.train.batches(0))
-    if not sparse:
-        batch = (batch[0] + 0.1, batch[1])
-    shared = SharedBatch.of(batch)
-    assert isinstance(shared.by_input, SparseMatrix) == sparse
-    loss = chain.gradients(layers, shared)
-    ours = [parameter.grad.clone() for parameter in problem.net.parameters()]
-    expected = problem.objective(batch)
-    theirs = torch.autograd.grad(expected, list(problem.net.parameters()))
-    torch.testing.assert_close(loss, expected.detach())
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize(
+    "problem",
+    ["quadratic_deep", "two_d_branin", "fmnist_2c2d", "cifar10_3c3d", "mnist_vae", "svhn_wrn164"],
+)
+def test_other_problems_equal_separate_runs(tmp_path, problem):
+    """Convolutions, L2, batch normalisation, noise, augmentation: as each member has them alone."""
+    write_generated_data(tmp_path / "all", examples=24)
+    config.set_data_dir(tmp_path / "all")
+    config.set_dtype("float64")
+    runner = StandardRunner(torch.optim.SGD, {"lr": {"type": float}})
+    hyperparams = [{"lr": 1e-3}, {"lr": 1e-4}]
+    arguments = {"batch_size": 8, "num_epochs": 1, "train_log_interval": 1}
+    packed = run_pack(runner, problem, hyperparams, output_dir=tmp_path / "packed", **arguments)
+    for given, output in zip(hyperparams, packed, strict=True):
+        where = {"output_dir": tmp_path / "separate", "verbose": False}
+        assert_equal_but_for_rounding(output, runner.run(problem, given, **where, **arguments))
 
 
 @pytest.mark.parametrize("name", ["Momentum", "Adam"])
@@ -134,24 +138,83 @@ def test_a_pack_killed_between_checkpoints_goes_on(tmp_path, monkeypatch, name):
     arguments = {**RUN, "num_epochs": 3, "checkpoint_interval_s": 0.0}
     whole = run_pack(runner, "mnist_mlp", hyperparams[:2], output_dir=tmp_path / "a", **arguments)
     calls = []
-    from deepobs.pytorch.runners import run_folder as module
+    original = recorder.save_checkpoint
 
-    original = module.save_checkpoint
-
-    def dying(*given):
+    def dying(*given, **options):
         calls.append(given)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return original(*given)
+        return original(*given, **options)
 
-    monkeypatch.setattr(module, "save_checkpoint", dying)
+    monkeypatch.setattr(recorder, "save_checkpoint", dying)
     with pytest.raises(KeyboardInterrupt):
         run_pack(runner, "mnist_mlp", hyperparams[:2], output_dir=tmp_path / "b", **arguments)
-    monkeypatch.setattr(module, "save_checkpoint", original)
+    monkeypatch.setattr(recorder, "save_checkpoint", original)
     again = run_pack(runner, "mnist_mlp", hyperparams[:2], output_dir=tmp_path / "b", **arguments)
     for first, second in zip(whole, again, strict=True):
         del first["timing"], second["timing"]
         assert first == second
+
+
+def test_a_member_that_diverged_keeps_its_place_in_a_resumed_pack(tmp_path, monkeypatch):
+    runner, hyperparams = settings_of("SGD")  # the last one diverges
+    arguments = {**RUN, "num_epochs": 3, "checkpoint_interval_s": 0.0}
+    whole = run_pack(runner, "mnist_mlp", hyperparams, output_dir=tmp_path / "a", **arguments)
+    assert [output["status"] for output in whole] == ["complete", "complete", "diverged"]
+    original, looks = StopRequest.due, itertools.count(1)
+
+    def due(request):
+        if next(looks) == 20:
+            raise KeyboardInterrupt
+        return original(request)
+
+    monkeypatch.setattr(StopRequest, "due", due)
+    with pytest.raises(KeyboardInterrupt):
+        run_pack(runner, "mnist_mlp", hyperparams, output_dir=tmp_path / "b", **arguments)
+    monkeypatch.setattr(StopRequest, "due", original)
+    assert len(list((tmp_path / "b").rglob("random_seed__*.json"))) == 1
+    again = run_pack(runner, "mnist_mlp", hyperparams, output_dir=tmp_path / "b", **arguments)
+    for first, second in zip(whole, again, strict=True):
+        del first["timing"], second["timing"]
+        assert first == second
+
+
+def test_a_pack_saves_by_the_clock_and_when_asked_to_stop(tmp_path, monkeypatch):
+    runner, hyperparams = settings_of("SGD")
+    monkeypatch.setattr(recorder, "COST_FACTOR", 0)
+    arguments = {**RUN, "checkpoint_interval_s": 1e-9}
+    saved = []
+    original = recorder.save_checkpoint
+    monkeypatch.setattr(
+        recorder, "save_checkpoint", lambda *a, **k: saved.append(a[1]) or original(*a, **k)
+    )
+    run_pack(runner, "mnist_mlp", hyperparams[:2], output_dir=tmp_path, **arguments)
+    assert saved == [step for step in range(11) for _ in range(2)]  # 2 epochs of 5 steps
+
+
+def test_a_pack_without_memory_is_halved(tmp_path, monkeypatch):
+    runner, hyperparams = settings_of("SGD")
+    original, sizes = pack.train_together, []
+
+    def hungry(jobs):
+        sizes.append(len(jobs))
+        if len(jobs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(jobs)
+
+    monkeypatch.setattr(pack, "train_together", hungry)
+    where = {"output_dir": tmp_path, **RUN}
+    outputs = run_pack(runner, "mnist_mlp", hyperparams, **where)
+    assert sizes == [3, 2, 1]
+    assert [output["learning_rate"] for output in outputs] == [1e-3, 0.05, 1e30]
+    assert [output["timing"]["pack"] for output in outputs] == [2, 2, 1]
+
+    def starving(jobs):
+        raise MemoryError
+
+    monkeypatch.setattr(pack, "train_together", starving)
+    with pytest.raises(MemoryError, match="out of memory with a single member"):
+        run_pack(runner, "mnist_mlp", [{"lr": 1e-4}], **where)
 
 
 def test_the_tuner_packs_and_reuses_results(tmp_path):
@@ -170,12 +233,14 @@ def test_the_tuner_packs_and_reuses_results(tmp_path):
 @pytest.mark.parametrize(
     ("problem", "optimizer", "text"),
     [
-        ("quadratic_deep", torch.optim.SGD, "cannot be packed; accepted are dense networks"),
-        ("mnist_2c2d", torch.optim.SGD, "cannot be packed; accepted are dense networks"),
+        ("tolstoi_char_rnn", torch.optim.SGD, "runs of this problem cannot be packed"),
         ("mnist_mlp", torch.optim.LBFGS, "re-evaluates the loss"),
+        ("mnist_mlp", resolve_optimizer("lion"), "cannot be packed; those of SGD, Adam"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(tmp_path, problem, optimizer, text):
+    write_generated_data(tmp_path / "all", examples=24)
+    config.set_data_dir(tmp_path / "all")
     runner = StandardRunner(optimizer, {"lr": {"type": float}})
     with pytest.raises(ValueError, match=text):
         run_pack(runner, problem, [{"lr": 0.1}], output_dir=tmp_path, **RUN)

@@ -10,10 +10,11 @@ import torch
 
 from deepobs.pytorch import config
 from deepobs.pytorch.runners import LearningRateScheduleRunner, PTRunner, StandardRunner
-from deepobs.pytorch.runners.assembly import make_runner
 from deepobs.pytorch.runners.hyperparameters import convert, resolve, specify
-from deepobs.pytorch.runners.naming import float2str, learning_rates, make_run_name, result_name
-from deepobs.pytorch.runners.session import Session
+from deepobs.pytorch.runners.job import Job
+from deepobs.pytorch.runners.runner import make_runner
+from deepobs.pytorch.runners.settings import float2str, learning_rates, make_run_name, result_name
+from trainrig.errors import CheckpointError
 from trainrig.optim.composite import MuonWithAdamW
 
 LR = {"lr": {"type": float}}
@@ -99,22 +100,141 @@ class StopError(Exception):
 def test_interrupted_run_resumes_exactly(tmp_path, monkeypatch, problem, steps):
     arguments = {"batch_size": 8, "optimizer": torch.optim.Adam, "hyperparams": {"lr": 1e-3}}
     whole = run(tmp_path / "whole", problem, **arguments)
-    original, count = Session._steps, iter(range(1, 10**6))
+    original, count = Job.steps, iter(range(1, 10**6))
 
-    def steps_then_stop(self):
-        for record in original(self):
+    def steps_then_stop(self, start):
+        for record in original(self, start):
             yield record
             if next(count) == steps:
                 raise StopError
 
-    monkeypatch.setattr(Session, "_steps", steps_then_stop)
+    monkeypatch.setattr(Job, "steps", steps_then_stop)
     with pytest.raises(StopError):
         run(tmp_path / "part", problem, checkpoint_interval_s=0, **arguments)
-    monkeypatch.setattr(Session, "_steps", original)
+    monkeypatch.setattr(Job, "steps", original)
     assert not list((tmp_path / "part").rglob("random_seed__*.json"))
     resumed = run(tmp_path / "part", problem, checkpoint_interval_s=0, **arguments)
     assert without_times(resumed) == without_times(whole)
-    assert not list((tmp_path / "part").rglob("*.pt"))
+    last = [path.parent.name for path in (tmp_path / "part").rglob("weights.pt")]
+    assert last == [path.parent.name for path in (tmp_path / "whole").rglob("weights.pt")]
+    assert len(last) == 1
+    rows = [
+        next((tmp_path / name).rglob("metrics.jsonl")).read_bytes() for name in ("part", "whole")
+    ]
+    assert rows[0] == rows[1]
+
+
+def weights_of(folder):
+    return {path.parent.name: path.read_bytes() for path in folder.rglob("step_*/weights.pt")}
+
+
+@pytest.mark.parametrize("problem", ["cifar10_3c3d", "mnist_vae", "tolstoi_char_rnn"])
+def test_a_finished_run_becomes_longer_bit_for_bit(tmp_path, monkeypatch, problem):
+    arguments = {"batch_size": 8, "optimizer": torch.optim.Adam, "hyperparams": {"lr": 1e-3}}
+    arguments |= {"lr_sched_epochs": [1, 3], "lr_sched_factors": [0.1, 0.01]}
+    whole = run(tmp_path / "whole", problem, num_epochs=4, **arguments)
+    run(tmp_path / "part", problem, num_epochs=2, **arguments)
+    original, seen = Job.steps, []
+
+    def counted(self, start):
+        seen.append(start // self.per_epoch)
+        return original(self, start)
+
+    monkeypatch.setattr(Job, "steps", counted)
+    longer = run(tmp_path / "part", problem, num_epochs=4, **arguments)
+    assert seen == [2]
+    assert without_times(longer) == without_times(whole)
+    folders = [
+        next((tmp_path / name).rglob("num_epochs__4*/.random_seed__42"))
+        for name in ("part", "whole")
+    ]
+    assert weights_of(folders[0]) == weights_of(folders[1]) != {}
+    rows = [(folder / "logs/metrics.jsonl").read_bytes() for folder in folders]
+    assert rows[0] == rows[1]
+    record = json.loads((folders[0] / "environment.json").read_text())["lengthened"]
+    assert record == [{"from": 2, "to": 4}]
+    assert len(list((tmp_path / "part").rglob("random_seed__*.json"))) == 2  # both results stay
+
+
+def test_a_run_that_cannot_become_longer_says_why_and_is_trained_whole(tmp_path, caplog):
+    whole = run(tmp_path / "whole", num_epochs=3)
+    run(tmp_path / "part", num_epochs=1)
+    file = next((tmp_path / "part").rglob("environment.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"source_sha256": "older"}))
+    longer = run(tmp_path / "part", num_epochs=3)
+    assert without_times(longer) == without_times(whole)
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "not continued, trained from the beginning: " in line
+    assert "source_sha256: older -> " in line
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_last_checkpoint_stays_unless_told_otherwise(tmp_path, keep):
+    run(tmp_path, num_epochs=1, keep_checkpoint=keep)
+    assert len(weights_of(tmp_path)) == keep
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    first = run(tmp_path, num_epochs=2)
+    (file,) = tmp_path.rglob("random_seed__*.json")
+    branch = run(tmp_path, num_epochs=1, init_from=str(file))
+    assert branch["test_losses"][0] == first["test_losses"][-1]
+    assert branch["branch"]["state"] is False
+    assert branch["branch"]["step"] == 2 * (1000 // 128)
+    (folder,) = tmp_path.rglob("*__init_from__14-*")
+    known = json.loads((folder / ".random_seed__42/config.json").read_text())
+    assert known["branch"] == branch["branch"]
+    again = run(tmp_path, num_epochs=1, init_from=str(file))
+    assert again == branch  # found, not trained again
+    assert run(tmp_path, num_epochs=1)["test_losses"][0] == first["test_losses"][0]
+
+
+def test_a_run_continues_with_the_state_of_another(tmp_path):
+    arguments = {"optimizer": torch.optim.Adam, "batch_size": 128}
+    whole = run(tmp_path / "whole", hyperparams={"lr": 0.05}, num_epochs=3, **arguments)
+    run(tmp_path, hyperparams={"lr": 0.05}, num_epochs=2, **arguments)
+    source = str(next(tmp_path.glob("quadratic_deep/Adam/*/.random_seed__42"))) + "@14"
+    branch = run(
+        tmp_path / "b",
+        hyperparams={"lr": 0.05},
+        num_epochs=3,
+        init_from=source,
+        init_state=True,
+        **arguments,
+    )
+    differing = {key for key in whole if whole[key] != branch[key]}
+    assert differing == {"timing"}
+    assert branch["branch"]["state"] is True
+    other = run(
+        tmp_path / "c",
+        hyperparams={"lr": 0.01},
+        num_epochs=3,
+        init_from=source,
+        init_state=True,
+        **arguments,
+    )
+    assert other["train_losses"][:3] == whole["train_losses"][:3]
+    assert other["train_losses"][3] != whole["train_losses"][3]  # its own learning rate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"init_state": True, "momentum": 0.9}, "has momentum 0.5, not 0.9; give the same"),
+        ({"init_state": True, "batch_size": 100}, "epochs of 7 steps, and here of 10"),
+        ({"init_state": True, "num_epochs": 1}, "this run ends after 7; give it more steps"),
+        ({"init_from": "nowhere"}, "--init-from nowhere: nowhere holds no checkpoint"),
+        ({"problem": "two_d_beale", "batch_size": 100}, "belongs to another model"),
+    ],
+)
+def test_what_a_run_cannot_begin_from_is_refused(tmp_path, arguments, text):
+    run(tmp_path, hyperparams={"lr": 1e-2, "momentum": 0.5}, num_epochs=2)
+    (source,) = tmp_path.rglob(".random_seed__42")
+    hyperparams = {"lr": 1e-2, "momentum": arguments.pop("momentum", 0.5)}
+    arguments = {"init_from": str(source), "num_epochs": 3, **arguments}
+    with pytest.raises((ValueError, CheckpointError), match=text):
+        run(tmp_path / "b", hyperparams=hyperparams, **arguments)
+    assert not list((tmp_path / "b").rglob("random_seed__*.json"))
 
 
 def test_other_arguments_do_not_resume(tmp_path):

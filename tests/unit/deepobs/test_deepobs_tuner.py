@@ -81,11 +81,11 @@ def test_an_interrupted_search_trains_no_finished_point_again(tmp_path, monkeypa
     trained = []
     training = StandardRunner.training
 
-    def counted(self, session, save, interval):
+    def counted(self, job):
         if len(trained) == 2:
             raise KeyboardInterrupt
-        trained.append(session.settings.learning_rate)
-        training(self, session, save, interval)
+        trained.append(job.settings.learning_rate)
+        training(self, job)
 
     monkeypatch.setattr(StandardRunner, "training", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -93,9 +93,7 @@ def test_an_interrupted_search_trains_no_finished_point_again(tmp_path, monkeypa
     monkeypatch.setattr(
         StandardRunner,
         "training",
-        lambda self, session, *rest: (
-            trained.append(session.settings.learning_rate) or training(self, session, *rest)
-        ),
+        lambda self, job: trained.append(job.settings.learning_rate) or training(self, job),
     )
     grid().tune("quadratic_deep", tmp_path, **RUN)
     assert trained == [1e-3, 1e-2, 1e6]
@@ -105,12 +103,12 @@ def test_an_interrupted_repetition_repeats_no_point_twice(tmp_path, monkeypatch)
     trained = []
     training = StandardRunner.training
 
-    def counted(self, session, save, interval):
+    def counted(self, job):
         if len(trained) == 5:  # three of the search, two of its repetition
             trained.append(None)
             raise KeyboardInterrupt
-        trained.append(session.settings.learning_rate)
-        training(self, session, save, interval)
+        trained.append(job.settings.learning_rate)
+        training(self, job)
 
     monkeypatch.setattr(StandardRunner, "training", counted)
     grid().tune("quadratic_deep", tmp_path, **RUN)

@@ -102,11 +102,11 @@ def test_a_folder_without_runs_is_one_line(tmp_path, capsys):
 
 def test_a_deepobs_run_counts_epochs_and_says_what_it_is(tmp_path):
     rows = [
-        "step=0 split=train loss=2.5 accuracy=0.1 elapsed=1.0\n",
-        "step=0 split=test loss=2.5 accuracy=0.1 elapsed=1.0\n",
-        "step=930 split=minibatch loss=0.75\n",
-        "step=1 split=train loss=0.5 accuracy=0.8 elapsed=5.0\n",
-        "step=1 split=test loss=0.6 accuracy=0.7 elapsed=6.0\n",
+        "step=0 epoch=0 split=train loss=2.5 accuracy=0.1 elapsed=1.0\n",
+        "step=0 epoch=0 split=test loss=2.5 accuracy=0.1 elapsed=1.0\n",
+        "step=930 epoch=0 split=minibatch loss=0.75 elapsed=4.0\n",
+        "step=937 epoch=1 split=train loss=0.5 accuracy=0.8 elapsed=5.0\n",
+        "step=937 epoch=1 split=test loss=0.6 accuracy=0.7 elapsed=6.0\n",
     ]
     path = tmp_path / "mnist_mlp/Adam/setting/.random_seed__7"
     write(path, {"status": "running", "epoch": 0}, rows, pid=os.getpid(), config=DEEPOBS)

@@ -1,39 +1,44 @@
 """Many settings of one problem side by side in one program, each with its ordinary result.
 
-All members have one seed, so that they see the same batches; hyperparameters differ. They advance
-epoch by epoch; a member that diverges is frozen and the others continue. A member's result equals
-that of the separate run within rounding. After a crash the same call continues from the last
-checkpoints, which were written between epochs; one that is asked to stop saves after its step.
+All members have one seed, so that they see the same batches and the same random numbers;
+hyperparameters differ. Their networks are a ``trainrig.vectorized.Stack``, and they go in step; a
+member that diverges is frozen and the others continue. A member's result equals that of the
+separate run within rounding. The same call after a crash resumes, with the same members in the same
+places, and ends with the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepobs.pytorch import config
-from deepobs.pytorch.datasets import DataSet
-from deepobs.pytorch.runners.dense import DenseChain, SharedBatch
-from deepobs.pytorch.runners.earlier import find_result
-from deepobs.pytorch.runners.run_folder import OpenSession, make_output, open_session
+from deepobs.pytorch.datasets.loaders import Batch
+from deepobs.pytorch.runners.job import Job, Position, work_folder
+from deepobs.pytorch.runners.results import find_result
 from deepobs.pytorch.runners.runner import PTRunner
-from deepobs.pytorch.runners.session import SaveClock, Session
 from deepobs.pytorch.runners.settings import RunSettings
-from deepobs.pytorch.runners.sinks import Sinks
+from deepobs.pytorch.testproblems import TestProblem
+from trainrig.checkpoint import list_checkpoints
 from trainrig.device import reuse_memory
-from trainrig.files import read_json
+from trainrig.errors import DivergedError
+from trainrig.files import read_json, scratch_folder
+from trainrig.loop import StepRecord, train_steps
 from trainrig.optim.needs import needs_of
-from trainrig.stopping import StopRequest
+from trainrig.pack_recorder import PackRecorder
+from trainrig.packs import OUT_OF_MEMORY, or_out_of_memory
+from trainrig.recorder import Recorder, say
+from trainrig.runs import LATEST
+from trainrig.seeding import capture_rng, restore_rng
+from trainrig.vectorized import ELEMENTWISE, Stack, StackedOptimizer
 
-#: Optimizers whose update torch can do in one pass over the memory.
-FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+#: Largest relative difference between a problem's loss alone and in a stack.
+TOLERANCE = 1e-4
 
 
 def run_pack(  # noqa: PLR0913 - as PTRunner.run
@@ -48,21 +53,25 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     skip_if_exists: bool = True,
     checkpoint_interval_s: float = 60.0,
     since_ns: int = 0,
+    keep_checkpoint: bool = False,
     **arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one optimizer on one problem with several settings at once.
 
+    Where the memory does not hold them all, they are trained in two halves.
+
     Args:
         runner: as for single runs.
-        testproblem: a dense network without L2 term.
+        testproblem: a problem whose network can be stacked: all but ``tolstoi_char_rnn``.
         hyperparams: one setting per member.
         random_seed: of every member.
         output_dir: root of the result files.
         data_dir: replaces ``config.get_data_dir()``.
-        no_logs: write nothing.
+        no_logs: leave no file.
         skip_if_exists: leave members out that have a result of this setting and seed.
-        checkpoint_interval_s: least seconds between two checkpoints.
+        checkpoint_interval_s: least seconds between two checkpoints; 0 saves after every step.
         since_ns: results that were written before this time do not count as there.
+        keep_checkpoint: keep the members' last ones.
         arguments: further ones of ``PTRunner.run`` that decide the result.
 
     Returns:
@@ -71,6 +80,7 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
     Raises:
         ValueError, KeyError, FileNotFoundError: bad arguments or data, or a problem or optimizer
             that cannot be packed.
+        MemoryError: not even one member fits.
     """
     if data_dir is not None:
         config.set_data_dir(data_dir)
@@ -78,55 +88,118 @@ def run_pack(  # noqa: PLR0913 - as PTRunner.run
         runner.make_settings(testproblem, given, random_seed=random_seed, **arguments)
         for given in hyperparams
     ]
-    folders = [runner.run_folder(settings, output_dir) for settings in every]
-    reuse = skip_if_exists and not no_logs
-    found = [find_result(settings, output_dir, since_ns) if reuse else None for settings in every]
-    outputs: dict[int, dict[str, Any]] = {
-        i: read_json(file) for i, file in enumerate(found) if file is not None
+    options = {
+        "checkpoint_interval_s": checkpoint_interval_s,
+        "keep_checkpoint": keep_checkpoint,
+        "reuse": False,
     }
-    chosen = [i for i in range(len(every)) if i not in outputs]
-    with contextlib.ExitStack() as stack:
-        members: list[OpenSession] = []
-        reuse_memory()
-        for i in chosen:
-            data = members[0].session.problem.data if members else None
-            members.append(stack.enter_context(_open(runner, every[i], folders[i], data, no_logs)))
-        if members:
-            pack = Pack([member.session for member in members])
-            save = None if no_logs else partial(_save_all, members)
-            pack.run(SaveClock(save, checkpoint_interval_s))
-        for i, member in zip(chosen, members, strict=True):
-            outputs[i] = member.finish()
+    if no_logs:
+        with scratch_folder() as folder:
+            outputs = _train(runner, every, folder, options)
+            return [outputs[i] for i in range(len(every))]
+    found = [
+        find_result(settings, output_dir, since_ns) if skip_if_exists else None
+        for settings in every
+    ]
+    outputs = {i: read_json(file) for i, file in enumerate(found) if file is not None}
+    for places in _packs(runner, every, Path(output_dir), done=set(outputs)):
+        members = [every[i] for i in places]
+        done = {r for r, i in enumerate(places) if i in outputs}
+        made = _train(runner, members, Path(output_dir), options, done)
+        outputs |= {places[r]: output for r, output in made.items()}
     return [outputs[i] for i in range(len(every))]
 
 
-def _save_all(members: Sequence[OpenSession]) -> None:
-    for member in members:
-        member.save()
+def _packs(
+    runner: PTRunner, every: Sequence[RunSettings], output_dir: Path, done: set[int]
+) -> list[list[int]]:
+    """Return who is trained with whom: runs that have begun keep the pack that they began in.
+
+    A member that has ended keeps its place there: with another number of members the others would
+    meet other rounding.
+    """
+    names = {settings.run_name: i for i, settings in enumerate(every)}
+    packs: dict[tuple[str, ...], list[int]] = {}
+    fresh = []
+    for i, settings in enumerate(every):
+        if i in done:
+            continue
+        work = work_folder(runner.run_folder(settings, output_dir), settings.random_seed)
+        begun = list_checkpoints(work / LATEST) and (work / "environment.json").exists()
+        known = read_json(work / "environment.json").get("pack", []) if begun else []
+        if known and names.keys() >= set(known):
+            packs[tuple(known)] = [names[name] for name in known]
+        else:
+            fresh.append(i)
+    return [*packs.values(), *([fresh] if fresh else [])]
 
 
-def _silent(_: Any) -> None:
-    """Swallow a line or row."""
+def _train(
+    runner: PTRunner,
+    members: Sequence[RunSettings],
+    output_dir: Path,
+    options: Mapping[str, Any],
+    done: set[int] = frozenset(),  # type: ignore[assignment] # never changed
+) -> dict[int, dict[str, Any]]:
+    """Train the members that are not done; return their results by place."""
+    outputs: dict[int, dict[str, Any]] = {}
+
+    def work() -> str:
+        with _opened(runner, members, output_dir, options, done) as jobs:
+            train_together(jobs)
+        outputs.update({r: job.output for r, job in enumerate(jobs) if job.output})
+        return "complete"
+
+    if or_out_of_memory(work) != OUT_OF_MEMORY:
+        return outputs
+    if len(members) == 1:
+        raise MemoryError(f"{members[0].testproblem}: out of memory with a single member")
+    half = -(-len(members) // 2)
+    say(f"pack of {len(members)} runs: out of memory; continuing with halves of it")
+    for first in (0, half):
+        places = range(first, min(first + half, len(members)))
+        ended = {r - first for r in places if r in done}
+        if len(ended) < len(places):
+            chosen = [members[r] for r in places]
+            made = _train(runner, chosen, output_dir, options, ended)
+            outputs |= {first + r: output for r, output in made.items()}
+    return outputs
 
 
 @contextlib.contextmanager
-def _open(
-    runner: PTRunner, settings: RunSettings, folder: Path, data: DataSet | None, no_logs: bool
-) -> Iterator[OpenSession]:
-    session = runner.make_session(settings, _silent, Sinks(), data)
-    fuse(session.optimizer)
-    if not no_logs:
-        with open_session(settings, folder, session, _silent, engine="pack") as opened:
-            yield opened
-        return
-    yield OpenSession(session, lambda: None, lambda: make_output(settings, session))
+def _opened(
+    runner: PTRunner,
+    members: Sequence[RunSettings],
+    output_dir: Path,
+    options: Mapping[str, Any],
+    done: set[int],
+) -> Iterator[list[Job]]:
+    """Build all members, on the data set of the first."""
+    reuse_memory()
+    jobs: list[Job] = []
+    for r, settings in enumerate(members):
+        data = jobs[0].problem.data if jobs else None
+        problem, optimizer = runner.build(settings, data)
+        check_packable(optimizer)
+        folder = None if r in done else runner.run_folder(settings, output_dir)
+        jobs.append(
+            Job(
+                settings=settings,
+                problem=problem,
+                optimizer=optimizer,
+                folder=folder,
+                pack=[one.run_name for one in members],
+                **options,
+            )
+        )
+    yield jobs
 
 
-def fuse(optimizer: torch.optim.Optimizer) -> None:
-    """Let torch's optimizers update in one pass, and refuse those that evaluate the loss again.
+def check_packable(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse optimizers that need more than one gradient a step, or that mix a network's values.
 
     Raises:
-        ValueError: the optimizer needs more than the gradient and ``step()``.
+        ValueError: the optimizer is one.
     """
     needs, name = needs_of(optimizer), type(optimizer).__name__
     if needs.closure or needs.hook:
@@ -134,112 +207,163 @@ def fuse(optimizer: torch.optim.Optimizer) -> None:
     if needs.create_graph or needs.switches:
         does = "differentiates the gradient again" if needs.create_graph else "evaluates an average"
         raise ValueError(f"{name}: it {does}, so its runs cannot be packed")
-    if type(optimizer) in FUSED:
-        for group in optimizer.param_groups:
-            group |= {"fused": True, "foreach": False}
+    if type(optimizer) not in ELEMENTWISE:
+        accepted = ", ".join(kind.__name__ for kind in ELEMENTWISE)
+        raise ValueError(f"{name}: its runs cannot be packed; those of {accepted} can")
+    if len(optimizer.param_groups) > 1:
+        raise ValueError("l2 optimizer-groups: such runs cannot be packed; use l2 loss")
 
 
-class Pack:
-    """Sessions of one problem and one seed in lockstep, on the data set of the first.
+def train_together(jobs: Sequence[Job]) -> None:
+    """Train jobs of one problem and seed, as one program; those without a folder are not."""
+    with contextlib.ExitStack() as opened:
+        nets = [job.problem.net for job in jobs]
+        stack = stack_of(jobs)
+        at_work = {r: job for r, job in enumerate(jobs) if job.folder is not None}
+        records = {r: opened.enter_context(job.recorded()) for r, job in at_work.items()}
+        pack = PackRecorder(list(records.values()))
+        start = pack.restore([nets[r] for r in at_work], [job.parts() for job in at_work.values()])
+        optimizer = StackedOptimizer(stack, [job.optimizer for job in jobs])
+        Together(jobs, list(records), pack, stack, optimizer).train(start)
+
+
+class Together:
+    """A pack at work.
 
     Args:
-        sessions: at their start, or where checkpoints left them, between two epochs.
-
-    Raises:
-        ValueError: a problem that cannot be packed.
+        jobs: of all members.
+        places: of those that are trained, in the order of the records.
+        pack: their records, restored.
+        stack: of all members' objectives.
+        optimizer: of the stack.
     """
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self.sessions, self.data = list(sessions), sessions[0].problem.data
-        for session in sessions:
-            session.pack = len(sessions)
-        self.chain = DenseChain(sessions[0].problem)
-        self.layers = {id(s): self.chain.adopt(s.problem, s.optimizer) for s in sessions}
-        self.chain.verify(sessions[0].problem, next(self.data.test.batches(0)))
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        places: Sequence[int],
+        pack: PackRecorder,
+        stack: Stack,
+        optimizer: StackedOptimizer,
+    ) -> None:
+        self.jobs, self.places, self.pack = jobs, places, pack
+        self.stack, self.optimizer = stack, optimizer
+        pack.optimizer = optimizer
+        optimizer.freeze(r for r in range(len(jobs)) if r not in places)
+        optimizer.freeze(places[k] for k in range(len(places)) if k not in pack.running)
 
-    def run(self, clock: SaveClock) -> None:
-        """Train all members to their ends.
+    def train(self, start: int) -> None:
+        """Perform the steps after ``start``."""
+        lead = self.jobs[0]
+        if start == 0 and not self.jobs[self.places[0]].curves.evaluations:
+            self.evaluate(0)
+            self.pack.settle(0)
+        for job in self.jobs:
+            job.curves.resume()
+        for step in self.steps(start):
+            self.take(step)
+            if step.step % lead.per_epoch == 0:
+                self.evaluate(step.step)
+            self.pack.settle(step.step)
+            for job in self.jobs:
+                job.curves.resume()
+            if not self.pack.running:
+                return
 
-        Raises:
-            Interruption: it was asked for; the checkpoints are written.
-        """
-        while going := [s for s in self.sessions if s.status == "running"]:
-            # After a crash between two members' checkpoints, some are an epoch ahead of others.
-            first = min((s.epoch, s.evaluated, s.step) for s in going)
-            group = [s for s in going if (s.epoch, s.evaluated, s.step) == first]
-            if first[1] < first[0]:
-                self.evaluate(group)
-            else:
-                self.train_epoch(group, clock)
-            clock.tick()
-            self._stop_if_asked(clock)
+    def steps(self, start: int) -> Iterator[StepRecord]:
+        """Perform the steps of the stack."""
+        lead, schedules = self.jobs[0], [job.schedule() for job in self.jobs]
+        rates = [schedule for schedule in schedules if schedule is not None]
+        return train_steps(
+            self.stack,
+            self.optimizer,
+            lead.batches(start),
+            lambda stack, batch: (stack(*batch, in_dims=None, randomness="same"), None),
+            schedule=(lambda done: [rate(done) for rate in rates]) if rates else None,
+            total_steps=lead.total,
+            start_step=start,
+        )
 
-    def _asked(self) -> list[StopRequest]:
-        """Return the requests to stop; a signal reaches one member's."""
-        return [s.stop for s in self.sessions if s.stop is not None and s.stop.due()]
+    def evaluate(self, step: int) -> None:
+        """Evaluate every member, each with the batches and random numbers that it has alone."""
+        where = Position(self.jobs[0].problem)
+        device = self.jobs[0].device
+        passes, rng = where.state_dict()["passes"], capture_rng(device)
 
-    def _stop_if_asked(self, clock: SaveClock) -> None:
-        requests = self._asked()
-        running = [s for s in self.sessions if s.status == "running"]
-        if requests and running and clock.save is not None:
-            clock.save()
-            where = f"{running[0].settings.testproblem}: pack, epoch {running[0].epoch}"
-            where += f", step {running[0].step}"
-            raise requests[0].interruption(where)
+        def act(r: int, run: Recorder) -> None:
+            self.jobs[r].problem.data.load_state_dict(passes)
+            restore_rng(rng, device)
+            self.jobs[r].curves.evaluate(run, step)
 
-    def evaluate(self, group: Sequence[Session]) -> None:
-        """Append one value to each curve of each member."""
-        measured: dict[int, dict[str, tuple[float, float | None]]] = {id(s): {} for s in group}
-        seconds: dict[str, float] = {}
-        for phase in group[0].phases:
-            start = time.perf_counter()
-            for s, value in zip(group, self._measure(group, phase), strict=True):
-                measured[id(s)][phase] = value
-            seconds[phase] = (time.perf_counter() - start) / len(group)
-        for session in group:
-            session.evaluate(measured[id(session)].__getitem__)
-            for phase, share in seconds.items():
-                session.timing[f"{phase}_seconds"][-1] = share
-            session.advance()
+        self._each(act)
 
-    def _measure(self, group: Sequence[Session], phase: str) -> list[tuple[float, float | None]]:
-        losses: list[list[Tensor]] = [[] for _ in group]
-        hits: list[list[Tensor]] = [[] for _ in group]
-        loader = self.data.loaders[phase]
-        # Every evaluation is one pass, so a member's pass has the number of its evaluation.
-        for batch in loader.batches(group[0].epoch):
-            shared = SharedBatch.of(batch)
-            for i, session in enumerate(group):
-                loss, hit = self.chain.loss_and_accuracy(self.layers[id(session)], shared)
-                losses[i].append(loss)
-                hits[i].append(hit)
-        means = [[float(torch.stack(v).double().mean()) for v in both] for both in (losses, hits)]
-        return list(zip(*means, strict=True))
+    def take(self, step: StepRecord) -> None:
+        """Give every member its part of a step of the stack."""
 
-    def train_epoch(self, group: Sequence[Session], clock: SaveClock) -> None:
-        """Train each member for the rest of an epoch; one that diverges stops at once.
+        def act(r: int, run: Recorder) -> None:
+            self.jobs[r].curves.take(run, StepRecord(step.step, step.loss[r], None, None))
 
-        Raises:
-            Interruption: it was asked for; the checkpoints are written.
-        """
-        start = time.perf_counter()
-        for session in group:
-            lr = session.learning_rate()
-            session.begin_epoch(lr)
-            for parameters in session.optimizer.param_groups if lr is not None else ():
-                parameters["lr"] = lr
-        going = list(group)
-        for batch in self.data.train.batches(group[0].epoch, start=group[0].step):
-            shared = SharedBatch.of(batch)
-            for session in tuple(going):
-                layers = self.layers[id(session)]
-                loss = self.chain.gradients(layers, shared)
-                self.chain.update(layers, session.optimizer)
-                if not session.take(loss):
-                    going.remove(session)
-            if going and going[0].step < len(self.data.train) and self._asked():
-                for session in group:
-                    session.pause((time.perf_counter() - start) / len(group))
-                self._stop_if_asked(clock)
-        for session in group:
-            session.end_epoch(lambda: (time.perf_counter() - start) / len(group))
+        self._each(act)
+
+    def _each(self, act: Callable[[int, Recorder], None]) -> None:
+        """Call ``act(place, record)`` for those at work; those that diverge end."""
+        for k, run in list(self.pack.running.items()):
+            place = self.places[k]
+            try:
+                act(place, run)
+            except DivergedError as error:
+                self.jobs[place].end(run, error)
+                self.optimizer.freeze([place])
+                del self.pack.running[k]
+
+
+class _StackedObjective(nn.Module):
+    """A problem's objective as a module: of the parameters that ``functional_call`` puts in."""
+
+    def __init__(self, problem: TestProblem) -> None:
+        super().__init__()
+        self.net, self._problem = problem.net, [problem]  # no submodule
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Return the mean loss of a batch with the L2 term."""
+        (problem,) = self._problem
+        loss = problem.forward_losses(batch, accuracy=False)[0].mean()
+        kernels = problem.regularized_parameters()
+        if problem.l2_in_loss and problem.weight_decay and kernels:
+            squares = torch.stack([kernel.square().sum() for kernel in kernels])
+            loss = loss + 0.5 * problem.weight_decay * squares.sum()
+        return loss
+
+
+def stack_of(jobs: Sequence[Job]) -> Stack:
+    """Return the members' objectives as a stack whose loss is that of the first alone.
+
+    Raises:
+        ValueError: the problem cannot be stacked.
+    """
+    problem, name = jobs[0].problem, jobs[0].settings.testproblem
+    batch: Batch = next(problem.data.test.batches(0))
+    rng = capture_rng(jobs[0].device)
+    problem.begin("test", None)  # averages of batch normalisation stay
+    try:
+        stack = Stack([_StackedObjective(job.problem) for job in jobs])
+        with torch.no_grad():
+            ours = float(stack(*batch, in_dims=None, randomness="same")[0])
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name}: runs of this problem cannot be packed ({reason}); run them one by one"
+        ) from None
+    finally:
+        restore_rng(rng, jobs[0].device)
+    with torch.no_grad():
+        theirs = float(problem.objective(batch))
+    restore_rng(rng, jobs[0].device)
+    problem.begin("train", None)
+    if not abs(ours - theirs) <= TOLERANCE * max(abs(theirs), 1.0):
+        raise ValueError(
+            f"{name}: its loss is {theirs:g} alone and {ours:g} in a pack; run it without packing"
+        )
+    return stack

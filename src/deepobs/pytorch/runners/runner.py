@@ -1,9 +1,9 @@
 """Runners: from arguments to a result file.
 
 A run writes ``<output_dir>/<problem>/<optimizer>/<run_folder>/random_seed__<seed>__<time>.json``,
-in the published layout. While it works, the hidden folder ``.random_seed__<seed>`` beside the
-result holds its lock, status, log and checkpoints; the same call after a crash resumes from there
-and gives the same result. Results can also be returned without any file (``no_logs``).
+in the published layout. The hidden folder ``.random_seed__<seed>`` beside the result holds its
+lock, status, log and checkpoints; the same call after a crash resumes from there and gives the same
+result. Results can also be returned without any file (``no_logs``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import abc
 import contextlib
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,25 @@ import torch
 
 from deepobs.pytorch import config, testproblems
 from deepobs.pytorch.datasets import DataSet
-from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.hyperparameters import (
+    ScheduleError,
     Specification,
     normalise_specification,
     resolve,
+    specify,
 )
-from deepobs.pytorch.runners.run_folder import make_output, open_session
-from deepobs.pytorch.runners.session import Session
+from deepobs.pytorch.runners.job import Job, work_folder
+from deepobs.pytorch.runners.live import Live
+from deepobs.pytorch.runners.results import find_result, strict
 from deepobs.pytorch.runners.settings import RunSettings, check_testproblem, default_setting
-from deepobs.pytorch.runners.sinks import open_sinks
-from deepobs.pytorch.runners.teamwork import equalise, follow, share
 from deepobs.pytorch.testproblems import TestProblem
+from trainrig.branching import Branch, open_branch
 from trainrig.device import set_precision
-from trainrig.distributed import join_team
+from trainrig.distributed import Team, join_team
 from trainrig.errors import nearest
 from trainrig.files import read_json
-from trainrig.optim import resolve_optimizer
-from trainrig.optim.resume import prepare_optimizer
+from trainrig.optim import preset_arguments, published_name, resolve_optimizer
+from trainrig.optim.needs import check_shared, needs_of
 from trainrig.seeding import make_deterministic, set_seed
 
 logger = logging.getLogger(__name__)
@@ -67,13 +69,8 @@ class PTRunner(abc.ABC):
         self.optimizer_name = optimizer_name or optimizer_class.__name__
 
     @abc.abstractmethod
-    def training(
-        self,
-        session: Session,
-        save: Callable[[], None] | None,
-        checkpoint_interval_s: float,
-    ) -> None:
-        """Train ``session`` to its end."""
+    def training(self, job: Job) -> None:
+        """Train to the end and record it."""
 
     def make_settings(
         self,
@@ -136,6 +133,9 @@ class PTRunner(abc.ABC):
         progress: bool = False,
         verbose: bool = True,
         since_ns: int = 0,
+        keep_checkpoint: bool = True,
+        init_from: str | None = None,
+        init_state: bool = False,
         **training_params: Any,
     ) -> dict[str, Any] | None:
         """Run one optimizer on one problem. Never reads the command line.
@@ -163,6 +163,10 @@ class PTRunner(abc.ABC):
             progress: show a progress bar on stderr.
             verbose: print evaluations to stdout.
             since_ns: results that were written before this time do not count as there.
+            keep_checkpoint: keep the last one, so that the run can be trained longer.
+            init_from: begin with the weights of another run, ``RUN`` or ``RUN@STEP``: its result
+                file, or the hidden folder beside that.
+            init_state: take over optimizer, curves and the step's number as well.
             training_params: of the runner: ``lr_sched_epochs``, ``lr_sched_factors``.
 
         Returns:
@@ -172,6 +176,7 @@ class PTRunner(abc.ABC):
         Raises:
             ValueError, KeyError, FileNotFoundError: bad arguments or data, in one sentence.
         """
+        branch = open_source(init_from, state=init_state) if init_from is not None else None
         settings = self.make_settings(
             testproblem,
             hyperparams,
@@ -182,12 +187,15 @@ class PTRunner(abc.ABC):
             train_log_interval=train_log_interval,
             l2=l2,
             on_divergence=on_divergence,
+            branch=None if branch is None else branch.identity(),
             **training_params,
         )
         if not checkpoint_interval_s >= 0:
             raise ValueError(
                 f"checkpoint_interval_s is {checkpoint_interval_s}; at least 0 is expected"
             )
+        if branch is not None:
+            check_source(branch, settings)
         folder = self.run_folder(settings, output_dir)
         # The 1.2 line repeats by default, and returns None for a run that it skips.
         if skip_if_exists and not no_logs and (file := find_result(settings, output_dir, since_ns)):
@@ -198,27 +206,33 @@ class PTRunner(abc.ABC):
         team = join_team()
         leads = team is None or team.leads
         silent = no_logs or not leads or (tb_log and tracker == "tensorboard")
-        say = _printer() if verbose and leads else _silent
-        with open_sinks(
-            settings,
-            trackers=[
-                *([("tensorboard", Path(tb_log_dir or folder))] if tb_log and leads else []),
-                ("none" if silent else tracker, folder),
-            ],
-            progress=progress and leads,
-            print_train_iter=print_train_iter and leads,
-        ) as sinks:
-            session = self.make_session(settings, say, sinks)  # refuses what it must before files
+        trackers = [("none" if silent else tracker, folder)]
+        if tb_log and leads:
+            trackers.insert(0, ("tensorboard", Path(tb_log_dir or folder)))
+        shown = {"progress": progress and leads, "print_train_iter": print_train_iter and leads}
+        with Live(settings, trackers, **shown) as live, _following(team):
+            problem, optimizer = self.build(settings)  # refuses what it must before files
             if team is not None:
-                share(session, team)
-            if not leads:
-                follow(session, lambda: self.training(session, None, checkpoint_interval_s))
-                return None
-            if no_logs:
-                equalise(session)
-                self.training(session, None, checkpoint_interval_s)
-                return make_output(settings, session)
-            return self._logged(settings, folder, session, say, checkpoint_interval_s)
+                share(problem, optimizer, settings, team)
+            job = Job(
+                settings=settings,
+                problem=problem,
+                optimizer=optimizer,
+                folder=None if no_logs or not leads else folder,
+                say=_print if verbose and leads else _silent,
+                show=live.begin,
+                checkpoint_interval_s=checkpoint_interval_s,
+                keep_checkpoint=keep_checkpoint,
+                reuse=skip_if_exists and not since_ns,
+                branch=branch,
+                team=team,
+            )
+            self.training(job)
+            if leads and not job.output:  # another process has finished the run meanwhile
+                found = find_result(settings, output_dir)
+                return None if found is None else read_json(found)
+            return job.output if leads else None
+        return None
 
     def run_folder(self, settings: RunSettings, output_dir: str | Path) -> Path:
         """Return the folder of a run's results."""
@@ -233,27 +247,10 @@ class PTRunner(abc.ABC):
 
     # --- inside ---
 
-    def _logged(
-        self,
-        settings: RunSettings,
-        folder: Path,
-        session: Session,
-        say: Callable[[str], None],
-        interval_s: float,
-    ) -> dict[str, Any]:
-        with open_session(settings, folder, session, say) as opened:
-            equalise(opened.session)
-            self.training(opened.session, opened.save, interval_s)
-            return opened.finish()
-
-    def make_session(
-        self,
-        settings: RunSettings,
-        say: Callable[[str], None],
-        sinks: Any,
-        data: DataSet | None = None,
-    ) -> Session:
-        """Return a session at its start; ``data`` is a set of the same seed to share."""
+    def build(
+        self, settings: RunSettings, data: DataSet | None = None
+    ) -> tuple[TestProblem, torch.optim.Optimizer]:
+        """Return the seeded problem and its optimizer; ``data`` is a set of the seed to share."""
         if config.get_is_deterministic():
             make_deterministic()
         set_precision("fp32")  # of products; the numbers' type is the configuration's
@@ -271,7 +268,7 @@ class PTRunner(abc.ABC):
         where = "in the loss" if problem.l2_in_loss else "as the optimizer's weight_decay"
         covered = sum(p.numel() for p in problem.regularized_parameters())
         logger.info("L2 %g over %d parameters, %s", problem.weight_decay, covered, where)
-        return Session(settings, problem, optimizer, say=say, on_row=sinks.on_row)
+        return problem, optimizer
 
     def _make_optimizer(self, problem: TestProblem, settings: RunSettings) -> torch.optim.Optimizer:
         parameters: Any = list(problem.net.parameters())
@@ -290,8 +287,149 @@ class PTRunner(abc.ABC):
             raise ValueError(
                 f"l2 optimizer-groups: {self.optimizer_name} takes no weight_decay; use l2 loss"
             )
-        prepare_optimizer(optimizer)
+        needs_of(optimizer)  # refuses what cannot be stepped
         return optimizer
+
+
+class StandardRunner(PTRunner):
+    """Constant learning rate, or the piecewise constant one of 1.1 where both lists are given."""
+
+    def training(self, job: Job) -> None:
+        """Train to the end: evaluate before, and after each epoch."""
+        with job.recorded() as run:
+            start, curves = job.restore(run), job.curves
+            if start == 0 and not curves.evaluations:
+                curves.evaluate(run, 0)
+                run.settle(0)
+            curves.resume()
+            for step in job.steps(start):
+                curves.take(run, step)
+                if step.step % job.per_epoch == 0:
+                    curves.evaluate(run, step.step)
+                run.settle(step.step)
+                curves.resume()
+
+
+class LearningRateScheduleRunner(StandardRunner):
+    """Multiplies the base learning rate by ``lr_sched_factors`` from ``lr_sched_epochs`` on."""
+
+    def make_settings(self, testproblem: str, *args: Any, **arguments: Any) -> RunSettings:
+        """Resolve the arguments; the schedule is required.
+
+        Raises:
+            ScheduleError: no schedule given.
+        """
+        if arguments.get("lr_sched_epochs") is None and arguments.get("lr_sched_factors") is None:
+            raise ScheduleError(
+                "learning-rate schedule: none given; "
+                "give lr_sched_epochs and lr_sched_factors, or use StandardRunner"
+            )
+        return super().make_settings(testproblem, *args, **arguments)
+
+
+def make_runner(
+    optimizer: str, given: Mapping[str, Any], optimizer_name: str | None = None
+) -> tuple[StandardRunner, dict[str, Any]]:
+    """Return a runner of an optimizer, and all hyperparameters that are given or preset.
+
+    Args:
+        optimizer: a name of ``trainrig.optim`` (``Adam``, ``Momentum``, ``lion``; in any letter
+            case), or a dotted path.
+        given: hyperparameters by name, as texts or values.
+        optimizer_name: of the result folder; the optimizer's by default.
+
+    Raises:
+        ValueError, KeyError: no such optimizer.
+    """
+    optimizer_class = resolve_optimizer(optimizer)
+    hyperparams = {**preset_arguments(optimizer), **given}
+    specification = specify(optimizer_class)
+    # Arguments left at the optimizer's own default are no part of the setting's name.
+    chosen = {
+        key: entry
+        for key, entry in specification.items()
+        if key in hyperparams or (key == "lr" and "default" not in entry)
+    }
+    unknown = any(key not in specification for key in hyperparams)
+    name = optimizer_name or published_name(optimizer)
+    return StandardRunner(optimizer_class, specification if unknown else chosen, name), hyperparams
+
+
+# --- what a run begins from ---
+
+
+def open_source(name: str, *, state: bool) -> Branch:
+    """Load the checkpoint that ``RUN`` or ``RUN@STEP`` names, as ``trainrig.branching``.
+
+    Args:
+        name: RUN is a result file, or the hidden folder of its run.
+        state: whether everything is taken over, not the weights alone.
+
+    Raises:
+        ValueError, CheckpointError: as ``open_branch``.
+    """
+    found = re.fullmatch(r"(.+?)(@\d+)?", name)
+    assert found is not None  # of any text
+    path, seed = Path(found[1]), re.match(r"random_seed__(\d+)__", Path(found[1]).name)
+    if path.is_file() and seed is not None:
+        name = f"{work_folder(path.parent, int(seed[1]))}{found[2] or ''}"
+    return open_branch(name, state=state)
+
+
+def check_source(branch: Branch, settings: RunSettings) -> None:
+    """Refuse another run's state where it would replace a hyperparameter that is given.
+
+    Raises:
+        ValueError: the two differ in more than the learning rate.
+    """
+    if not branch.state:
+        return
+    file = branch.checkpoint.path.parents[3] / "config.json"
+    known, own = read_json(file), strict(settings.to_dict())
+    for name in ("testproblem", "optimizer_class"):
+        if known.get(name) != own[name]:
+            raise ValueError(
+                f"--init-state: {file.parent} is a run of {known.get(name)}, not of {own[name]}; "
+                "take its weights alone, or another run"
+            )
+    theirs, ours = known["hyperparams"], own["hyperparams"]
+    for name in sorted((theirs.keys() | ours.keys()) - {"lr", "learning_rate"}):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"--init-state: the optimizer that is taken over has {name} {theirs.get(name)}, "
+                f"not {ours.get(name)}; give the same, or take the weights alone"
+            )
+
+
+# --- several processes ---
+
+
+def share(
+    problem: TestProblem, optimizer: torch.optim.Optimizer, settings: RunSettings, team: Team
+) -> None:
+    """Let a problem draw this process's rows of every batch.
+
+    Losses and accuracies are averaged over the processes, so that all hold those of whole batches.
+    The first process alone has a folder and logs.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly, the problem carries a state from batch to
+            batch, or the optimizer evaluates the loss itself: both would differ with the number.
+    """
+    rows = team.share(settings.batch_size)
+    if type(problem).carried_state is not TestProblem.carried_state:
+        raise ValueError(
+            f"{settings.testproblem}: carries a state from batch to batch; in one process only, "
+            "leave torchrun out"
+        )
+    check_shared(optimizer)
+    for loader in problem.data.loaders.values():
+        loader.rows = rows
+
+
+def _following(team: Team | None) -> contextlib.AbstractContextManager[None]:
+    """Return a context within which a process other than the first does as that one does."""
+    return contextlib.nullcontext() if team is None or team.leads else team.following()
 
 
 def _path_of(optimizer_class: Any) -> str:
@@ -301,12 +439,9 @@ def _path_of(optimizer_class: Any) -> str:
     return f"{optimizer_class.__module__}.{optimizer_class.__qualname__}"
 
 
-def _printer() -> Callable[[str], None]:
-    def say(line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print(line, flush=True)  # noqa: T201 - what the runner says; also where there is none
-
-    return say
+def _print(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(line, flush=True)  # noqa: T201 - what the runner says; also where there is none
 
 
 def _silent(line: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from deepobs.pytorch import config
-from deepobs.pytorch.runners.earlier import find_result
 from deepobs.pytorch.runners.pack import run_pack
+from deepobs.pytorch.runners.results import find_result
 from deepobs.pytorch.runners.runner import PTRunner
 from trainrig.device import set_threads
 from trainrig.launch.launcher import start
@@ -95,5 +95,6 @@ def run_members(
     if packed:
         run_pack(runner, testproblem, members, **arguments)
     else:
-        runner.run(testproblem, members[0], verbose=False, **arguments)
+        quiet = {"verbose": False, "keep_checkpoint": False, **arguments}
+        runner.run(testproblem, members[0], **quiet)
     return "complete"

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from deepobs.identity import setting_of
-from deepobs.pytorch.runners.earlier import begin_repetition, end_repetition
 from deepobs.pytorch.runners.hyperparameters import Specification, normalise_specification, resolve
 from deepobs.pytorch.runners.pack import run_pack
+from deepobs.pytorch.runners.results import begin_repetition, end_repetition
 from deepobs.pytorch.runners.runner import PTRunner
 from deepobs.pytorch.runners.settings import check_testproblem
 from deepobs.pytorch.tuner.launching import launch_settings
@@ -240,7 +240,7 @@ class Tuner(abc.ABC):
         """Return each setting's result, of this call or an earlier one."""
         if self.pack > 1:
             return run_pack(self.runner, testproblem, proposals, **arguments)
-        quiet = {"verbose": False, **arguments}
+        quiet = {"verbose": False, "keep_checkpoint": False, **arguments}
         outputs = [self.runner.run(testproblem, given, **quiet) for given in proposals]
         return [output for output in outputs if output is not None]
 
@@ -321,7 +321,7 @@ def rerun_setting(
     **run_arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one setting with further seeds; by default the nine of the published protocol."""
-    arguments = {"verbose": False, **run_arguments}
+    arguments = {"verbose": False, "keep_checkpoint": False, **run_arguments}
     outputs = [
         runner.run(testproblem, hyperparams, random_seed=seed, output_dir=output_dir, **arguments)
         for seed in seeds
