@@ -87,7 +87,7 @@ def deepobs() -> Cost:
 
 
 def ptychography() -> Cost:
-    """N = 64; Lightning writes two checkpoints after an epoch of 512 groups in batches of 16."""
+    """N = 64; one checkpoint after an epoch of 512 groups in batches of 16."""
     import torch
 
     from checkpoint_cost import checkpoint_cost
@@ -99,7 +99,7 @@ def ptychography() -> Cost:
     frames, relative = 3 * torch.rand(16, 1, 64, 64), torch.zeros(16, 1, 2)
     optimizer = torch.optim.Adam(net.parameters())
     return checkpoint_cost(
-        net, optimizer, lambda: (net(frames, relative) - frames).abs().mean(), lambda _: 32 / 2
+        net, optimizer, lambda: (net(frames, relative) - frames).abs().mean(), lambda _: 32
     )
 
 

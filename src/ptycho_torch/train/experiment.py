@@ -145,29 +145,27 @@ def _reconstruct(
     frames, losses = len(cdi.scan), history.train_loss
     say(f"{out}: trained {len(losses)} epochs on {frames} frames, loss {losses[-1]:.5f}")
     found: Reconstruction | None = results.get("reconstruction")
-    if method is None or found is None:
-        return {}
-    say(f"network: {found.patterns_per_s:.0f} patterns/s")
-    for line in save_outputs(
-        method,
-        cdi.held or cdi.scan,
-        found,
-        out,
-        seed=execution.seed,
-        preview_every_epochs=execution.preview_every_epochs,
-        stop=record.directory.stop,
-    ):
-        say(line)
-    ended: dict[str, Any] = {"refinement": method.describe()}
-    if method.settings.epochs:
-        last = read_arrays(out / "refinement.npz")["losses"][-1]
-        record.latest["refinement"] = {"loss": float(last)}
-    record.notes |= ended
+    if method is not None and found is not None:
+        say(f"network: {found.patterns_per_s:.0f} patterns/s")
+        for line in save_outputs(
+            method,
+            cdi.held or cdi.scan,
+            found,
+            out,
+            seed=execution.seed,
+            preview_every_epochs=execution.preview_every_epochs,
+            stop=record.directory.stop,
+        ):
+            say(line)
+        record.notes["refinement"] = method.describe()
+        if method.settings.epochs:
+            last = read_arrays(out / "refinement.npz")["losses"][-1]
+            record.latest["refinement"] = {"loss": float(last)}
     if record.finished:  # its training, before
         status = record.directory.status()
         metrics = status["metrics"] | record.latest
         record.directory.set_status(**{**status, **record.notes, "metrics": metrics})
-    return {"patterns_per_s": found.patterns_per_s}
+    return {} if found is None else {"patterns_per_s": found.patterns_per_s}
 
 
 def _run_elsewhere(

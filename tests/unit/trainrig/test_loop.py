@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trainrig.loop import every, train_steps
+from trainrig.updates import make_update
 
 
 def loss_fn(model, batch):
@@ -110,3 +111,24 @@ def test_every():
     assert [s for s in range(1, 8) if every(3, s, 7)] == [3, 6, 7]
     assert [s for s in range(1, 8) if every(0, s)] == []
     assert [s for s in range(1, 8) if every(0, s, 7)] == [7]
+
+
+@pytest.mark.parametrize(("kind", "evaluations"), [(torch.optim.SGD, 1), (torch.optim.LBFGS, 2)])
+def test_every_gradient_is_finished_before_it_is_used(kind, evaluations):
+    """Also that of a second evaluation within a step."""
+    model = nn.Linear(3, 1)
+    before, finished = model.weight.detach().clone(), []
+    optimizer = kind(model.parameters(), lr=0.1, **({"max_iter": 2} if evaluations > 1 else {}))
+
+    def finish():
+        finished.append(float(model.weight.grad.norm()))
+        for p in model.parameters():
+            p.grad.mul_(0.5)
+
+    update = make_update(optimizer, finish=finish)
+    update(1, model, optimizer, lambda m, x: (m(x).square().mean(), None), [torch.ones(2, 3)])
+    assert len(finished) == evaluations
+    assert all(norm > 0 for norm in finished)
+    if kind is torch.optim.SGD:
+        torch.testing.assert_close(model.weight.grad.norm(), torch.tensor(finished[0] / 2))
+        assert torch.equal(model.weight, before - 0.1 * model.weight.grad)
