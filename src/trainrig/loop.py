@@ -77,7 +77,7 @@ def train_steps(  # noqa: PLR0913 - what a step depends on
     update = update or make_update(optimizer)
     switches = needs_of(optimizer).switches
     before = None if schedule is None or start_step == 0 else schedule(start_step - 1)
-    stream = iter(batches)
+    stream, modules = iter(batches), list(model.modules())
     for step in range(start_step + 1, total_steps + 1):
         rate = None if schedule is None else schedule(step - 1)
         if rate is not None and rate != before:
@@ -85,7 +85,7 @@ def train_steps(  # noqa: PLR0913 - what a step depends on
         before = rate
         if switches:
             optimizer.train()
-        if step == start_step + 1 or not model.training:  # evaluated in between
+        if not all(module.training for module in modules):  # some were evaluated in between
             model.train()
         lr = _rate_in_force(optimizer, rate)
         ended = f"data ended after step {step - 1} of {total_steps}"

@@ -132,3 +132,23 @@ def test_every_gradient_is_finished_before_it_is_used(kind, evaluations):
     if kind is torch.optim.SGD:
         torch.testing.assert_close(model.weight.grad.norm(), torch.tensor(finished[0] / 2))
         assert torch.equal(model.weight, before - 0.1 * model.weight.grad)
+
+
+def test_a_module_that_was_evaluated_alone_trains_again():
+    """A compiled twin shares modules with the model that is evaluated."""
+    shared = nn.Dropout()
+    model = nn.Sequential(nn.Linear(1, 1), shared)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = (torch.ones(2, 1) for _ in range(2))
+    seen = []
+    for _ in train_steps(
+        model,
+        optimizer,
+        batches,
+        lambda model, x: (model(x).square().mean(), None),
+        schedule=None,
+        total_steps=2,
+    ):
+        seen.append(shared.training)
+        shared.eval()
+    assert seen == [True, True]
