@@ -16,6 +16,8 @@ from optimizer_quality.config import CifarConfig
 from optimizer_quality.data import split_of
 from optimizer_quality.experiment import make_model
 from optimizer_quality.models import ResNet
+from optimizer_quality.runs_table import read_metrics
+from trainrig.checkpoint import load_dictionary
 from trainrig.config import flatten, from_dict
 from trainrig.data.device_loader import ImageBatches, Layout
 from trainrig.data.image_sets import ImageSet, load_image_set
@@ -90,7 +92,7 @@ def load_solution(path: Path) -> Solution:
 
     Raises:
         FileNotFoundError: no run there.
-        ValueError: the run is not complete.
+        ValueError: the run is not complete, or its metrics are damaged.
         CheckpointError: the weights do not fit the configured network.
     """
     stored = read_json(path / "config.json")
@@ -99,22 +101,24 @@ def load_solution(path: Path) -> Solution:
         raise ValueError(f"{path}: the run is {status}; only complete runs can be compared")
     known = {field.name for field in fields(CifarConfig)} - {"device"}
     config = from_dict(CifarConfig, {k: v for k, v in stored.items() if k in known}, str(path))
-    saved = torch.load(path / "final_model.pt", map_location="cpu", weights_only=True)
-    channels = saved["model"]["stem.0.weight"].shape[1]
-    model, start = make_model(config, channels), make_model(config, channels)
+    saved = load_dictionary(path / "final_model.pt")
     try:
+        channels = saved["model"]["stem.0.weight"].shape[1]
+        model, start = make_model(config, channels), make_model(config, channels)
         model.load_state_dict(saved["model"])
-    except RuntimeError as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path / 'final_model.pt'}: does not fit ({reason})") from None
-    metrics = read_json(path / "metrics.json")
+    metrics, wrong = read_metrics(path)
+    if wrong:
+        raise ValueError(wrong)
     return Solution(
         path.name,
         config,
         config.optimizer.type,
         model.eval(),
         start,
-        metrics["history"],
+        metrics.get("history", []),
         metrics["final"],
         stored["images"],
     )

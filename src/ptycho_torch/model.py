@@ -20,6 +20,7 @@ from ptycho_torch import config_params as torch_side
 from ptycho_torch.config_bridge import to_model_config
 from ptycho_torch.network.pinn import PtychoPINN, pinn_loss, supervised_loss
 from ptycho_torch.physics.scaling import probe_norm
+from trainrig.checkpoint import load_dictionary
 from trainrig.errors import CheckpointError
 
 __all__ = ["PtychoPINN", "PtychoPINN_Lightning"]
@@ -173,15 +174,10 @@ class PtychoPINN_Lightning(nn.Module):  # noqa: N801 - the contract's name
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give a checkpoint")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{path}: refused, not tensors and plain values ({reason})"
-            ) from None
+        content = load_dictionary(path)
         configs = {**content.get("hyper_parameters", {}), **configs}
         lacking = [name for name in CONFIG_CLASSES if name not in configs]
+        lacking += ["state_dict"] * ("state_dict" not in content)
         if lacking:
             raise CheckpointError(
                 f"{path}: no {', '.join(lacking)}; not a checkpoint of this package"

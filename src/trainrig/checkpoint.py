@@ -144,19 +144,36 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     loaded = {}
     for name in FILES:
         content = _verified_content(path, name, manifest)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # about formats that are refused anyway
-                loaded[name] = torch.load(
-                    io.BytesIO(content), map_location=device, weights_only=True
-                )
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{path / name}: cannot be loaded in safe mode ({reason})"
-            ) from None
-        if not isinstance(loaded[name], dict):
-            raise CheckpointError(f"{path / name}: holds no dictionary; not one of our checkpoints")
+        loaded[name] = load_dictionary(path / name, device, content=content)
     return Checkpoint(manifest["step"], path, loaded["weights.pt"], loaded["state.pt"])
+
+
+def load_dictionary(
+    path: Path, device: torch.device | str = "cpu", *, content: bytes | None = None
+) -> dict[str, Any]:
+    """Return the dictionary of tensors and plain values in a file of ``torch.save``.
+
+    Args:
+        path: of the file.
+        device: where its tensors go.
+        content: of the file, where it has been read already.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: damaged, of another kind, or with objects that safe mode refuses.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about formats that are refused anyway
+            file = path if content is None else io.BytesIO(content)
+            loaded = torch.load(file, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path}: refused, cannot be loaded in safe mode ({reason})") from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: holds no dictionary; not one of our checkpoints")
+    return loaded
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

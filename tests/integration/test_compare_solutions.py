@@ -142,3 +142,19 @@ def test_mistakes_are_one_line(compare, compared_runs, tmp_path, capsys):
     (copy / "status.json").write_text('{"status": "running"}')
     assert compare(paths=[copy, run_of(compared_runs, "sgd", 1)]) == 1
     assert "only complete runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["final_model.pt", "metrics.json"])
+@pytest.mark.parametrize("content", [None, b"", b"<html></html>", b"PK\x03\x04", b"\x80\x02K\x03."])
+def test_a_damaged_file_of_a_run_is_named_in_one_line(
+    compare, compared_runs, tmp_path, capsys, file, content
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_of(compared_runs, "sgd", 0), copy)
+    (copy / file).unlink()
+    if content is not None:
+        (copy / file).write_bytes(content)
+    assert compare(paths=[copy, run_of(compared_runs, "sgd", 1)]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {copy / file}: " in said
+    assert len(said.splitlines()) == 1

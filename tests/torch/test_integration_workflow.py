@@ -213,6 +213,19 @@ def test_weights_of_another_architecture_are_named(trained, tmp_path):
         PtychoPINN_Lightning.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"PK\x03\x04", b"\x80\x02K\x03."])
+def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content)
+    for read, where in (
+        (PtychoPINN_Lightning.load_from_checkpoint, path),
+        (find_best_checkpoint, tmp_path),
+    ):
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: ") as caught:
+            read(where)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("gridsize", [2, 3])
 def test_grouped_models_train_and_scale_and_probe_really_move(gridsize, scan, tmp_path):
     config = config_for(
