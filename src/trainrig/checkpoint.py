@@ -170,7 +170,9 @@ def load_dictionary(
         raise FileNotFoundError(f"{path}: no such file") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: refused, cannot be loaded in safe mode ({reason})") from None
+        raise CheckpointError(
+            f"{path}: refused, cannot be loaded in safe mode ({reason})"
+        ) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds no dictionary; not one of our checkpoints")
     return loaded

@@ -14,6 +14,12 @@ from trainrig.processes import number_is_running
 
 #: Statuses of a run that will not continue.
 FINAL = ("complete", "diverged")
+#: What the keys of ``status.json`` hold, where they are there.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "status": (str,),
+    "metrics": (dict,),
+    **dict.fromkeys(("step", "steps", "epoch", "epochs"), (int, float, type(None))),
+}
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -24,7 +30,14 @@ def read_status(path: Path) -> dict[str, Any]:
         return {"status": "new"}
     except ValueError as error:
         return {"status": "failed", "message": str(error)}
-    return status if isinstance(status, dict) and "status" in status else {"status": "failed"}
+    file = path / "status.json"
+    if not isinstance(status, dict) or "status" not in status:
+        return {"status": "failed", "message": f"{file}: holds no status"}
+    for key, kinds in _KINDS.items():
+        if key in status and not isinstance(status[key], kinds):
+            message = f"{file}: damaged, {key} is {status[key]!r}"
+            return {"status": "failed", "message": message}
+    return status
 
 
 def has_ended(path: Path, length: int | None = None) -> bool:

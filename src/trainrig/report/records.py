@@ -157,9 +157,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{number}: not valid JSON ({error})") from None
+        if not isinstance(row, dict) or not _is_number(row.get("step", 0)):
+            raise ValueError(f"{path}:{number}: {line[:80]} is no row with a step's number")
+        yield row
 
 
 def last_values(rows: tuple[Mapping[str, Any], ...]) -> dict[str, dict[str, Any]]:

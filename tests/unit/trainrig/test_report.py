@@ -53,6 +53,14 @@ def test_a_damaged_line_is_named(run):
         read_run(path)
 
 
+@pytest.mark.parametrize("line", ["[1]", "3", "null", '{"step": "a", "loss": 1.0}'])
+def test_a_line_that_is_no_row_is_named(run, line):
+    path = run("a", {}, [])
+    (path / "logs/metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: .* is no row with a step's number"):
+        read_run(path)
+
+
 def test_runs_are_found_below_and_named_by_their_place(run, tmp_path):
     for name in ("b/two", "a/one"):
         run(name, {})

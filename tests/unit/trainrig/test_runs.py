@@ -179,10 +179,19 @@ def test_the_environment_of_a_finished_run_stays(tmp_path):
         assert read_json(tmp_path / "environment.json") == {"command": ["x"]}
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"step": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "nonsense", "[]", '{"step": 3}', '{"status": 3}'),
+        '{"status": "complete", "step": "x"}',
+        '{"status": "complete", "metrics": [1]}',
+    ],
+)
 def test_an_unreadable_status_counts_as_failed(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
-    assert read_status(tmp_path)["status"] == "failed"
+    found = read_status(tmp_path)
+    assert found["status"] == "failed"
+    assert str(tmp_path / "status.json") in found["message"]
 
 
 def test_a_path_that_cannot_be_a_directory(tmp_path):
