@@ -26,9 +26,9 @@ def check() -> Report:
     import torch  # here, so that --help is instant
 
     from pytorch_port.model.jax_weights import as_haiku, load_jax_weights, parameter_map
-    from pytorch_port.model.losses import icl_loss
     from pytorch_port.model.sequence_models import build_model
     from pytorch_port.parity.golden import never_nan
+    from pytorch_port.train.losses import icl_loss
 
     with resources.files("pytorch_port").joinpath(RECORDED).open("rb") as file:
         arrays = dict(np.load(file))

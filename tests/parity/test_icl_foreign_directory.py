@@ -14,13 +14,13 @@ import torch
 
 from pytorch_port import parity
 from pytorch_port.model.jax_weights import as_haiku, export_jax_weights, parameter_map
-from pytorch_port.model.losses import icl_loss, make_targets
 from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity import kinks
 from pytorch_port.parity.golden import Golden
 from pytorch_port.parity.kinks import ExactGradients, Kink, KinkWatch
 from pytorch_port.parity.subject import ModelCase
 from pytorch_port.parity.traces import filtered_norms
+from pytorch_port.train.losses import icl_loss, make_targets
 from trainrig.metrics import grad_l2, weight_l2_all
 from trainrig.optim import make_optimizer
 from trainrig.optim.schedules import warmup_rsqrt

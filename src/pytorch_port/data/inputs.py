@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pytorch_port.config.schema import DataConfig, IclConfig
 from pytorch_port.data.batch import SequenceBatch
+from pytorch_port.data.label_sets import LabelSets, label_sets
 from pytorch_port.data.loading import SequenceDataset, create_sequence_dataloader, make_spec
-from pytorch_port.model.losses import LabelSets, label_sets
 from trainrig.data import check_source, load_images
 from trainrig.data.bank_transforms import keep_classes, prepare_views, select_exemplars, view_table
 from trainrig.data.image_bank import ImageBank

@@ -1,1 +1,1 @@
-"""Sequence models, input embedding, losses, and weights carried over from JAX."""
+"""Sequence models, input embedding, and weights carried over from JAX."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytorch_port.data.label_sets import label_sets
 from pytorch_port.model.embedding import sinusoid_positions
-from pytorch_port.model.losses import SCALARS, icl_scalars, label_sets
 from pytorch_port.parity.golden import (
     Arrays,
     Golden,
@@ -15,6 +15,7 @@ from pytorch_port.parity.golden import (
     relative,
     under,
 )
+from pytorch_port.train.losses import SCALARS, icl_scalars
 from trainrig.optim.schedules import warmup_rsqrt
 from trainrig.parity import Report
 

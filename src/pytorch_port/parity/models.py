@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pytorch_port.data.label_sets import label_sets
 from pytorch_port.model.embedding import InputEmbedder
 from pytorch_port.model.jax_weights import as_haiku, load_jax_weights, parameter_map, state_map
-from pytorch_port.model.losses import icl_scalars, label_sets, make_targets
 from pytorch_port.model.sequence_models import SEQ_MODELS
 from pytorch_port.parity.golden import (
     Arrays,
@@ -32,6 +32,7 @@ from pytorch_port.parity.kinks import ExactGradients
 from pytorch_port.parity.metrics import compare_scalars, list_missing
 from pytorch_port.parity.subject import ModelCase
 from pytorch_port.parity.traces import check_traces, trace_keys
+from pytorch_port.train.losses import icl_scalars, make_targets
 from trainrig.parity import Report
 
 SETTINGS = {

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from pytorch_port.model.jax_weights import load_jax_weights
-from pytorch_port.model.losses import icl_loss
 from pytorch_port.model.sequence_models import build_model
 from pytorch_port.parity.golden import Arrays, Golden, under
 from pytorch_port.parity.kinks import KinkWatch
+from pytorch_port.train.losses import icl_loss
 from trainrig.models.resnet import ResNetEncoder
 
 

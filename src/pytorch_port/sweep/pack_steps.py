@@ -16,7 +16,7 @@ from torch.func import vmap
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.batch import SequenceBatch
 from pytorch_port.data.inputs import IclInputs
-from pytorch_port.model.losses import icl_loss
+from pytorch_port.train.losses import icl_loss
 from trainrig.device import autocast
 from trainrig.loop import StepRecord, train_steps
 from trainrig.optim.schedules import warmup_rsqrt

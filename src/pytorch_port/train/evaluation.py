@@ -20,7 +20,7 @@ from torch import nn
 from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.inputs import FINAL_REGIMES, REGIMES, IclInputs, load_inputs
 from pytorch_port.model.assembly import build_icl_model
-from pytorch_port.model.losses import icl_scalars, make_targets
+from pytorch_port.train.losses import icl_scalars, make_targets
 from trainrig.checkpoint import last_checkpoint, load_weights
 from trainrig.config import from_dict
 from trainrig.device import autocast, choose_device

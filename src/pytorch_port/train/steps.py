@@ -19,8 +19,8 @@ from pytorch_port.config.schema import IclConfig
 from pytorch_port.data.device_batches import DeviceBatches
 from pytorch_port.data.inputs import IclInputs
 from pytorch_port.model.assembly import make_icl_optimizer
-from pytorch_port.model.losses import icl_loss
 from pytorch_port.model.sequence_models import TransformerICL
+from pytorch_port.train.losses import icl_loss
 from trainrig.config import apply_overrides, to_dict
 from trainrig.device import autocast
 from trainrig.engine import Chosen, Engine, GraphedUpdate, check_compilable, check_engine

@@ -7,15 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.testing import assert_close
 
-from pytorch_port.model.losses import (
-    SCALARS,
-    closed_set,
-    icl_loss,
-    icl_scalars,
-    label_sets,
-    make_targets,
-    polysemy_factor,
-)
+from pytorch_port.data.label_sets import label_sets, polysemy_factor
+from pytorch_port.train.losses import SCALARS, closed_set, icl_loss, icl_scalars, make_targets
 
 N_CLASSES, N_RARE, N_COMMON = 12, 6, 4
 
