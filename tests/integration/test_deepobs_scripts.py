@@ -59,6 +59,24 @@ def test_run_and_plot(tmp_path, capsys):
     assert {"performance_table.csv", "performance_table.md", "performance_table.tex"} <= names
 
 
+def test_longer_and_from_another_run_by_the_command(tmp_path, capsys):
+    command = ["quadratic_deep", "--lr", "1e-3", "--quiet", "--output_dir", str(tmp_path)]
+    assert run_deepobs.main([*command, "-N", "1"]) == 0
+    assert run_deepobs.main([*command, "-N", "2"]) == 0
+    (longer,) = tmp_path.glob("*/*/num_epochs__2*/random_seed__*.json")
+    (record,) = tmp_path.glob("*/*/num_epochs__2*/.random_seed__42/environment.json")
+    assert json.loads(record.read_text())["lengthened"] == [{"from": 1, "to": 2}]
+    branch = [*command, "-N", "1", "--init-from", str(longer)]
+    assert run_deepobs.main(branch) == 0
+    (made,) = tmp_path.glob("*/*/*__init_from__*/random_seed__*.json")
+    losses = [json.loads(path.read_text())["test_losses"] for path in (longer, made)]
+    assert losses[0][-1] == losses[1][0]
+    assert run_deepobs.main(branch) == 0
+    assert f"{made}: there already; --again repeats it" in capsys.readouterr().out
+    assert run_deepobs.main([*command, "-N", "1", "--init-state"]) == 1
+    assert "name a run (--init-from RUN)" in capsys.readouterr().err
+
+
 def test_a_command_given_three_times_is_one_seed(tmp_path, capsys):
     import plot_deepobs
 

@@ -39,7 +39,8 @@ from trainrig.distributed import Team, join_team
 from trainrig.errors import nearest
 from trainrig.files import read_json
 from trainrig.optim import preset_arguments, published_name, resolve_optimizer
-from trainrig.optim.needs import check_shared, needs_of
+from trainrig.optim.needs import check_shared
+from trainrig.optim.resume import prepare_optimizer
 from trainrig.seeding import make_deterministic, set_seed
 
 logger = logging.getLogger(__name__)
@@ -287,7 +288,7 @@ class PTRunner(abc.ABC):
             raise ValueError(
                 f"l2 optimizer-groups: {self.optimizer_name} takes no weight_decay; use l2 loss"
             )
-        needs_of(optimizer)  # refuses what cannot be stepped
+        prepare_optimizer(optimizer)  # as it is built, before a trial of its step changes it
         return optimizer
 
 
