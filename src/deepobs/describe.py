@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,8 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
             "metric": row.metric.replace("_", " "),
             "seeds": row.n,
             "epochs": row.epochs,
-            "final": row.performance,
-            "sd": row.std if row.n > 1 else None,
+            "final": None if math.isnan(row.performance) else row.performance,
+            "sd": row.std if row.n > 1 and not math.isnan(row.std) else None,
             "speed": row.speed_text,
             "setting": row.tunability,
             "against published": row.verdict,
@@ -97,7 +98,7 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
         for row in rows
     ]
     tiles = [
-        Tile(f"{row.optimizer} on {row.testproblem}", f"{row.performance:.4g}", _note(row))
+        Tile(f"{row.optimizer} on {row.testproblem}", _value(row), _note(row))
         for row in rows
         if row.source == "run"
     ]
@@ -112,8 +113,12 @@ def describe(folder: Path, runs: Sequence[RunRecord]) -> Description | None:
     )
 
 
+def _value(row: Any) -> str:
+    return "diverged" if math.isnan(row.performance) else f"{row.performance:.4g}"
+
+
 def _note(row: Any) -> str:
-    spread = f" ± {row.std:.2g}" if row.n > 1 else ""
+    spread = f" ± {row.std:.2g}" if row.n > 1 and not math.isnan(row.std) else ""
     return f"{row.metric.replace('_', ' ')}{spread}, {plural(row.n, 'seed')}"
 
 

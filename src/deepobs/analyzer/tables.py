@@ -61,6 +61,13 @@ class Row:
     p_value: float | None = None
 
     @property
+    def performance_text(self) -> str:
+        """The final value as a table shows it; of one run there is no deviation."""
+        if math.isnan(self.performance):
+            return "diverged"
+        return f"{self.performance:.5g}" + (f" ± {self.std:.2g}" if self.n > 1 else "")
+
+    @property
     def speed_text(self) -> str:
         """The speed as a table shows it."""
         return speed_text(self.speed, self.reached, self.n, self.epochs)
@@ -216,14 +223,13 @@ HEADER = (
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    performance = f"{row.performance:.5g}" + (f" ± {row.std:.2g}" if row.n > 1 else "")
     return (
         row.testproblem,
         row.optimizer,
         row.source,
         str(row.n),
         str(row.epochs),
-        performance,
+        row.performance_text,
         row.speed_text,
         row.tunability,
         row.verdict,
@@ -277,6 +283,8 @@ def to_latex(rows: list[Row]) -> str:
         sign = -1.0 if is_loss(row.metric) else 1.0
         rank = _rank(sign * row.performance, [sign * other.performance for other in peers])
         spread = rf" \pm {row.std:.2g}" if row.n > 1 else ""
+        value = f"${row.performance:.4g}{spread}$"
+        value = "diverged" if math.isnan(row.performance) else value
         speed = row.speed_text
         if row.speed is not None and row.reached == row.n:
             whole = [p.speed for p in peers if p.speed is not None and p.reached == p.n]
@@ -287,7 +295,7 @@ def to_latex(rows: list[Row]) -> str:
             row.source,
             str(row.n),
             str(row.epochs),
-            _coloured(rf"${row.performance:.4g}{spread}$", rank),
+            value if math.isnan(row.performance) else _coloured(value, rank),
             speed,
             row.tunability.replace("_", r"\_"),
         )

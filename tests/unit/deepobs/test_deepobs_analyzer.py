@@ -26,6 +26,7 @@ from deepobs.analyzer.profiles import (
     times_to_threshold,
 )
 from deepobs.analyzer.results import read_results
+from deepobs.describe import describe, find_runs
 from trainrig.stats import holm, welch
 
 
@@ -146,6 +147,17 @@ def test_repaired_data_are_not_compared_with_published_runs(tmp_path):
     row = tables.make_rows(read_results(tmp_path))[0]
     assert row.verdict == "not compared: the published runs have no repaired data"
     assert row.tunability == "lr 1.00e-01, momentum 0.9, compat fixed"
+
+
+def test_a_diverged_setting_has_no_figures_in_any_table(tmp_path):
+    for seed in (42, 43):
+        write(tmp_path, "quadratic_deep", "Mine", 0.3, seed, [350, 60, math.inf])
+    rows = tables.make_rows(read_results(tmp_path))
+    for text in (tables.to_markdown(rows), tables.to_latex(rows)):
+        assert "nan" not in text
+        assert "diverged" in text
+    (tile,) = describe(tmp_path, find_runs(tmp_path)).tiles
+    assert (tile.value, tile.note) == ("diverged", "test losses, 2 seeds")
 
 
 def test_metric_follows_from_the_curves(folder):
