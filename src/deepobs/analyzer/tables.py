@@ -258,12 +258,15 @@ def lengths_note(rows: list[Row]) -> str:
 
 
 def to_csv(rows: list[Row]) -> str:
-    """Return all fields of all rows as CSV."""
+    """Return all fields of all rows as CSV; what does not exist (one run's deviation) is empty."""
     out = io.StringIO()
     names = list(Row.__dataclass_fields__)
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        fields = asdict(replace(row, std=row.std if row.n > 1 else math.nan))
+        absent = [key for key, value in fields.items() if value != value]
+        writer.writerow(fields | dict.fromkeys(absent, ""))
     return out.getvalue()
 
 

@@ -156,8 +156,17 @@ def test_a_diverged_setting_has_no_figures_in_any_table(tmp_path):
     for text in (tables.to_markdown(rows), tables.to_latex(rows)):
         assert "nan" not in text
         assert "diverged" in text
+    table = next(csv.DictReader(io.StringIO(tables.to_csv(rows))))
+    assert [table[key] for key in ("performance", "std", "low", "n")] == ["", "", "", "2"]
     (tile,) = describe(tmp_path, find_runs(tmp_path)).tiles
     assert (tile.value, tile.note) == ("diverged", "test losses, 2 seeds")
+
+
+def test_one_seed_has_no_deviation_in_the_csv(tmp_path):
+    write(tmp_path, "quadratic_deep", "Mine", 0.3, 42, [350, 60, 90])
+    text = tables.to_csv(tables.make_rows(read_results(tmp_path)))
+    row = next(csv.DictReader(io.StringIO(text)))
+    assert [row[key] for key in ("performance", "std", "low", "n")] == ["90.0", "", "", "1"]
 
 
 def test_metric_follows_from_the_curves(folder):
