@@ -17,6 +17,11 @@ PARITY = ("pytorch_port.parity", "in-context learning: models, loss, metrics, se
 #: Flags of this proof alone.
 PARITY_FLAGS = {
     "--device": {"default": "cpu", "help": "cpu, cuda or cuda:N (cpu)"},
+    "--precision": {
+        "choices": ("fp32", "tf32"),
+        "default": "fp32",
+        "help": "of float32 products on CUDA (fp32)",
+    },
     "--sequences": {
         "type": int,
         "default": 50_000,

@@ -15,7 +15,7 @@ import torch
 from pytorch_port.parity.golden import Golden
 from pytorch_port.parity.metrics import check_metrics, check_positions, check_schedules
 from pytorch_port.parity.models import check_models
-from trainrig.device import choose_device
+from trainrig.device import Precision, choose_device, set_precision
 from trainrig.parity import Recording, Report
 
 __all__ = ["run"]
@@ -33,13 +33,20 @@ KNOWN = (
 )
 
 
-def run(golden_dir: Path | str, device: str = "cpu", sequences: int = 50_000) -> Report:
+def run(
+    golden_dir: Path | str,
+    device: str = "cpu",
+    sequences: int = 50_000,
+    precision: Precision = "fp32",
+) -> Report:
     """Check everything in ``golden_dir`` (format: the directory's own README).
 
     Args:
         golden_dir: holds ``meta.json`` and recorded arrays.
-        device: where the models run: ``cpu``, ``cuda``, ``cuda:N``; always in full float32.
+        device: where the models run: ``cpu``, ``cuda``, ``cuda:N``.
         sequences: drawn by the vectorised sampler for each case of the statistics.
+        precision: of float32 products on CUDA: ``fp32`` as runs have by default, or ``tf32``, which
+            shows what rounding to TF32 costs.
 
     Raises:
         FileNotFoundError: no such directory, or no ``meta.json`` in it.
@@ -48,6 +55,7 @@ def run(golden_dir: Path | str, device: str = "cpu", sequences: int = 50_000) ->
     if sequences < 1:
         raise ValueError(f"--sequences {sequences}: must be at least 1")
     golden = Golden(Path(golden_dir), str(choose_device(device)))
+    set_precision(precision)
     report = Report()
     checks: dict[str, Callable[[Golden, Report], object]] = {
         "models": check_models,
