@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from null_gpu import ROOT, Result, run
+from null_gpu import HERE, ROOT, Result, run
 
 LATER = str(10**6)
 
@@ -29,7 +29,7 @@ def icl(out: Path, *more: str, engine: str = "graph", steps: int = 24, device: s
 def icl_images(out: Path, *more: str, engine: str = "graph", steps: int = 10):
     """The published configuration, 105 px, on procedural glyphs of fewer classes."""
     return [
-        "analysis/pytorch_train.py",
+        *(str(HERE / "large_glyphs.py"), "analysis/pytorch_train.py"),
         *("--config", "configs/icl/images_all_exemplars.py", "--engine", engine),
         *("--source", "synthetic", "--n-rare", "40", "--device", "cuda", "--max-steps", str(steps)),
         *("--save-interval", LATER, "--log-interval", LATER, "--eval-interval", LATER),
