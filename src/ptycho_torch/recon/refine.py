@@ -13,6 +13,7 @@ Optica 4, 736 (2017) for the preconditioner; Thibault & Guizar-Sicairos, New J. 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from ptycho_torch.physics.canvas import Grid
 from ptycho_torch.raw_data import RawDataTorch
 from trainrig.device import send
 from trainrig.seeding import deterministic_kernels
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -121,6 +124,8 @@ class _Engine:
         self.velocity = {"object": torch.zeros_like(self.object)}
         self.velocity["probe"] = torch.zeros_like(self.probe)
         self.moment = torch.zeros(len(scan), device=device, dtype=torch.float64)
+        self.excess: tuple[Tensor, Tensor] | None = None  # of the newest batch, for the background
+        self.slowed = 1.0  # factor of the step, halved when the loss rises
 
     def loss(self, rows: Rows, obj: Tensor, probe: Tensor, shifts: Tensor, back: Tensor) -> Tensor:
         """Summed loss of a batch; frames are compared unshifted, which saves a shift per frame."""
@@ -139,6 +144,11 @@ class _Engine:
         if bad is not None:
             hidden = send(torch.from_numpy(np.fft.ifftshift(bad, axes=(-2, -1))), self.device)
             terms = terms.masked_fill(hidden, 0.0)
+        if back.requires_grad:
+            weight = 1 / (rate.detach() + 1)
+            weight = weight if bad is None else weight.masked_fill(hidden, 0.0)
+            excess = (weight * (measured.square() - rate.detach())).sum(0)
+            self.excess = excess, weight.sum(0)
         return terms.sum()
 
     def illumination(self, rows: Tensor) -> Tensor:
@@ -172,10 +182,30 @@ class _Engine:
             self._keep_power()
         if shifts.grad is not None:
             self._move_positions(rows, shifts.grad, step / s.step)
-        if back.grad is not None:
-            change = back.grad / (back.grad.abs().max() + 1e-12)
-            self.background = (self.background - 0.01 * step * change).clamp_min(0)
+        if self.excess is not None:
+            self._move_background(*self.excess, step)
         return loss.detach()
+
+    def _move_background(self, excess: Tensor, weight: Tensor, step: float) -> None:
+        """Move the background towards the mean by which the counts exceed the model.
+
+        Frames are weighted by the variance to expect (Fisher scoring of the Poisson likelihood),
+        plus one count, which keeps dark pixels finite.
+        """
+        change = torch.fft.fftshift(excess / weight.clamp_min(1e-12))
+        self.background = (self.background + step * change).clamp_min(0)
+        self.excess = None
+
+    def notice(self, losses: list[float]) -> None:
+        """Halve the step and drop the momentum where the loss has risen twice in a row."""
+        if len(losses) < 3 or not losses[-1] > losses[-2] > 1.02 * min(losses[:-2]):
+            return
+        self.slowed /= 2
+        for name in self.velocity:
+            self.velocity[name] = torch.zeros_like(self.velocity[name])
+        logger.warning(
+            "refine: the loss rises (%.5f, least %.5f): step halved", losses[-1], min(losses)
+        )
 
     def _keep_power(self) -> None:
         """Give the probe its start power back and the object the factor: nothing else fixes it."""
@@ -252,7 +282,7 @@ def refine(
         order = torch.randperm(len(scan), generator=generator)
         with deterministic_kernels(device):
             summed = [
-                engine.update(Rows.of(rows, device), settings.step * fade, epoch)
+                engine.update(Rows.of(rows, device), settings.step * fade * engine.slowed, epoch)
                 for rows in order.split(settings.batch_size)
             ]
         total = sum(torch.stack(summed).tolist())
@@ -261,6 +291,7 @@ def refine(
             raise DivergedError(
                 f"refine: loss is {losses[-1]} in epoch {epoch + 1}; lower the step"
             )
+        engine.notice(losses)
         shifts = engine.shifts.flip(-1)  # rows first inside, (x, y) outside
         yield RefineState(
             epoch + 1,

@@ -53,8 +53,13 @@ def evaluate(
     centre_px: int | None = None,
     margin_px: float = 0.0,
     by: str = "amplitude",
+    covered: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Scores, and the pair that was scored.
+
+    Pixels that no frame reached say nothing of the reconstruction: they take the truth, and the
+    means over all pixels (errors, and the SSIMs' distances from 1) become means over the covered
+    ones. Ring correlations keep them as filled.
 
     Args:
         truth: (H, W) complex.
@@ -64,19 +69,45 @@ def evaluate(
         centre_px: score the central square of this side only.
         margin_px: see ``common_support``.
         by: what the registration correlates.
+        covered: (H, W) bool on ``grid``, all by default.
     """
+    if covered is not None and not covered.all():
+        obj = np.where(covered, obj, obj[covered].mean() if covered.any() else 1)
     true, cut = common_support(truth, obj, grid, coords, margin_px)
+    reached = np.ones(true.shape)
+    if covered is not None:
+        reached = common_support(truth, covered.astype(float), grid, coords, margin_px)[1].real
     if centre_px is not None:
         side = min(centre_px + 2 * metrics.BORDER_PX, *true.shape)
         true = metrics.centre_crop(true, (side, side))
         cut = metrics.centre_crop(cut, (side, side))
+        reached = metrics.centre_crop(reached, (side, side))
     shift = metrics.register(np.abs(true), np.abs(cut))
     aligned = metrics.align(true, cut, by=by)
     border = metrics.BORDER_PX
     inner = true[border:-border, border:-border]
-    scores = metrics.score(inner, metrics.remove_ambiguity(inner, aligned))
+    known = reached[border:-border, border:-border] > 0.5
+    if not known.any():
+        raise ValueError("evaluate: no frame reached the area that is scored")
+    image = metrics.remove_ambiguity(inner, aligned)
+    gain = np.abs(image[known]).mean() / np.abs(inner[known]).mean()
+    scores = metrics.score(inner, np.where(known, image, inner * gain))
+    share = float(known.mean())
+    if share < 1:
+        scores |= _over_covered(scores, share)
+    scores["covered_share"] = share
     scores["shift_y_px"], scores["shift_x_px"] = float(shift[0]), float(shift[1])
     return scores, inner, aligned
+
+
+def _over_covered(scores: dict[str, Any], share: float) -> dict[str, float]:
+    """Means over all pixels, of which ``1 - share`` agree exactly, as means over the others."""
+    found = {}
+    for part in ("amp", "phase"):
+        for kind in ("mae", "mse"):
+            found[f"{kind}_{part}"] = scores[f"{kind}_{part}"] / share
+        found[f"ssim_{part}"] = 1 - (1 - scores[f"ssim_{part}"]) / share
+    return found
 
 
 def taper(side: int) -> np.ndarray:

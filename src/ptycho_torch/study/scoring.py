@@ -101,6 +101,7 @@ def compare_with_truth(
     if scan.objectGuess is None:
         raise KeyError(f"{truth}: no objectGuess; the truth is needed to evaluate")
     region: dict[str, Any] = {"centre_px": centre_px, "margin_px": margin_px}
+    region["covered"] = found.get("covered")
     scores, true, aligned = evaluate(scan.objectGuess, obj, grid, scan.coords, by=by, **region)
     out = reconstruction.parent if out is None else out
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}

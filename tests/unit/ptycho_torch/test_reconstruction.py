@@ -16,7 +16,7 @@ from ptycho_torch.physics.simulate import SimulationSettings, simulate
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.hybrid import hybrid, start_from
 from ptycho_torch.recon.inference import Reconstruction
-from ptycho_torch.recon.refine import RefineSettings
+from ptycho_torch.recon.refine import RefineSettings, refine
 from ptycho_torch.study import scoring
 from ptycho_torch.study.evaluate import evaluate, half_data
 from ptycho_torch.study.uncertainty import expected_error, mean_and_spread, replica
@@ -154,3 +154,52 @@ def test_the_expected_error_is_that_of_reconstructing_the_reconstruction():
     assert np.sqrt((spread**2).mean()) == pytest.approx(deviation, rel=0.03)
     error = np.abs(turn * mean - obj)
     assert error[:, :20].mean() == pytest.approx(0.3 * np.abs(obj[:, :20]).mean(), rel=0.05)
+
+
+def test_a_flat_background_is_found_on_its_own_scale():
+    arrays = simulate(replace(SCAN, photons=1e5))
+    counts = np.rint(arrays["diff3d"].astype(float) ** 2)
+    counts += np.random.default_rng(0).poisson(5, counts.shape)
+    arrays["diff3d"] = np.sqrt(counts).astype(np.float32)
+    scan = RawDataTorch.from_arrays(arrays, "with background")
+    truth, grid = arrays["objectGuess"], Grid(arrays["objectGuess"].shape, 0.0, 0.0)
+    scores = {}
+    for learnt in (False, True):
+        settings = RefineSettings(epochs=30, learn_background=learnt)
+        found, state = hybrid(scan, settings, grid=grid)
+        scores[learnt] = evaluate(truth, found.object, grid, scan.coords)[0]["ssim_phase"]
+    assert float(state.background.median()) == pytest.approx(5, abs=0.3)
+    assert scores[True] > scores[False] + 0.3
+
+
+def test_a_rising_loss_is_noticed_and_answered(caplog):
+    scan, _ = scan_of(SCAN)
+    wild = RefineSettings(epochs=40, momentum=0.995, step=1.0, damping=0.02)
+    losses = [state.loss for state in refine(scan, wild)]
+    assert "the loss rises" in caplog.text
+    assert losses[-1] < 2 * min(losses)
+    caplog.clear()
+    list(refine(scan, RefineSettings(epochs=10)))
+    assert "the loss rises" not in caplog.text
+
+
+def test_scores_are_of_covered_pixels():
+    arrays = simulate(SCAN)
+    truth = arrays["objectGuess"]
+    grid = Grid(truth.shape, 0.0, 0.0)
+    coords = np.stack([arrays["xcoords"], arrays["ycoords"]], 1)
+    rng = np.random.default_rng(0)
+    found = truth * (1 + 0.03 * rng.standard_normal(truth.shape))
+    whole = evaluate(truth, found, grid, coords)[0]
+    covered = np.ones(truth.shape, bool)
+    low = coords.min(0).astype(int)
+    covered[low[1] : low[1] + 16, low[0] : low[0] + 16] = False
+    holed = np.where(covered, found, 40.0)
+    without = evaluate(truth, holed, grid, coords)[0]
+    scores = evaluate(truth, holed, grid, coords, covered=covered)[0]
+    assert 0.8 < scores["covered_share"] < 0.98
+    assert without["ssim_amp"] < 0.5 * whole["ssim_amp"]
+    for key in ("ssim_amp", "ssim_phase", "mae_amp"):
+        assert scores[key] == pytest.approx(whole[key], rel=0.15)
+    with pytest.raises(ValueError, match="no frame reached"):
+        evaluate(truth, holed, grid, coords, covered=np.zeros_like(covered))
