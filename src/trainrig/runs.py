@@ -137,9 +137,10 @@ def check_config(
         return None
     if length is not None and len(changes) == 1:
         before, after = (_value_at(tree, length) for tree in (present, config))
-        if isinstance(before, int) and isinstance(after, int) and before < after:
+        known = isinstance(before, int) and isinstance(after, int)
+        if known and before < after:
             return before, after
-        if before != after:
+        if known and before != after:
             raise ValueError(
                 f"{path}: holds a run of {before} ({length}), which cannot become {after}; a run "
                 "can only become longer. Use another output directory, or "

@@ -179,6 +179,12 @@ def test_the_environment_of_a_finished_run_stays(tmp_path):
         assert read_json(tmp_path / "environment.json") == {"command": ["x"]}
 
 
+def test_a_run_whose_length_is_not_recorded_is_no_run_of_none(tmp_path):
+    write_json(tmp_path / "config.json", {"lr": 0.1})
+    with pytest.raises(ValueError, match=r"another configuration \(steps: \(absent\) -> 5\)"):
+        check_config(tmp_path, {"lr": 0.1, "steps": 5}, length="steps")
+
+
 @pytest.mark.parametrize(
     "content",
     [
