@@ -76,14 +76,14 @@ class Settings:
     """
 
     n_probe: int = 2000
-    n_hessian: int = 1000
+    n_hessian: int = 500
     n_statistics: int = 1000
     n_clean: int = 5000
     n_shift: int = 1000
-    n_top: int = 5
-    lanczos_steps: int = 20
-    trace_probes: int = 16
-    n_points: int = 11
+    n_top: int = 3
+    lanczos_steps: int = 12
+    trace_probes: int = 8
+    n_points: int = 7
     lines_per_kind: int = 3
     feature_steps: int = 96
 

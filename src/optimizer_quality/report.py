@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 from optimizer_quality.comparison import MEASURES, Settings, Work
 from optimizer_quality.feature_images import save_features, write_feature_images
 from optimizer_quality.figures import DRAW
+from optimizer_quality.measures.curvature import COORDINATES, HessianOperator
+from optimizer_quality.measures.predictions import predict
+from optimizer_quality.measures.pruning import SCOPES, SPARSITIES
+from optimizer_quality.measures.robustness import CORRUPTIONS, N_STRENGTHS
 from optimizer_quality.solutions import load_images, load_solutions
 from trainrig.errors import nearest
 from trainrig.files import write_json
@@ -61,6 +66,9 @@ def compare(
     cache = output_dir / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     work = Work(solutions, images, settings, cache, {}, {}, {}, {})
+    say(
+        f"about {max(estimate_seconds(work, only) / 60, 0.1):.1f} minutes for {len(solutions)} runs"
+    )
     tables = {}
     for name, measure in MEASURES.items():
         if only and name not in only:
@@ -76,6 +84,41 @@ def compare(
         say(f"{name}: {len(tables[name])} rows")
     write_json(output_dir / "comparison.json", {"notes": notes(work)})
     return write_report(output_dir)
+
+
+def estimate_seconds(work: Work, only: Sequence[str] = ()) -> float:
+    """Return about how long the measures will take, from one pass and one product of the Hessian.
+
+    What the cache holds is not known here, so a comparison that continues is faster.
+    """
+    settings, model = work.settings, work.solutions[0].model
+    probe = work.images.probe[:1]
+    size = len(probe[0][1])
+    predict(model, probe)  # the first pass is slower
+    began = time.perf_counter()
+    predict(model, probe)
+    image = (time.perf_counter() - began) / size
+    n, pairs = len(work.solutions), len(work.pairs)
+    kinds = len({(pair.kind, pair.labels["same_seed"]) for pair in work.pairs})
+    lines = min(pairs, kinds * (settings.lines_per_kind or pairs))
+    per_line = 3 * settings.n_points * (settings.n_probe + 2 * settings.n_statistics)
+    seconds = {
+        "accuracy": n * image * (len(work.images.data.test_labels) + settings.n_clean),
+        "robustness": n * image * len(CORRUPTIONS) * N_STRENGTHS * settings.n_shift,
+        "barrier": lines * image * (per_line + 4 * settings.n_statistics),
+        "cka": 5 * n * image * settings.n_probe,
+        "pruning": n * image * len(SCOPES) * len(SPARSITIES) * settings.n_probe,
+        "probes": n * image * (settings.n_probe + settings.n_statistics),
+        "activations": 3 * n * image * settings.n_probe,
+    }
+    if not only or "hessian" in only:
+        operator = HessianOperator(model, work.images.train[:1])
+        began = time.perf_counter()
+        operator(operator.like)
+        product = (time.perf_counter() - began) * len(work.images.train)
+        steps = settings.lanczos_steps + 0.6 * settings.trace_probes  # those share a graph
+        seconds["hessian"] = n * len(COORDINATES) * steps * product
+    return sum(value for name, value in seconds.items() if not only or name in only)
 
 
 def notes(work: Work) -> list[str]:

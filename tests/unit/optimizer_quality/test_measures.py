@@ -19,6 +19,7 @@ from optimizer_quality.measures.barrier import (
 from optimizer_quality.measures.curvature import (
     COORDINATES,
     HessianOperator,
+    folded,
     hutchinson_traces,
     lanczos,
 )
@@ -77,6 +78,20 @@ def test_hessian_products_are_the_full_hessian(tiny, full_hessian):
     identity = torch.eye(operator.size, dtype=torch.float64)
     columns = torch.stack([operator(row) for row in identity])
     assert_close(columns, full_hessian, rtol=1e-9, atol=1e-12)
+
+
+def test_a_folded_network_is_the_same_function_of_the_same_parameters():
+    torch.manual_seed(0)
+    model = ResNet(4, 1).double()
+    model(torch.randn(20, 3, 8, 8).double())
+    model.eval()
+    other, x = folded(model), torch.randn(5, 3, 8, 8).double()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in (other.stem[1], other.stage1[0].bn1))
+    assert_close(other(x), model(x), rtol=1e-5, atol=1e-6)  # logits are float32
+    gradients = [
+        torch.autograd.grad(m(x).square().sum(), list(model.parameters())) for m in (model, other)
+    ]
+    assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 def test_top_eigenvalues_and_trace_are_those_of_the_full_hessian(tiny, full_hessian):
