@@ -16,7 +16,6 @@ from ptycho_torch.recon.refine import RefineSettings
 from ptycho_torch.scan.npz_format import read_arrays
 from ptycho_torch.train.inputs import EXPERIMENT, identity_of
 from ptycho_torch.train.report import config_text, save_outputs
-from ptycho_torch.train.steps import check_optimizer
 from ptycho_torch.train.train import follow_training
 from ptycho_torch.train.workflows import (
     TrainedCdi,
@@ -84,7 +83,6 @@ def run(
     out = Path(config.output_dir)
     if config.backend != "pytorch":
         return _run_elsewhere(config, execution, scan, test, method, say)
-    check_optimizer(config, lr=execution.learning_rate, accum_steps=execution.accum_steps)
     if process_rank() > 0:
         data = training_data(config, scan, test)
         follow_training(build_model(config, execution), data, execution)

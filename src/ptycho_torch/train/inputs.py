@@ -24,7 +24,15 @@ from trainrig.runs import LATEST
 EXPERIMENT = "ptychography"
 PARTS = ("model", "data", "training")
 #: Settings of the execution that decide the numbers.
-DECIDING = ("seed", "precision", "accum_steps", "devices", "strategy", "deterministic")
+DECIDING = (
+    "seed",
+    "learning_rate",
+    "precision",
+    "accum_steps",
+    "devices",
+    "strategy",
+    "deterministic",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

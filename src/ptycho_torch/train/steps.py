@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ptycho_torch.model import PtychoPINN_Lightning
 from trainrig.distributed import Team, average_gradients, mean
 from trainrig.optim import accepts, make_optimizer, preset_arguments, resolve_optimizer
-from trainrig.optim.needs import Needs, check_shared, needs_of
+from trainrig.optim.needs import check_shared, needs_of
 from trainrig.optim.resume import prepare_optimizer
 from trainrig.updates import Update, Updated, make_update
 
@@ -78,16 +78,6 @@ def build_optimizer(
             "alone; use 1"
         )
     return optimizer
-
-
-def check_optimizer(t: OptimizerSettings, *, lr: float, accum_steps: int) -> Needs:
-    """Try the configured optimizer on a few numbers, before anything is written.
-
-    Raises:
-        ValueError: as ``build_optimizer``.
-    """
-    toy = [nn.Parameter(torch.linspace(-1.0, 1.0, 6).view(2, 3)), nn.Parameter(torch.ones(3))]
-    return needs_of(build_optimizer(t, toy, lr=lr, accum_steps=accum_steps))
 
 
 def schedule_of(t: Any, lr: float, per_epoch: int) -> Callable[[int], float] | None:

@@ -185,7 +185,7 @@ class Training:
             num_workers=workers,
         )
         self.held = loader(sets[1], size, num_workers=workers)
-        lr = t.learning_rate * math.sqrt(max(t.n_devices, 1))
+        lr = execution.learning_rate * math.sqrt(max(t.n_devices, 1))
         accum_steps = execution.accum_steps
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(t, trained, lr=lr, accum_steps=accum_steps)
