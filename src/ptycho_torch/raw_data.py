@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from ptycho_torch.physics.scaling import input_factor, mean_frame_energy
 from ptycho_torch.scan import npz_format, rules
 from ptycho_torch.scan.grouping import Groups, group_frames
 from ptycho_torch.scan.rules import Assumptions, Note, Notes
+
+if TYPE_CHECKING:
+    from ptycho_torch.data.reshape import Reshape
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class RawDataTorch:
         mapped: bool = False,
         assume: Assumptions | None = None,
         view: int | None = None,
+        reshape: Reshape | None = None,
     ) -> RawDataTorch:
         """Read a scan of any known format, told by its content; see ``data.formats``.
 
@@ -108,6 +112,7 @@ class RawDataTorch:
             mapped: map uncompressed frames of a canonical NPZ from disk instead of reading them.
             assume: what the user says of the file.
             view: which scan of a file that holds several.
+            reshape: cuts, turns and bins every frame first.
 
         Raises:
             FileNotFoundError, KeyError, ValueError: see ``data.formats`` and ``scan.rules``.
@@ -117,6 +122,8 @@ class RawDataTorch:
         notes = Notes(str(path))
         assume = assume or Assumptions()
         arrays = read_scan(Path(path), notes, assume, mapped=mapped, view=view)
+        if reshape is not None:
+            arrays = reshape(arrays, str(path), notes)
         return cls.from_arrays(arrays, str(path), assume=assume, notes=notes)
 
     @classmethod

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_torch.study.cli import add_intake_flags, add_report_flags, set_log_level
-from trainrig.cli import Parser, entry
+from trainrig.cli import Parser, entry, positive_int
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,6 +37,16 @@ def make_parser() -> argparse.ArgumentParser:
     add_report_flags(parser)
     text = "write the intake report there (intake.html, .png, .json)"
     parser.add_argument("--report", type=Path, metavar="DIR", help=text)
+    frames = parser.add_argument_group("every frame, before the scan is checked")
+    frames.add_argument("--transpose", action="store_true", help="exchange rows and columns")
+    text = "quarter turns against the clock"
+    frames.add_argument("--rotate", type=int, default=0, metavar="K", help=text)
+    text = "pixel of zero frequency (the middle)"
+    frames.add_argument("--centre", type=int, nargs=2, metavar=("ROW", "COLUMN"), help=text)
+    text = "side of the square that is kept; padded pixels are masked"
+    frames.add_argument("--side", type=positive_int, metavar="N", help=text)
+    text = "sum B x B detector pixels"
+    frames.add_argument("--bin", type=positive_int, default=1, metavar="B", help=text)
     parser.add_argument("--view", type=int, help="which scan of a file that holds several")
     return parser
 
@@ -47,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)  # torch is imported later
     import numpy as np
 
+    from ptycho_torch.data.reshape import Reshape
     from ptycho_torch.raw_data import RawDataTorch
     from ptycho_torch.recon.trials import with_start_probe
     from ptycho_torch.scan.rules import Assumptions
@@ -57,8 +68,12 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.object is not None and not args.to_ptychodus:
         raise ValueError("--object: needs --to-ptychodus; an NPZ keeps its own objectGuess")
+    centre = None if args.centre is None else (args.centre[0], args.centre[1])
     scan = RawDataTorch.from_file(
-        args.source, assume=Assumptions.parse(args.assume), view=args.view
+        args.source,
+        assume=Assumptions.parse(args.assume),
+        view=args.view,
+        reshape=Reshape(args.transpose, args.rotate, centre, args.side, args.bin),
     )
     scan = with_start_probe(scan)
     if args.report is not None or args.check_orientation:

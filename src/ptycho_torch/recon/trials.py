@@ -14,6 +14,7 @@ from itertools import product
 
 import numpy as np
 
+from ptycho_torch.data.reshape import resampled
 from ptycho_torch.physics.probe import mean_frame_probe
 from ptycho_torch.raw_data import RawDataTorch
 from ptycho_torch.recon.refine import RefineSettings, refine
@@ -38,14 +39,13 @@ def coarse_part(scan: RawDataTorch, frames: int = FRAMES, side: int = SIDE_PX) -
         return replace(part, diff3d=np.asarray(part.diff3d[:]))
     middle_px = slice((scan.N - side) // 2, (scan.N + side) // 2)
     cut = (..., middle_px, middle_px)
-    field = np.fft.fftshift(np.fft.fft2(scan.probe_modes, norm="ortho"), axes=(-2, -1))[cut]
-    probe = np.fft.ifft2(np.fft.ifftshift(field, axes=(-2, -1)), norm="ortho")
+    probe = resampled(scan.probe_modes, side)
     coords = (part.coords - scan.N / 2) * side / scan.N + side / 2
     return replace(
         part,
         diff3d=np.ascontiguousarray(np.asarray(part.diff3d[:])[cut]),
         bad_pixels=None if part.bad_pixels is None else part.bad_pixels[cut],
-        probeGuess=probe.astype(np.complex64),
+        probeGuess=probe,
         xcoords=coords[:, 0],
         ycoords=coords[:, 1],
         objectGuess=None,

@@ -101,7 +101,13 @@ class Assumptions:
 
 
 def frames_first(
-    frames: np.ndarray, count: int, where: str, notes: Notes, axis: str | None = None
+    frames: np.ndarray,
+    count: int,
+    where: str,
+    notes: Notes,
+    axis: str | None = None,
+    *,
+    square: bool = True,
 ) -> np.ndarray:
     """Bring frames to (n, N, N).
 
@@ -114,6 +120,7 @@ def frames_first(
         where: for messages.
         notes: receives the decision, where there was one.
         axis: ``first`` or ``last``, where the user says so.
+        square: whether frames must be.
 
     Raises:
         ValueError: no axis has that length, or frames are not square.
@@ -138,10 +145,10 @@ def frames_first(
             notes.add("assumed", f"frames of shape {frames.shape} are in (N, N, n) order")
     if not first:
         frames = np.moveaxis(frames, -1, 0)
-    if frames.shape[1] != frames.shape[2]:
+    if square and frames.shape[1] != frames.shape[2]:
         raise ValueError(
             f"{where}: frames of {frames.shape[1:]} pixels; they must be square: "
-            "crop or pad them with convert_ptycho.py --side"
+            "convert_ptycho.py --side N cuts or pads them"
         )
     return frames
 

@@ -657,3 +657,56 @@ def test_masked_pixels_are_left_out_of_the_mean():
     for mode in ("mae", "mse", "poisson"):
         part = pinn_loss(predicted[..., 4:], measured[..., 4:], mode)
         torch.testing.assert_close(pinn_loss(predicted, measured, mode, bad), part)
+
+
+# --- frames reshaped ---
+
+
+def test_oblong_turned_frames_are_cut_to_the_scan(truth, metres, tmp_path):
+    from ptycho_torch.data.reshape import Reshape
+
+    wide = np.pad(truth["counts"], ((0, 0), (0, 0), (10, 22)))  # zero frequency at column 42
+    change = {"instrument_1__detector_1__data": wide.astype(np.uint16)}
+    path = write_cxi(tmp_path / "a.cxi", truth, metres, **change)
+    with pytest.raises(ValueError, match="--side N cuts or pads them"):
+        RawDataTorch.from_file(path)
+    check_same(RawDataTorch.from_file(path, reshape=Reshape(centre=(32, 42), side=N)), truth)
+    turned = np.rot90(truth["counts"], -1, axes=(1, 2)).swapaxes(1, 2)
+    path = saved(tmp_path / "a.npz", truth, diff3d=turned, measurement_domain=None)
+    scan = RawDataTorch.from_file(path, reshape=Reshape(transpose=True, rotate=1))
+    check_same(scan, truth)
+
+
+def test_cutting_and_padding_keep_the_experiment(truth, tmp_path):
+    from ptycho_torch.data.reshape import Reshape
+    from ptycho_torch.recon.refine import RefineSettings, refine
+
+    path = saved(tmp_path / "a.npz", truth)
+    losses = []
+    for side in (48, N, 80):
+        scan = RawDataTorch.from_file(path, reshape=Reshape(side=side))
+        assert side == scan.N
+        step = np.diff(scan.xcoords) / np.diff(truth["xcoords"])
+        np.testing.assert_allclose(step, side / N, rtol=1e-6)
+        state = list(refine(scan, RefineSettings(epochs=15)))[-1]
+        losses.append(state.loss * (side / N) ** 2 if side < N else state.loss)
+    assert scan.bad_pixels.sum() == 80**2 - N**2
+    # edge pixels hold little, so all explain their frames about as well
+    assert max(losses) < 1.6 * min(losses)
+
+
+def test_binning_sums_counts_and_narrows_the_window(truth, metres, tmp_path):
+    from ptycho_torch.data.reshape import Reshape
+
+    fine = np.zeros((16, 2 * N, 2 * N), np.uint16)
+    fine[:, ::2, ::2] = truth["counts"]
+    change = {
+        "instrument_1__detector_1__data": fine,
+        "instrument_1__detector_1__x_pixel_size": PIXEL_M / 2,
+        "instrument_1__detector_1__y_pixel_size": PIXEL_M / 2,
+        "instrument_1__detector_1__basis_vectors": None,
+    }
+    path = write_cxi(tmp_path / "a.cxi", truth, metres, **change)
+    check_same(RawDataTorch.from_file(path, reshape=Reshape(binning=2)), truth)
+    with pytest.raises(ValueError, match="--bin 2: amplitudes"):
+        RawDataTorch.from_file(saved(tmp_path / "a.npz", truth), reshape=Reshape(binning=2))
