@@ -19,8 +19,12 @@ from pathlib import Path
 
 from trainrig.files import cache_dir, replacing, scratch_folder
 
-#: Results must not depend on the order in which a compiler would like to add up: no -ffast-math.
-FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+#: Results must not depend on the order in which a compiler would like to add up (no -ffast-math),
+#: nor on whether the processor multiplies and adds with one rounding (no contraction).
+FLAGS = (
+    *("-std=gnu11", "-O3", "-fno-math-errno", "-ffp-contract=off"),
+    *("-fopenmp", "-fPIC", "-shared", "-Wno-psabi"),
+)
 COMPILERS = ("cc", "gcc", "clang")
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The error map of ``infer_ptycho.py --uncertainty``: simulated measurements, by any launcher.
 
 Each repetition is a run directory ``repetitions/seed_{S}`` below the reconstruction that it is
-about. It is short and writes no checkpoint: one that was stopped begins anew.
+about. It is short and writes no checkpoint: one that was stopped begins again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
+import subprocess
 from functools import partial
 
 import pytest
@@ -337,3 +339,21 @@ def test_torchs_own_function_is_never_asked_for_an_eps_of_zero(monkeypatch):
     a, b, c = (values.float().view(1, 3, 1, 1) for values in (mean, scale, shift))
     # three roundings of terms up to 10 in size
     assert_close(found, b * (x - a) + c, rtol=0.0, atol=3 * 2.0**-24 * 10)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_version_for_another_processor_gives_the_same_bits(tmp_path, monkeypatch, layout):
+    whole = native.load(channels.SOURCE, "")
+    command = [native.find_compiler(), *native.FLAGS, "-DWIDEST="]
+    subprocess.run([*command, "-o", tmp_path / "plain.so", channels.SOURCE], check=True)
+    plain = ctypes.CDLL(str(tmp_path / "plain.so"))
+    x, gradient = (LAYOUTS[layout](torch.randn(32, 20, 15, 15)) for _ in range(2))
+    weight, bias = torch.rand(20) + 0.5, torch.randn(20)
+    found = []
+    for library in (whole, plain):
+        monkeypatch.setattr(channels, "compiled", lambda library=library: library)
+        y, mean, variance = channels.normalise(x, weight, bias, EPS)
+        gradients = channels.differentiate(gradient, x, weight, (mean, variance), EPS, True)
+        found.append((y, mean, variance, *gradients))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
