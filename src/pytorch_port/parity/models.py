@@ -92,28 +92,15 @@ def unknown_settings(case: Mapping[str, Any]) -> list[str]:
     return unknown + [f"model/{key}" for key in case["model"] if key not in known]
 
 
-def _list_unrecorded(report: Report, stem: str, case: Mapping[str, Any], arrays: Arrays) -> None:
-    """List what is not recorded of this model, though it could be."""
-    passes = {key.partition("_")[2] for key in arrays if re.match(r"(logits|loss)_eval", key)}
-    wanted = [f"{what}_{of}" for of in ("train", *sorted(passes)) for what in ("logits", "loss")]
-    missing = [key for key in ("target", *wanted) if key not in arrays]
-    missing += [kind for kind in ("grad_norm", "scalars_train") if not under(arrays, f"{kind}/")]
-    missing += [key for key in ("n_params", "init_stats") if key not in case]
-    missing += [] if passes else ["results of evaluation mode"]
-    if missing:
-        report.unchecked(stem, f"not recorded: {', '.join(missing)}")
-    perturb = case.get("perturb", 0.0)  # how far the recorded weights are from initial ones
-    if not isinstance(perturb, int | float) or not math.isfinite(perturb):
-        report.unchecked(stem, f"perturb {perturb!r} is not a number")
-
-
 def _check_model(
     golden: Golden, report: Report, stem: str, case: Mapping[str, Any], arrays: Arrays
 ) -> None:
     known = trace_keys(arrays) | {key for key in arrays if ARRAYS.fullmatch(key)}
     list_unknown(report, stem, set(arrays) - known, "array")
     list_unknown(report, stem, set(case) - SETTINGS, "setting")
-    _list_unrecorded(report, stem, case, arrays)
+    perturb = case.get("perturb", 0.0)  # how far the recorded weights are from initial ones
+    if not isinstance(perturb, int | float) or not math.isfinite(perturb):
+        report.unchecked(stem, f"perturb {perturb!r} is not a number")
     subject = ModelCase(golden, stem, case, arrays)
     if "target" in arrays:
         with report.attempt(stem):
