@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from optimizer_quality.models import ResNet
 
-Row = dict[str, float | str]
+Row = dict[str, float | int | str]
 WEIGHT_COLUMNS = (
     "layer",
     "n_values",
@@ -88,7 +88,7 @@ def effective_rank(values: Tensor) -> Tensor:
 def singular_values(model: nn.Module) -> list[Row]:
     """Return every kernel's singular values, relative to the largest, in descending order."""
     return [
-        {"layer": name, "rank": float(rank), "singular_value": value}
+        {"layer": name, "rank": rank, "singular_value": value}
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
         for rank, value in enumerate(_relative(module.weight.detach().double().flatten(1)), 1)
