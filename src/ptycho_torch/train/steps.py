@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_torch.model import PtychoPINN_Lightning
+from trainrig.device import send
 from trainrig.distributed import Team, average_gradients, mean
 from trainrig.optim import accepts, make_optimizer, preset_arguments, resolve_optimizer
 from trainrig.optim.needs import check_shared, needs_of
@@ -151,7 +152,7 @@ class Arithmetic:
 
     def moved(self, batch: Batch) -> Batch:
         """Return a batch on the device."""
-        found = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        found = {k: send(v, self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         if self.double:
             found["images"] = found["images"].double()
         return found

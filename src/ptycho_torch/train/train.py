@@ -177,14 +177,16 @@ class Training:
             model.double()
         size = t.batch_size * max(t.n_devices, 1)  # the torch side's is per device
         workers, overlap = execution.num_workers, max(1, t.overlap_frames)
+        pinned = execution.pin_memory and self.device.type == "cuda"
         self.batches = loader(
             sets[0],
             max(1, size // overlap),
             seed=execution.seed,
             take=math.ceil(len(sets[0]) / overlap),  # an epoch passes as many frames either way
             num_workers=workers,
+            pin_memory=pinned,
         )
-        self.held = loader(sets[1], size, num_workers=workers)
+        self.held = loader(sets[1], size, num_workers=workers, pin_memory=pinned)
         lr = execution.learning_rate * math.sqrt(max(t.n_devices, 1))
         accum_steps = execution.accum_steps
         trained = [p for p in model.parameters() if p.requires_grad]
