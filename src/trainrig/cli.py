@@ -242,6 +242,11 @@ def entry(
         except USER_ERRORS as error:
             print(f"error: {describe(error)}", file=sys.stderr)  # noqa: T201 - the message itself
             return 1
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+                raise
+            print(f"error: {out_of_memory(error)}", file=sys.stderr)  # noqa: T201
+            return 1
         except Interruption as stop:
             print(f"{stop}; the same command resumes", file=sys.stderr)  # noqa: T201
             return stop.exit_code
@@ -257,6 +262,16 @@ def _refuse_team() -> int:
     if process_rank() == 0:
         print(alone(Path(sys.argv[0]).name), file=sys.stderr)  # noqa: T201 - the message itself
     return 2
+
+
+def out_of_memory(error: BaseException) -> str:
+    """Return one line of torch's words about a device's memory, and what can be done."""
+    words = " ".join(str(error).split())
+    sizes = ". ".join(words.split(". ")[:3])  # the rest is about the allocator
+    return (
+        f"the device's memory does not hold the run ({sizes}); use a smaller batch, fewer runs at "
+        "a time (--pack), or another device. The same command continues the run"
+    )
 
 
 def describe(error: BaseException) -> str:

@@ -104,7 +104,9 @@ def test_too_small_a_memory_is_one_clear_sentence(tmp_path):
     result = run(commands.icl_images(tmp_path / "run"), mib=64)
     assert result.status not in (0, None)
     assert "Traceback" not in result.output, result.said()
-    assert "out of memory" in result.output.lower()
+    said = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "the device's memory does not hold the run (CUDA out of memory. Tried to" in said[0]
     status = json.loads((tmp_path / "run/status.json").read_text("utf-8"))
     assert status["status"] == "failed"
 
