@@ -262,13 +262,14 @@ def training_scan(
     """The scan in a file; ``mapped`` leaves its frames on disk."""
     from ptycho_torch.data.staging import open_mapped
     from ptycho_torch.raw_data import RawDataTorch
+    from ptycho_torch.recon.trials import with_start_probe
     from ptycho_torch.scan.rules import Assumptions
     from trainrig.files import cache_dir
 
     chosen = Assumptions.parse(assume)
     if mapped:
         return open_mapped(path, cache_dir() / "ptycho", chosen)
-    return RawDataTorch.from_file(path, assume=chosen)
+    return with_start_probe(RawDataTorch.from_file(path, assume=chosen))
 
 
 def training_from_args(args: argparse.Namespace) -> tuple[Any, TrainingConfig, ExecutionConfig]:

@@ -115,7 +115,7 @@ def draw_evaluation(
         _show(figure, row[2], ours - true, title, cmap="RdBu", vmin=-edge, vmax=edge)
     for key, label in (("frc_amp", "amplitude"), ("frc_phase", "phase"), ("frc_complex", "field")):
         axes[3].plot([ring["ring"] for ring in rings], [ring[key] for ring in rings], label=label)
-    _half_bit(axes[3], [ring["ring"] for ring in rings], rings, loc="lower left", ncols=2)
+    _half_bit(axes[3], [ring["ring"] for ring in rings], rings)
     axes[3].axhline(0.5, color=MUTED, lw=0.5)
     axes[3].set(xlabel="ring / px", title="ring correlation")
     axes[7].axis("off")
@@ -141,11 +141,12 @@ def _score_lines(scores: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _half_bit(axis: Any, x: Any, rings: Rows, **legend: Any) -> None:
-    """Draw the threshold of a ring correlation, its range and its legend."""
+def _half_bit(axis: Any, x: Any, rings: Rows) -> None:
+    """Draw the threshold of a ring correlation, its range and, below all, its legend."""
     axis.plot(x, [ring["half_bit"] for ring in rings], "--", color=INK, label="1/2-bit")
     axis.set_ylim(0, 1.05)
-    axis.legend(fontsize=5.5, handlelength=1.2, columnspacing=0.8, borderpad=0.1, **legend)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.38), "ncols": 2}
+    axis.legend(fontsize=5.5, handlelength=1.2, columnspacing=0.8, borderpad=0.1, **below)
 
 
 @paper_style()
@@ -170,7 +171,7 @@ def draw_halves(
     ring, side = scores["frc_half_bit_ring"], scores["side_px"]
     frequency = [row["ring"] / side for row in rings]
     axes[3].plot(frequency, [row["frc"] for row in rings], label="halves")
-    _half_bit(axes[3], frequency, rings, loc="upper right")
+    _half_bit(axes[3], frequency, rings)
     if ring < len(rings):
         axes[3].axvline(ring / side, color=MUTED, lw=0.7)
     axes[3].set(xlabel="cycles per px")

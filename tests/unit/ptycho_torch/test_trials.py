@@ -111,3 +111,25 @@ def test_hot_pixels_are_named_and_masked_on_request():
     assert masked.diff3d[:, 50, 12].max() == 0
     clean = RawDataTorch.from_arrays(simulate(SimulationSettings(rows=5)), "simulated")
     assert "hot" not in " ".join(note.text for note in clean.notes)
+
+
+def test_a_training_scan_without_a_probe_gets_a_start_probe_too(tmp_path):
+    from ptycho_torch.study.cli import training_scan
+
+    arrays = simulate(SimulationSettings(rows=5, photons=5e4))
+    keys = ("xcoords", "ycoords", "diff3d")
+    np.savez(tmp_path / "scan.npz", **{key: arrays[key] for key in keys})
+    scan = training_scan(tmp_path / "scan.npz", mapped=False, assume=["probe=mean-frame"])
+    assert "defocus of" in scan.notes[-1].text
+
+
+def test_the_legend_of_a_ring_correlation_lies_below_its_curves():
+    from ptycho_torch.train.figures import _half_bit
+    from trainrig.plotting.style import new_figure
+
+    figure = new_figure(4, 3)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], label="amplitude")
+    _half_bit(axis, [0, 1], [{"half_bit": 1.0}, {"half_bit": 0.3}])
+    figure.canvas.draw()
+    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
