@@ -46,7 +46,13 @@ from trainrig.checkpoint import (
 from trainrig.errors import CheckpointError, DivergedError
 from trainrig.loop import every
 from trainrig.models.batchnorm import implementation
-from trainrig.optim.resume import load_optimizer, optimizer_state, prepare_optimizer
+from trainrig.optim.resume import (
+    keep_settings,
+    load_optimizer,
+    optimizer_state,
+    prepare_optimizer,
+    settings_of,
+)
 from trainrig.run_status import FINAL, RunResult, read_result
 from trainrig.runs import RunDirectory, open_run
 from trainrig.seeding import capture_rng, restore_rng
@@ -149,6 +155,7 @@ class Recorder:
         self._branch = branch
         self._parts: dict[str, Stateful] = {}
         self._optimizer: torch.optim.Optimizer | None = None
+        self._settings: list[dict[str, Any]] = []  # of the optimizer as it was built
         self._passing: Callable[[int], Iterable[Any]] | None = None
         self._model: nn.Module | None = None
         #: The rows of the run's last step, from the first one that a longer run does not have.
@@ -225,6 +232,7 @@ class Recorder:
         self._optimizer = next(found, None)
         if self._optimizer is not None:
             prepare_optimizer(self._optimizer)
+            self._settings = settings_of(self._optimizer)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -277,6 +285,8 @@ class Recorder:
             )
         else:
             self._load_state(checkpoint)
+            if self._optimizer is not None:  # another rate or decay is what a branch may be for
+                keep_settings(self._optimizer, self._settings, checkpoint.state.get("settings"))
             self.start = self.step = self.last_finite_step = checkpoint.step
         what = "weights and state" if branch.state else "weights"
         self.logger.info("begins with the %s of %s", what, checkpoint.path)
@@ -503,6 +513,7 @@ class Recorder:
             "step": self.step,
             **{name: self._state_of(part) for name, part in self._parts.items()},
             "rng": capture_rng(self._device()),
+            "settings": self._settings,
             **synced,
             "elapsed": self._timing()["elapsed"],
         }

@@ -15,7 +15,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -117,6 +117,34 @@ def load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
 
 
 # --- state_dict ---
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return what each group of an optimizer is set to, as far as it is plain data."""
+    return [
+        {key: value for key, value in group.items() if key != "params" and _simple(value)}
+        for group in optimizer.param_groups
+    ]
+
+
+def keep_settings(
+    optimizer: Optimizer,
+    own: Sequence[Mapping[str, Any]],
+    theirs: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """Give a loaded optimizer back the settings in which it was built unlike the saved one.
+
+    What an optimizer has changed itself stays as it was saved.
+
+    Args:
+        optimizer: after ``load_optimizer``.
+        own: ``settings_of`` it as it was built.
+        theirs: the same of the saved one; None if unknown, and all settings are its own then.
+    """
+    for number, (group, settings) in enumerate(zip(optimizer.param_groups, own, strict=True)):
+        for key, value in settings.items():
+            if theirs is None or theirs[number].get(key, value) != value:
+                group[key] = value
 
 
 def _standard(state: Mapping[str, Any]) -> bool:

@@ -34,7 +34,9 @@ def loss_fn(model, x):
     return (model(nn.functional.dropout(x, 0.5)) - 2 * x).square().mean(), None
 
 
-def fit(path, total=20, *, lr=0.01, at=None, branch=None, seed=0, closing=False, **intervals):
+def fit(
+    path, total=20, *, lr=0.01, decay=0.0, at=None, branch=None, seed=0, closing=False, **intervals
+):
     """Train a line with momentum and dropout; ``at`` maps a step to what happens before it.
 
     ``closing`` writes a row every 4 steps that has more every 8 and at the end, and a last one.
@@ -42,7 +44,7 @@ def fit(path, total=20, *, lr=0.01, at=None, branch=None, seed=0, closing=False,
     settings = {"log": 3, "evaluate": 5, "save": 8, "save_seconds": 0.0} | intervals
     torch.manual_seed(seed)
     model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
     config = {"lr": lr, "total": total}
     if branch is not None:
         config["branch"] = branch.identity()
@@ -290,6 +292,21 @@ def test_a_branch_with_state_continues_as_the_unbroken_run(tmp_path):
     assert rows(tmp_path / "twig") == later
     identity = read_json(tmp_path / "twig" / "config.json")["branch"]
     assert identity == {"step": 8, "state": True, "sha256": list(branch.sha256)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_branch_with_state_keeps_its_own_settings(tmp_path, known):
+    """The decay that was asked for, not the one of the run that it begins from."""
+    fit(tmp_path / "stem", 8)
+    branch = open_branch(str(tmp_path / "stem"), state=True)
+    if not known:
+        del branch.checkpoint.state["settings"]  # of an older run
+    fit(tmp_path / "twig", 16, branch=branch, decay=0.5)
+    fit(tmp_path / "plain", 16, branch=open_branch(str(tmp_path / "stem"), state=True))
+    (group,) = newest(tmp_path / "twig").state["optimizer"]["param_groups"]
+    assert group["weight_decay"] == 0.5
+    ours, plain = (newest(tmp_path / name).weights["weight"] for name in ("twig", "plain"))
+    assert abs(ours) < abs(plain)
 
 
 def test_a_branch_of_weights_begins_at_step_1(tmp_path):
