@@ -132,8 +132,10 @@ class PtychoPINN_Lightning(nn.Module):  # noqa: N801 - the contract's name
 
     def object_scale(self, input_factor: float, norm: float) -> float:
         """From raw patches to the object in physical units, for a scan's own two scales."""
-        gain = float(torch.exp(self.net.log_scale.detach()).double() / self.intensity_scale)
-        return gain / (input_factor * norm)
+        return float(self._gain()) / (input_factor * norm)
+
+    def _gain(self) -> Tensor:
+        return torch.exp(self.net.log_scale.detach()).double() / self.intensity_scale
 
     def forward_predict(
         self, x: Tensor, positions: Tensor, probe: Any = None, input_scale: Any = 1.0
@@ -146,7 +148,7 @@ class PtychoPINN_Lightning(nn.Module):  # noqa: N801 - the contract's name
         images, relative = batch["images"], batch["relative"]
         if self.supervised:
             patches = self.net.consistent(self.net.patches(images), relative)
-            scale = self.object_scale(float(self.input_factor), float(self.probe_norm))
+            scale = self._gain() / (self.input_factor * self.probe_norm)  # waits for no device
             return supervised_loss(patches * scale, batch["labels"])
         predicted, bad = self(images, relative), batch.get("bad")
         training = self.training_config
