@@ -63,7 +63,7 @@ CASES = {
         --config_path {images} --device cpu --weight_decays 0 0.1 --training_steps 2 --seeds 0 1
         --class_counts 12 --n_common_classes 2 --n_holdout_classes 4 --max_eval_batches 1
         --source synthetic --downsample --pack 2 --force-engine-change --no-track
-        --l2_modes decoupled --base-output-dir {folder}
+        --l2_modes decoupled --base-output-dir {folder} --overwrite --data-dir {data}
         """,
     ),
     "reproduction": (
@@ -81,6 +81,7 @@ CASES = {
         --config configs/optimizer_quality/base_config.yaml --output-dir {folder} --name s
         --dataset synthetic --tracker tensorboard --optimizers sgd adamw --lrs 0.1 0.01 --seeds 0
         --num-epochs 1 --set model=resnet8_6n2 --set batch_size=100 --set train_items=200 --pack 2
+        --device cpu --data-dir {data} --force-engine-change --overwrite
         """,
     ),
     "cifar, torchvision": (
@@ -104,7 +105,7 @@ CASES = {
         "tune_deepobs",
         """
         mnist_mlp --optimizer SGD --search random --trials 2 --range lr=1e-3:1e-1 --seeds 1 -N 1
-        --bs 20 --data_dir {data} --output_dir {folder}
+        --bs 20 --linear lr --data_dir {data} --output_dir {folder}
         """,
     ),
     "deepobs, packs": (
@@ -129,6 +130,18 @@ CASES = {
         --amp_activation swish --refine 1 --refine-batch-size 4 --learn-probe
         --learn-positions --probe-modes 2
         --preview-every-epochs 1 --overwrite
+        """,
+    ),
+    "ensemble, other losses": (
+        "ensemble_ptycho",
+        PTYCHO
+        + """
+        --adam_beta1 0.8 --adam_beta2 0.99 --deterministic --disable_mlflow --logger none
+        --scheduler WarmupCosine --lr_warmup_epochs 1 --lr_min_ratio 0.2
+        --gradient_clip_val 1 --gradient_clip_algorithm agc --n_subsample 20 --subsample_seed 3
+        --neighbor_count 4 --sequential_sampling --nphotons 1e5 --torch_loss_mode mae
+        --test_data_file {scan} --refine 1 --refine-loss poisson --refine-smoothness 1e-3
+        --learn-background --probe_scale 3 --no-object_big --precision 32-true --devices 1
         """,
     ),
 }
