@@ -209,8 +209,9 @@ def check_environment(path: Path, environment: Mapping[str, Any]) -> dict[str, A
         "forced_changes": [*before.get("forced_changes", []), *changes],
         "lengthened": before.get("lengthened", []),
     }
-    later = {key: before[key] for key in DECIDING if key in before}  # see ``RunDirectory.decide``
-    return {**later, **environment, **{key: value for key, value in history.items() if value}}
+    # What ``RunDirectory.decide`` adds later is kept until then.
+    later = {key: before[key] for key in DECIDING if key in before and key not in environment}
+    return {**environment, **later, **{key: value for key, value in history.items() if value}}
 
 
 def _kind(value: Any) -> Any:

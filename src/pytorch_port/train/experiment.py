@@ -229,7 +229,10 @@ def settle_engine(
         with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             engine = read_json(path / "config.json")["training"]["engine"]
     if engine is not None:
-        chosen = Chosen(cast(Engine, engine), "the run was begun with it")
+        reason = "the run was begun with it"
+        with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            reason = read_json(path / "environment.json")["engine"]["reason"]
+        chosen = Chosen(cast(Engine, engine), reason)
     elif packed:
         chosen = Chosen("eager", "runs of a pack are one program")
     else:
