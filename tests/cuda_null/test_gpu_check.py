@@ -19,6 +19,7 @@ def results(tmp_path, *parts):
     return result, found
 
 
+@pytest.mark.slow
 def test_a_part_that_ends_well_is_on_the_page(tmp_path):
     result, found = results(tmp_path, "facts")
     assert result.status == 0, result.said()

@@ -75,6 +75,7 @@ def test_a_graphed_run_begun_beside_two_devices_continues_beside_one(tmp_path, b
     commands.stop_and_resume(commands.icl(out, steps=240), out, by, devices=(2, 1))
 
 
+@pytest.mark.slow
 def test_a_profile_holds_steps_of_a_graph(tmp_path):
     folder = tmp_path / "profile"
     ended_well(run(commands.icl(tmp_path / "run", "--profile", str(folder), engine="auto")))
@@ -131,6 +132,7 @@ def test_runs_of_a_sweep_take_turns_each_with_the_graph_that_it_has_alone(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_side_by_side_continues_after_a_kill(tmp_path):
     out = tmp_path / "sweep"
     argv = commands.sweep(out, runs=2, steps=200)
