@@ -12,6 +12,7 @@ The library is compiled for the installed torch at its first use, in seconds, an
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import hashlib
@@ -243,12 +244,20 @@ def run(
         return Result(None if late else child.returncode, output.read(), tally)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("script", nargs=argparse.REMAINDER, help="a script and its arguments")
+    return parser
+
+
 def main() -> int:
     """Run a script, print what it said and what was counted."""
+    script = make_parser().parse_args().script
     if (reason := reason_against()) is not None:
         print(f"no null GPU: {reason}")
         return 2
-    result = run(sys.argv[1:], limit_s=3600)
+    result = run(script, limit_s=3600)
     print(result.output)
     tally = result.tally
     print(json.dumps(tally.per_step() if len(tally.marks) > 4 else {}, indent=1))
