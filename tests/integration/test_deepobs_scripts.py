@@ -33,6 +33,7 @@ def settings():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow  # each problem is stepped by tests/unit/deepobs and, counted, by tests/cuda_null
 def test_smoke_tier_covers_every_problem():
     outcomes = smoke_all()
     assert {outcome.name for outcome in outcomes} == set(TESTPROBLEMS)

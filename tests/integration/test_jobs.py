@@ -145,6 +145,8 @@ CASES = {
         """,
     ),
 }
+#: Cases whose flags decide numbers in a way that other cases have tried with two jobs.
+SLOW = ("cifar, torchvision", "ensemble, refined", "ensemble, other losses")
 #: What depends on the clock or on the way of the run.
 VOLATILE = ("timing", "timestamp", "seconds")
 
@@ -162,7 +164,10 @@ def numbers(folder):
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES],
+)
 def test_one_job_and_two_give_the_same(case, call_script, tmp_path, toy_scan_file):
     script, words = CASES[case]
     data, found = tmp_path / "data", []

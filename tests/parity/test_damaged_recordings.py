@@ -68,6 +68,7 @@ FILES = [
 ]
 #: Files whose checker takes half a second or more, or that have many entries: minutes in all.
 SLOW = {
+    "metrics.npz",
     "models.json",
     "model_vanilla_rnn_2L.npz",
     "parameter_counts.json",

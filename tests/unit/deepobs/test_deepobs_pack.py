@@ -115,7 +115,10 @@ def test_weights_stay_equal(tmp_path, name, dtype, epochs, bound):
 
 @pytest.mark.parametrize(
     "problem",
-    ["quadratic_deep", "two_d_branin", "fmnist_2c2d", "cifar10_3c3d", "mnist_vae", "svhn_wrn164"],
+    [
+        *("quadratic_deep", "two_d_branin", "fmnist_2c2d", "cifar10_3c3d", "mnist_vae"),
+        pytest.param("svhn_wrn164", marks=pytest.mark.slow),
+    ],
 )
 def test_other_problems_equal_separate_runs(tmp_path, problem):
     """Convolutions, L2, batch normalisation, noise, augmentation: as each member has them alone."""
